@@ -1,0 +1,66 @@
+"""Decisions: each Access answer with its reason, as the settler brought it from a node's journal."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from psycopg.rows import class_row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sms_aaa.db.engine import Connection
+
+
+class DecisionRow(Struct, frozen=True, gc=False, kw_only=True):
+    """`reason` and `method` are codes: rules/reasons.py and radius/credentials.py have the words."""
+
+    at: datetime
+    node: str
+    sequence: int
+    record_offset: int
+    nas_id: int
+    service_id: int | None
+    plan_version_id: int | None
+    reason: int
+    method: int
+    username: str
+    calling_station_id: str
+    nas_port: str
+    token: bytes | None
+    sessions_seen: int
+    sessions_max: int
+    duration_us: int
+
+
+_TYPES = (
+    "timestamptz", "text", "int8", "int8", "int4", "int8", "int4", "int2", "int2", "text", "text", "text", "bytea",
+    "int4", "int4", "int4",
+)  # fmt: skip
+
+
+def insert_decisions(connection: Connection, decisions: Iterable[DecisionRow]) -> None:
+    statement = """copy decision (at, node, sequence, record_offset, nas_id, service_id, plan_version_id, reason,
+        method, username, calling_station_id, nas_port, token, sessions_seen, sessions_max, duration_us)
+        from stdin (format binary)"""
+    with connection.cursor().copy(statement) as copy:
+        copy.set_types(_TYPES)
+        for d in decisions:
+            copy.write_row((
+                d.at, d.node, d.sequence, d.record_offset, d.nas_id, d.service_id, d.plan_version_id, d.reason,
+                d.method, d.username, d.calling_station_id, d.nas_port, d.token, d.sessions_seen, d.sessions_max,
+                d.duration_us,
+            ))  # fmt: skip
+
+
+def list_decisions(connection: Connection, username: str, *, limit: int) -> list[DecisionRow]:
+    """The last decisions about a user name or device, the newest first."""
+    with connection.cursor(row_factory=class_row(DecisionRow)) as cursor:
+        return cursor.execute(
+            """select at, node, sequence, record_offset, nas_id, service_id, plan_version_id, reason, method, username,
+                      calling_station_id, nas_port, token, sessions_seen, sessions_max, duration_us
+               from decision where username = %s order by at desc limit %s""",
+            (username, limit),
+        ).fetchall()

@@ -1,0 +1,77 @@
+"""Connections to PostgreSQL.
+
+Statements are plain SQL through psycopg: what stands in db/ is what the server sees, COPY and statements share one
+transaction, and the command line need not import a second layer. (SQLAlchemy serves Alembic alone.) A function
+of this room takes an open connection; whoever opened it commits.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import Connection as PsycopgConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Connection = PsycopgConnection[Any]
+
+CONNECT_TIMEOUT_SECONDS = 5
+
+Unavailable = (psycopg.OperationalError, psycopg.InterfaceError)
+"""The database cannot be reached or went away: try again later, nothing of the transaction is stored."""
+
+Conflict = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation)
+"""Somebody else was faster: the same transaction may succeed when it is tried again."""
+
+Poison = (psycopg.DataError, psycopg.IntegrityError)
+"""A row that the schema refuses, whenever it is tried: somebody must look at it."""
+
+UniqueViolation = psycopg.errors.UniqueViolation
+ExclusionViolation = psycopg.errors.ExclusionViolation
+
+
+def connect(dsn: str, *, name: str, statement_timeout_seconds: int = 30, repeatable: bool = False) -> Connection:
+    """An open connection, no transaction begun. Raises one of `Unavailable`.
+
+    `name` is seen in pg_stat_activity. Time zone UTC, so that every timestamp is read as UTC. `repeatable`: the work
+    is done again if the server forgets its last commits in a crash, as it forgets where that work stood with them; so
+    a commit need not wait for the disk.
+    """
+    options = f"-c statement_timeout={statement_timeout_seconds}s -c lock_timeout=10s -c timezone=UTC"
+    if repeatable:
+        options += " -c synchronous_commit=off"
+    return psycopg.connect(
+        dsn,
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        application_name=f"sms-aaa {name}",
+        options=options,
+        keepalives_idle=10,
+        keepalives_interval=3,
+        keepalives_count=3,
+    )
+
+
+@contextmanager
+def transaction(dsn: str, *, name: str) -> Iterator[Connection]:
+    """One connection with one transaction: committed at the end of the block, rolled back when it raises."""
+    with connect(dsn, name=name) as connection:
+        yield connection
+
+
+def begin_snapshot(connection: Connection) -> None:
+    """Begins a transaction that sees one instant throughout."""
+    connection.execute("set transaction isolation level repeatable read, read only")
+
+
+def listen(connection: Connection, channel: str) -> None:
+    """Hears NOTIFY on `channel` from now on; the connection is put into autocommit."""
+    connection.autocommit = True
+    connection.execute(psycopg.sql.SQL("listen {}").format(psycopg.sql.Identifier(channel)))
+
+
+def wait_for_notification(connection: Connection, timeout_seconds: float) -> bool:
+    """True when something was notified within the time."""
+    return any(True for _ in connection.notifies(timeout=timeout_seconds, stop_after=1))

@@ -1,0 +1,82 @@
+"""The change feed: which NASes, plans and services changed since a node last looked.
+
+The cursor is the `pg_snapshot` of the last look. A row is new when it was not visible in it: so a transaction that
+began early and committed late is not missed (tailing by id misses it), and no open transaction anywhere holds the
+feed up (tailing below the oldest does).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sms_aaa.db.engine import Connection
+
+CHANNEL = "sms_aaa_feed"
+RETENTION_DAYS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Ids of what changed, and the cursor for the next look. The ids may repeat what was seen; never miss."""
+
+    services: list[int]
+    nas: list[int]
+    plans: list[int]
+    cursor: str
+
+
+def get_database_id(connection: Connection) -> bytes:
+    """16 octets that name this database (J8)."""
+    row = connection.execute("select database_id from installation").fetchone()
+    assert row is not None
+    return bytes(row[0].bytes)
+
+
+def get_cursor(connection: Connection) -> str:
+    row = connection.execute("select pg_current_snapshot()::text").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def list_changes(connection: Connection, cursor: str) -> Changes:
+    """What is visible to this transaction and was not in `cursor`. To be called first in a REPEATABLE READ one."""
+    rows = connection.execute(
+        """select distinct kind, object_id from feed
+           where xid >= pg_snapshot_xmin(%(cursor)s::pg_snapshot)
+             and not pg_visible_in_snapshot(xid, %(cursor)s::pg_snapshot)""",
+        {"cursor": cursor},
+    ).fetchall()
+    by_kind: dict[str, list[int]] = {"service": [], "nas": [], "plan": []}
+    for kind, object_id in rows:
+        by_kind[kind].append(int(object_id))
+    return Changes(by_kind["service"], by_kind["nas"], by_kind["plan"], get_cursor(connection))
+
+
+def has_changes(connection: Connection, cursor: str) -> bool:
+    row = connection.execute(
+        """select exists (select from feed where xid >= pg_snapshot_xmin(%(cursor)s::pg_snapshot)
+                          and not pg_visible_in_snapshot(xid, %(cursor)s::pg_snapshot))""",
+        {"cursor": cursor},
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def covers(connection: Connection, cursor: str) -> bool:
+    """Whether the feed still has everything since `cursor`: false after its retention, or in a database gone back."""
+    row = connection.execute(
+        """select coalesce((select xid from feed order by xid limit 1), pg_snapshot_xmax(%(cursor)s::pg_snapshot))
+                  <= pg_snapshot_xmax(%(cursor)s::pg_snapshot)
+              and pg_snapshot_xmax(%(cursor)s::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot())""",
+        {"cursor": cursor},
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def delete_old(connection: Connection) -> None:
+    """The newest row stays, whatever its age: `covers` leans on it."""
+    connection.execute(
+        "delete from feed where at < now() - make_interval(days => %s) and id < (select max(id) from feed)",
+        (RETENTION_DAYS,),
+    )

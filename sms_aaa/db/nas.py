@@ -1,0 +1,125 @@
+"""NASes and their secrets (sealed; only flows/vault.py opens them)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+from psycopg.rows import class_row
+
+from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy, NodeNas
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sms_aaa.db.engine import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class NasRow:
+    id: int
+    name: str
+    prefix: str
+    dialect: str
+    message_authenticator: str
+    coa_port: int
+    created_at: datetime
+
+
+_COLUMNS = sql.SQL("id, name, prefix::text, dialect, message_authenticator, coa_port, created_at")
+
+
+def insert_nas(
+    connection: Connection,
+    *,
+    name: str,
+    prefix: str,
+    dialect: Dialect,
+    message_authenticator: MessageAuthenticatorPolicy,
+    coa_port: int,
+) -> int:
+    """The new NAS's id. UniqueViolation when the name or the prefix is taken."""
+    row = connection.execute(
+        """insert into nas (name, prefix, dialect, message_authenticator, coa_port)
+           values (%s, %s, %s, %s, %s) returning id""",
+        (name, prefix, dialect.value, message_authenticator.value, coa_port),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def update_nas(
+    connection: Connection,
+    nas_id: int,
+    *,
+    dialect: Dialect,
+    message_authenticator: MessageAuthenticatorPolicy,
+    coa_port: int,
+    prefix: str,
+) -> None:
+    connection.execute(
+        "update nas set dialect = %s, message_authenticator = %s, coa_port = %s, prefix = %s where id = %s",
+        (dialect.value, message_authenticator.value, coa_port, prefix, nas_id),
+    )
+
+
+def mark_removed(connection: Connection, nas_id: int) -> None:
+    """Sessions point at the row, so it stays; its name and prefix are free again."""
+    connection.execute("update nas set removed_at = now() where id = %s", (nas_id,))
+
+
+def replace_secret(connection: Connection, nas_id: int, sealed: bytes) -> None:
+    """The one valid secret from now on."""
+    connection.execute("update nas_secret set retired_at = now() where nas_id = %s and retired_at is null", (nas_id,))
+    connection.execute("insert into nas_secret (nas_id, sealed) values (%s, %s)", (nas_id, sealed))
+
+
+def find_nas(connection: Connection, name: str) -> NasRow | None:
+    with connection.cursor(row_factory=class_row(NasRow)) as cursor:
+        query = sql.SQL("select {} from nas where name = %s and removed_at is null").format(_COLUMNS)
+        return cursor.execute(query, (name,)).fetchone()
+
+
+def list_nas(connection: Connection) -> list[NasRow]:
+    with connection.cursor(row_factory=class_row(NasRow)) as cursor:
+        return cursor.execute(
+            sql.SQL("select {} from nas where removed_at is null order by name").format(_COLUMNS)
+        ).fetchall()
+
+
+def list_node_nas(connection: Connection, ids: list[int] | None) -> list[NodeNas]:
+    """What the node needs of the NASes with these ids (None: of all); a removed one is not among them."""
+    rows = connection.execute(
+        """select n.id, n.name, n.prefix::text, n.dialect, n.message_authenticator, n.coa_port,
+                  array_agg(s.sealed order by s.id desc)
+           from nas n join nas_secret s on s.nas_id = n.id and s.retired_at is null
+           where n.removed_at is null and (%(ids)s::int[] is null or n.id = any(%(ids)s::int[]))
+           group by n.id""",
+        {"ids": ids},
+    ).fetchall()
+    return [
+        NodeNas(
+            nas_id=row[0],
+            name=row[1],
+            prefix=row[2],
+            dialect=Dialect(row[3]),
+            message_authenticator=MessageAuthenticatorPolicy(row[4]),
+            coa_port=row[5],
+            secrets=[bytes(sealed) for sealed in row[6]],
+        )
+        for row in rows
+    ]
+
+
+def list_nas_names(connection: Connection) -> dict[int, str]:
+    """Name by id, the removed ones too: old sessions point at them."""
+    return {int(row[0]): str(row[1]) for row in connection.execute("select id, name from nas").fetchall()}
+
+
+def list_single(connection: Connection) -> dict[int, bool]:
+    """Whether each NAS, the removed ones too, is known by one address."""
+    rows = connection.execute(
+        "select id, masklen(prefix) = case family(prefix) when 4 then 32 else 128 end from nas"
+    ).fetchall()
+    return {int(row[0]): bool(row[1]) for row in rows}

@@ -1,0 +1,88 @@
+"""How far each journal file of each node is settled, and what of it could not be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg.rows import class_row
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sms_aaa.db.engine import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineRow:
+    node: str
+    stream: int
+    sequence: int
+    record_offset: int
+    reason: str
+    at: datetime
+
+
+def list_positions(connection: Connection, node: str, stream: int) -> dict[int, tuple[int, bool]]:
+    """(position, finished) by file sequence."""
+    rows = connection.execute(
+        "select sequence, position, finished from journal_position where node = %s and stream = %s", (node, stream)
+    ).fetchall()
+    return {int(row[0]): (int(row[1]), bool(row[2])) for row in rows}
+
+
+def insert_position(connection: Connection, node: str, stream: int, sequence: int, position: int) -> None:
+    """A file that is begun; nothing happens when it is known already."""
+    connection.execute(
+        """insert into journal_position (node, stream, sequence, position) values (%s, %s, %s, %s)
+           on conflict do nothing""",
+        (node, stream, sequence, position),
+    )
+
+
+def move_position(
+    connection: Connection, node: str, stream: int, sequence: int, *, old: int, new: int, finished: bool
+) -> bool:
+    """J7: compare and set, in the transaction of the rows it stands for. False: another settler was here; roll back."""
+    moved = connection.execute(
+        """update journal_position set position = %s, finished = %s, updated_at = now()
+           where node = %s and stream = %s and sequence = %s and position = %s""",
+        (new, finished, node, stream, sequence, old),
+    )
+    return moved.rowcount == 1
+
+
+def delete_position(connection: Connection, node: str, stream: int, sequence: int) -> None:
+    """After the file itself is gone (J9)."""
+    connection.execute(
+        "delete from journal_position where node = %s and stream = %s and sequence = %s", (node, stream, sequence)
+    )
+
+
+def list_finished(connection: Connection, node: str, stream: int, *, older_than_days: int) -> list[int]:
+    """Sequences of files that are settled and past their retention."""
+    rows = connection.execute(
+        """select sequence from journal_position where node = %s and stream = %s and finished
+             and updated_at < now() - make_interval(days => %s) order by sequence""",
+        (node, stream, older_than_days),
+    ).fetchall()
+    return [int(row[0]) for row in rows]
+
+
+def insert_quarantine(
+    connection: Connection, node: str, stream: int, sequence: int, record_offset: int, *, reason: str, raw: bytes
+) -> None:
+    """A record that cannot be settled, whole, with the reason; the same one once."""
+    connection.execute(
+        """insert into quarantine (node, stream, sequence, record_offset, reason, raw)
+           values (%s, %s, %s, %s, %s, %s) on conflict do nothing""",
+        (node, stream, sequence, record_offset, reason, raw),
+    )
+
+
+def list_quarantine(connection: Connection) -> list[QuarantineRow]:
+    with connection.cursor(row_factory=class_row(QuarantineRow)) as cursor:
+        return cursor.execute(
+            """select node, stream, sequence, record_offset, reason, at from quarantine
+               where resolved_at is null order by id"""
+        ).fetchall()

@@ -1,0 +1,307 @@
+"""The rater's tables: queue, cycles, totals, rated usage, suspense; and what `usage` and `explain` read of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from psycopg.rows import class_row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sms_aaa.db.engine import Connection
+
+
+class QueuedDelta(Struct, frozen=True, gc=False):
+    """A claimed delta with its service; in upload, out download."""
+
+    session_id: int
+    seq: int
+    account_id: int
+    service_id: int
+    from_at: datetime
+    to_at: datetime
+    octets_in: int
+    octets_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRow:
+    id: int
+    currency: str
+    zone: str
+    anchor_day: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionRow:
+    """`ends_at` None: it goes on."""
+
+    id: int
+    service_id: int
+    plan_version_id: int
+    starts_at: datetime
+    ends_at: datetime | None
+
+
+class TotalKey(Struct, frozen=True, gc=False, order=True):
+    """Whose running total it is."""
+
+    account_id: int
+    cycle_id: int
+    subscription_id: int
+    component_id: int
+
+
+class Total(Struct, frozen=True, gc=False):
+    """Octets so far; exact price as a numerator over the component's denominator; what of it the ledger has."""
+
+    quantity: int
+    numerator: int
+    posted_minor: int
+
+
+class RatedUsage(Struct, frozen=True, gc=False, kw_only=True):
+    key: TotalKey
+    session_id: int
+    seq: int
+    slice: int
+    to_at: datetime
+    run_id: int
+    quantity: int
+    total_before: int
+    numerator: int
+
+
+def claim_queue(connection: Connection, limit: int) -> list[QueuedDelta]:
+    """Takes deltas off the queue, in this transaction: they come back if it is rolled back.
+
+    Canonical order: end of the delta, session, sequence.
+    """
+    rows = connection.execute(
+        """with claimed as (
+             delete from rating_queue q using (
+               select session_id, seq from rating_queue order by queued_at limit %s for update skip locked) c
+             where q.session_id = c.session_id and q.seq = c.seq
+             returning q.session_id, q.seq, q.to_at, q.account_id)
+           select d.session_id, d.seq, c.account_id, d.service_id, d.from_at, d.to_at, d.octets_in, d.octets_out
+           from claimed c join usage_delta d
+             on d.session_id = c.session_id and d.seq = c.seq and d.to_at = c.to_at
+           order by d.to_at, d.session_id, d.seq""",
+        (limit,),
+    ).fetchall()
+    return [QueuedDelta(*row) for row in rows]
+
+
+def lock_accounts(connection: Connection, ids: Iterable[int]) -> dict[int, AccountRow]:
+    """The owners, locked in the order of their ids: two raters never wait for each other in a circle."""
+    with connection.cursor(row_factory=class_row(AccountRow)) as cursor:
+        rows = cursor.execute(
+            "select id, currency, zone, anchor_day from account where id = any(%s) order by id for update",
+            (sorted(set(ids)),),
+        )
+        return {row.id: row for row in rows}
+
+
+def list_subscriptions(connection: Connection, service_ids: Iterable[int]) -> list[SubscriptionRow]:
+    """All subscriptions of these services, in order of time."""
+    with connection.cursor(row_factory=class_row(SubscriptionRow)) as cursor:
+        return cursor.execute(
+            """select id, service_id, plan_version_id, lower(during) as starts_at, upper(during) as ends_at
+               from subscription where service_id = any(%s) order by service_id, lower(during)""",
+            (sorted(set(service_ids)),),
+        ).fetchall()
+
+
+def upsert_cycle(connection: Connection, account_id: int, starts_at: datetime, ends_at: datetime) -> int:
+    """The id of the account's cycle with these bounds; ExclusionViolation if it would overlap another."""
+    row = connection.execute(
+        """insert into cycle (account_id, starts_at, ends_at) values (%s, %s, %s)
+           on conflict (account_id, starts_at) do update set ends_at = cycle.ends_at returning id, ends_at""",
+        (account_id, starts_at, ends_at),
+    ).fetchone()
+    assert row is not None
+    assert row[1] == ends_at, "an account's cycles keep their bounds"
+    return int(row[0])
+
+
+def list_totals(connection: Connection, keys: Sequence[TotalKey]) -> dict[TotalKey, Total]:
+    """The totals that exist; the owners are locked, so they stand still."""
+    rows = connection.execute(
+        """select t.account_id, t.cycle_id, t.subscription_id, t.component_id, t.quantity, t.numerator, t.posted_minor
+           from unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::int[]) k(account_id, cycle_id, sub, component)
+           join usage_total t on t.account_id = k.account_id and t.cycle_id = k.cycle_id
+             and t.subscription_id = k.sub and t.component_id = k.component""",
+        (
+            [key.account_id for key in keys],
+            [key.cycle_id for key in keys],
+            [key.subscription_id for key in keys],
+            [key.component_id for key in keys],
+        ),
+    ).fetchall()
+    return {TotalKey(*row[:4]): Total(row[4], int(row[5]), row[6]) for row in rows}
+
+
+def upsert_totals(connection: Connection, totals: dict[TotalKey, Total]) -> None:
+    connection.cursor().executemany(
+        """insert into usage_total (account_id, cycle_id, subscription_id, component_id, quantity, numerator,
+                                    posted_minor)
+           values (%s, %s, %s, %s, %s, %s, %s)
+           on conflict (account_id, cycle_id, subscription_id, component_id) do update
+           set quantity = excluded.quantity, numerator = excluded.numerator, posted_minor = excluded.posted_minor""",
+        [
+            (k.account_id, k.cycle_id, k.subscription_id, k.component_id, t.quantity, t.numerator, t.posted_minor)
+            for k, t in sorted(totals.items())
+        ],
+    )
+
+
+def insert_run(connection: Connection, *, program: str, started_at: datetime, deltas: int) -> int:
+    """A live rating run; its id stands on all that it writes."""
+    row = connection.execute(
+        "insert into rating_run (kind, program, started_at, deltas) values ('live', %s, %s, %s) returning id",
+        (program, started_at, deltas),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def insert_rated(connection: Connection, rated: Iterable[RatedUsage]) -> None:
+    """By COPY. The key (delta, component, slice, generation) refuses what is rated already: exactly once."""
+    statement = """copy rated_usage (account_id, cycle_id, subscription_id, component_id, session_id, seq, slice,
+        generation, to_at, run_id, quantity, total_before, numerator) from stdin"""
+    with connection.cursor().copy(statement) as copy:
+        for r in rated:
+            k = r.key
+            copy.write_row((
+                k.account_id, k.cycle_id, k.subscription_id, k.component_id, r.session_id, r.seq, r.slice, 1, r.to_at,
+                r.run_id, r.quantity, r.total_before, r.numerator,
+            ))  # fmt: skip
+
+
+def insert_suspense(connection: Connection, deltas: Iterable[QueuedDelta], reason: str) -> None:
+    connection.cursor().executemany(
+        """insert into suspense (session_id, seq, to_at, account_id, reason) values (%s, %s, %s, %s, %s)
+           on conflict do nothing""",
+        [(d.session_id, d.seq, d.to_at, d.account_id, reason) for d in deltas],
+    )
+
+
+def queue_length(connection: Connection) -> tuple[int, datetime | None]:
+    """How many deltas wait, and since when the oldest does."""
+    row = connection.execute("select count(*), min(queued_at) from rating_queue").fetchone()
+    assert row is not None
+    return int(row[0]), row[1]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAccountRow:
+    """A running subscription whose account has no cycle at the instant that was asked for, or no fee in it."""
+
+    account_id: int
+    subscription_id: int
+    plan_version_id: int
+    currency: str
+    zone: str
+    anchor_day: int
+
+
+def list_without_cycle(connection: Connection, now: datetime, *, limit: int) -> list[OpenAccountRow]:
+    """Running subscriptions that are not charged for the cycle of `now` yet: idle accounts too."""
+    with connection.cursor(row_factory=class_row(OpenAccountRow)) as cursor:
+        return cursor.execute(
+            """select a.id as account_id, u.id as subscription_id, u.plan_version_id, a.currency, a.zone, a.anchor_day
+               from subscription u
+               join assignment g on g.service_id = u.service_id and g.during @> %(now)s
+               join account a on a.id = g.account_id
+               where u.during @> %(now)s and not exists (
+                 select from cycle c
+                 join usage_total t on t.cycle_id = c.id and t.account_id = c.account_id and t.subscription_id = u.id
+                 where c.account_id = a.id and c.starts_at <= %(now)s and c.ends_at > %(now)s)
+               order by a.id, u.id limit %(limit)s""",
+            {"now": now, "limit": limit},
+        ).fetchall()
+
+
+def insert_charge(connection: Connection, key: TotalKey, amount_minor: int) -> bool:
+    """A recurring fee of a cycle; False when it is there already."""
+    inserted = connection.execute(
+        """insert into charge (account_id, cycle_id, subscription_id, component_id, amount_minor)
+           values (%s, %s, %s, %s, %s) on conflict (cycle_id, subscription_id, component_id) do nothing""",
+        (key.account_id, key.cycle_id, key.subscription_id, key.component_id, amount_minor),
+    )
+    return inserted.rowcount == 1
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTotalRow:
+    """A component's total in a cycle, as `usage` shows it."""
+
+    account_id: int
+    cycle_id: int
+    starts_at: datetime
+    ends_at: datetime
+    currency: str
+    subscription_id: int
+    plan_version_id: int
+    plan: str
+    component: str
+    component_id: int
+    kind: str
+    quantity: int
+    numerator: int
+    posted_minor: int
+
+
+def list_usage_totals(connection: Connection, account_id: int, at: datetime | None) -> list[UsageTotalRow]:
+    """The components of the account's cycle at an instant (None: of all its cycles); fees as kind `recurring`."""
+    with connection.cursor(row_factory=class_row(UsageTotalRow)) as cursor:
+        return cursor.execute(
+            """select c.account_id, c.id as cycle_id, c.starts_at, c.ends_at, a.currency, t.subscription_id,
+                      k.plan_version_id, p.name as plan, k.name as component, k.id as component_id, k.kind,
+                      t.quantity, t.numerator, t.posted_minor
+               from cycle c join account a on a.id = c.account_id
+               join (select account_id, cycle_id, subscription_id, component_id, quantity, numerator, posted_minor
+                     from usage_total
+                     union all
+                     select account_id, cycle_id, subscription_id, component_id, 0, 0, amount_minor from charge) t
+                 on t.account_id = c.account_id and t.cycle_id = c.id
+               join component k on k.id = t.component_id
+               join plan_version v on v.id = k.plan_version_id join plan p on p.id = v.plan_id
+               where c.account_id = %(account)s
+                 and (%(at)s::timestamptz is null or c.starts_at <= %(at)s and c.ends_at > %(at)s)
+               order by c.starts_at, t.subscription_id, k.kind, k.id""",
+            {"account": account_id, "at": at},
+        ).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class RatedRow:
+    """What one slice of a delta cost in one component."""
+
+    session_id: int
+    seq: int
+    component_id: int
+    slice: int
+    generation: int
+    run_id: int
+    cycle_id: int
+    quantity: int
+    total_before: int
+    numerator: int
+
+
+def list_rated(connection: Connection, account_id: int, deltas: Sequence[tuple[int, int]]) -> list[RatedRow]:
+    """The rated slices of these (session, seq) deltas."""
+    with connection.cursor(row_factory=class_row(RatedRow)) as cursor:
+        return cursor.execute(
+            """select session_id, seq, component_id, slice, generation, run_id, cycle_id, quantity, total_before,
+                      numerator
+               from rated_usage
+               where account_id = %s and (session_id, seq) in (select * from unnest(%s::bigint[], %s::int[]))
+               order by session_id, seq, component_id, slice""",
+            (account_id, [session for session, _ in deltas], [seq for _, seq in deltas]),
+        ).fetchall()

@@ -1,0 +1,260 @@
+"""Sessions: locked and loaded a batch at a time, stored by COPY and one merge; listed for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from psycopg import sql
+from psycopg.rows import class_row
+
+from sms_aaa.rules.session import Life, Place, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sms_aaa.db.engine import Connection
+
+SessionKey = tuple[int, str, str]
+"""(nas id, NAS key, Acct-Session-Id): what a NAS calls a session."""
+
+
+class SessionFacts(Struct, frozen=True, gc=False, kw_only=True):
+    """What a session's records say of it beside its usage: identifiers exactly as the NAS sent them."""
+
+    username: str
+    token: bytes | None
+    framed_ip: str | None
+    framed_ipv6_prefix: str | None
+    delegated_ipv6_prefix: str | None
+    framed_ipv6_address: str | None
+    nas_ip: str | None
+    nas_identifier: str | None
+    nas_port: int | None
+    nas_port_id: str | None
+    nas_port_type: int | None
+    calling_station_id: str | None
+    called_station_id: str | None
+
+
+class StoredSession(Struct, frozen=True, gc=False, kw_only=True):
+    """One life of a session as it is stored; `service_id` None: excluded by name."""
+
+    id: int
+    key: SessionKey
+    life: Life
+    facts: SessionFacts
+    service_id: int | None
+    account_id: int | None
+    excluded: str | None
+    received_at: datetime
+
+
+_FACTS = tuple(field for field in SessionFacts.__struct_fields__)
+_COLUMNS = (
+    "id", "nas_id", "nas_key", "acct_session_id", "life", "state", "service_id", "account_id", "excluded",
+    "started_at", "updated_at", "stopped_at", "seconds", "octets_in", "octets_out", "reading_at", "reading_seconds",
+    "reading_in", "reading_out", "reading_gigawords", "reading_node", "reading_sequence", "reading_offset", "run",
+    "deltas", "terminate_cause", "estimated", "received_at", *_FACTS,
+)  # fmt: skip
+_TYPES = (
+    "int8", "int4", "text", "text", "int4", "int2", "int8", "int8", "text",
+    "timestamptz", "timestamptz", "timestamptz", "int8", "int8", "int8", "timestamptz", "int8",
+    "int8", "int8", "bool", "text", "int8", "int8", "int4",
+    "int4", "int4", "bool", "timestamptz", "text", "bytea", "inet", "cidr", "cidr", "inet",
+    "inet", "text", "int8", "text", "int4", "text", "text",
+)  # fmt: skip
+assert len(_COLUMNS) == len(_TYPES), "a COPY needs a type for every column"
+
+_NAMES = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
+# host() and ::text: addresses are handed around as text, exactly as PostgreSQL prints them.
+_SELECT = sql.SQL(", ").join(
+    sql.SQL("host({})").format(sql.Identifier(name)) if kind == "inet" else
+    sql.SQL("{}::text").format(sql.Identifier(name)) if kind == "cidr" else
+    sql.Identifier(name)
+    for name, kind in zip(_COLUMNS, _TYPES, strict=True)
+)  # fmt: skip
+
+
+def lock_sessions(connection: Connection, keys: Sequence[SessionKey]) -> list[StoredSession]:
+    """Every life of these sessions, locked in the order of their ids, so that two batches never wait in a circle."""
+    nas_ids, nas_keys, session_ids = zip(*keys, strict=True) if keys else ((), (), ())
+    query = sql.SQL(
+        """select {} from session where (nas_id, nas_key, acct_session_id) in
+             (select * from unnest(%s::int[], %s::text[], %s::text[])) order by id for update"""
+    ).format(_SELECT)
+    cursor = connection.cursor(binary=True)
+    return [_stored(row) for row in cursor.execute(query, (list(nas_ids), list(nas_keys), list(session_ids)))]
+
+
+def reserve_ids(connection: Connection, count: int) -> list[int]:
+    """Ids for sessions that are about to be stored."""
+    rows = connection.execute(
+        "select nextval(pg_get_serial_sequence('session', 'id')) from generate_series(1, %s)", (count,)
+    )
+    return [int(row[0]) for row in rows.fetchall()]
+
+
+def insert_sessions(connection: Connection, sessions: Iterable[StoredSession]) -> None:
+    """New sessions. UniqueViolation when another node stored the same life meanwhile: try the batch again."""
+    with connection.cursor().copy(sql.SQL("copy session ({}) from stdin (format binary)").format(_NAMES)) as copy:
+        copy.set_types(_TYPES)
+        for session in sessions:
+            copy.write_row(_row(session))
+
+
+def update_sessions(connection: Connection, sessions: Iterable[StoredSession]) -> None:
+    """Sessions that are locked: COPY beside them, one UPDATE."""
+    cursor = connection.cursor()
+    cursor.execute("create temporary table if not exists session_change (like session) on commit delete rows")
+    with cursor.copy(sql.SQL("copy session_change ({}) from stdin (format binary)").format(_NAMES)) as copy:
+        copy.set_types(_TYPES)
+        for session in sessions:
+            copy.write_row(_row(session))
+    changed = [name for name in _COLUMNS if name not in {"id", "nas_id", "nas_key", "acct_session_id", "life"}]
+    assignments = sql.SQL(", ").join(sql.SQL("{0} = c.{0}").format(sql.Identifier(name)) for name in changed)
+    cursor.execute(sql.SQL("update session s set {} from session_change c where c.id = s.id").format(assignments))
+
+
+def close_rebooted(
+    connection: Connection, nas_id: int, nas_key: str, before: datetime
+) -> list[tuple[int, bytes | None]]:
+    """Accounting-On or -Off: closes this NAS's sessions that started before it, at their last known update.
+
+    (service id, token) of each that was closed, for the live set.
+    """
+    rows = connection.execute(
+        """update session set state = %s, stopped_at = updated_at, estimated = true
+           where nas_id = %s and nas_key = %s and state in (%s, %s) and started_at < %s
+           returning service_id, token""",
+        (int(State.CLOSED), nas_id, nas_key, int(State.OPEN), int(State.STALE), before),
+    ).fetchall()
+    return [(int(row[0]), row[1]) for row in rows if row[0] is not None]
+
+
+def close_stale(connection: Connection, *, now: datetime, multiple: int, limit: int) -> list[tuple[int, bytes | None]]:
+    """Closes softly the sessions from which nothing was *received* for a multiple of their plan's interim interval."""
+    rows = connection.execute(
+        """update session s set state = %(stale)s, stopped_at = null, estimated = true
+           where id in (
+             select s.id from session s
+             left join subscription u on u.service_id = s.service_id and u.during @> %(now)s
+             left join plan_version v on v.id = u.plan_version_id
+             where s.state = %(open)s and s.received_at < %(now)s - %(multiple)s
+               * make_interval(secs => greatest(coalesce((v.document->'policy'->>'interim_seconds')::int, 0), 300))
+             order by s.id limit %(limit)s for update of s skip locked)
+           returning service_id, token""",
+        {"stale": int(State.STALE), "open": int(State.OPEN), "now": now, "multiple": multiple, "limit": limit},
+    ).fetchall()
+    return [(int(row[0]), row[1]) for row in rows if row[0] is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """A session as a listing shows it."""
+
+    id: int
+    nas: str
+    acct_session_id: str
+    life: int
+    state: int
+    username: str
+    subscriber: str | None
+    plan: str | None
+    started_at: datetime
+    updated_at: datetime
+    stopped_at: datetime | None
+    seconds: int
+    octets_in: int
+    octets_out: int
+    framed_ip: str | None
+    calling_station_id: str | None
+    terminate_cause: int | None
+    estimated: bool
+    excluded: str | None
+
+
+def list_sessions(
+    connection: Connection, *, states: Sequence[State], subscriber: str | None, nas: str | None, limit: int
+) -> list[SessionRow]:
+    """The newest first."""
+    with connection.cursor(row_factory=class_row(SessionRow)) as cursor:
+        return cursor.execute(
+            """select s.id, n.name as nas, s.acct_session_id, s.life, s.state, s.username, b.name as subscriber,
+                      p.name as plan, s.started_at, s.updated_at, s.stopped_at, s.seconds, s.octets_in, s.octets_out,
+                      host(s.framed_ip) as framed_ip, s.calling_station_id, s.terminate_cause, s.estimated, s.excluded
+               from session s join nas n on n.id = s.nas_id
+               left join service v on v.id = s.service_id
+               left join subscriber b on b.id = v.subscriber_id
+               left join subscription u on u.service_id = v.id and u.during @> s.started_at
+               left join plan_version pv on pv.id = u.plan_version_id
+               left join plan p on p.id = pv.plan_id
+               where s.state = any(%(states)s)
+                 and (%(subscriber)s::text is null or b.name = %(subscriber)s or s.username = %(subscriber)s)
+                 and (%(nas)s::text is null or n.name = %(nas)s)
+               order by s.started_at desc, s.id desc limit %(limit)s""",
+            {"states": [int(state) for state in states], "subscriber": subscriber, "nas": nas, "limit": limit},
+        ).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLogin:
+    """An open session whose login is ours, with what tells its device."""
+
+    service_id: int
+    token: bytes
+    nas_id: int
+    nas_port: int | None
+    nas_port_id: str | None
+    calling_station_id: str | None
+
+
+def list_live_logins(connection: Connection) -> list[LiveLogin]:
+    """For the live set, after a boot."""
+    with connection.cursor(row_factory=class_row(LiveLogin)) as cursor:
+        return cursor.execute(
+            """select service_id, token, nas_id, nas_port, nas_port_id, calling_station_id
+               from session where state = %s and service_id is not null and token is not null""",
+            (int(State.OPEN),),
+        ).fetchall()
+
+
+def count_live_by_plan(connection: Connection) -> list[tuple[int, int]]:
+    """(plan version id, open sessions); 0 stands for sessions without a plan."""
+    rows = connection.execute(
+        """select coalesce(u.plan_version_id, 0), count(*) from session s
+           left join subscription u on u.service_id = s.service_id and u.during @> now()
+           where s.state = %s group by 1""",
+        (int(State.OPEN),),
+    ).fetchall()
+    return [(int(row[0]), int(row[1])) for row in rows]
+
+
+def _row(session: StoredSession) -> tuple[Any, ...]:
+    life, place = session.life, session.life.reading_place
+    facts = session.facts
+    return (
+        session.id, *session.key, life.life, int(life.state), session.service_id, session.account_id,
+        session.excluded, life.started_at, life.updated_at, life.stopped_at, life.seconds, life.octets_in,
+        life.octets_out, life.reading_at, life.reading_seconds, life.reading_in, life.reading_out,
+        life.reading_gigawords, place.node, place.sequence, place.offset, life.run, life.deltas,
+        life.terminate_cause, life.estimated, session.received_at, *[getattr(facts, name) for name in _FACTS],
+    )  # fmt: skip
+
+
+def _stored(row: Sequence[Any]) -> StoredSession:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    place = Place(values["reading_node"], values["reading_sequence"], values["reading_offset"])
+    shared = {name: values[name] for name in Life.__struct_fields__ if name not in {"state", "reading_place"}}
+    return StoredSession(
+        id=values["id"],
+        key=(values["nas_id"], values["nas_key"], values["acct_session_id"]),
+        life=Life(state=State(values["state"]), reading_place=place, **shared),
+        facts=SessionFacts(**{name: values[name] for name in _FACTS}),
+        service_id=values["service_id"],
+        account_id=values["account_id"],
+        excluded=values["excluded"],
+        received_at=values["received_at"],
+    )

@@ -1,0 +1,195 @@
+"""Subscribers, their accounts, services, credentials and subscriptions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+from psycopg.rows import class_row
+
+from sms_aaa.rules.entitlement import Entitlement, IdentityKind, ServiceState
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sms_aaa.db.engine import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriberRow:
+    """A subscriber with one of its services, as a listing shows it. A subscriber without a service has None there."""
+
+    subscriber_id: int
+    name: str
+    full_name: str
+    service_id: int | None
+    identity_kind: int | None
+    identity: str | None
+    state: int | None
+    state_reason: str | None
+    plan: str | None
+    plan_version: int | None
+    account_id: int | None
+    currency: str | None
+    zone: str | None
+    static_ipv4: str | None
+    has_credential: bool
+    created_at: datetime
+
+
+_QUERY = sql.SQL(
+    """select b.id as subscriber_id, b.name, b.full_name, s.id as service_id, s.identity_kind, s.identity, s.state,
+              s.state_reason, p.name as plan, v.version as plan_version, a.id as account_id, a.currency, a.zone,
+              host(s.static_ipv4) as static_ipv4, c.service_id is not null as has_credential, b.created_at
+       from subscriber b
+       left join service s on s.subscriber_id = b.id and s.state <> 3
+       left join subscription u on u.service_id = s.id and u.during @> now()
+       left join plan_version v on v.id = u.plan_version_id
+       left join plan p on p.id = v.plan_id
+       left join assignment g on g.service_id = s.id and g.during @> now()
+       left join account a on a.id = g.account_id
+       left join credential c on c.service_id = s.id
+       where b.removed_at is null {} order by b.name, s.id"""
+)
+
+
+def insert_subscriber(connection: Connection, *, name: str, full_name: str, email: str, phone: str) -> int:
+    """The new id. UniqueViolation when the name is taken."""
+    return _id(
+        connection.execute(
+            "insert into subscriber (name, full_name, email, phone) values (%s, %s, %s, %s) returning id",
+            (name, full_name, email, phone),
+        ).fetchone()
+    )
+
+
+def insert_account(connection: Connection, subscriber_id: int, *, currency: str, zone: str, anchor_day: int) -> int:
+    return _id(
+        connection.execute(
+            "insert into account (subscriber_id, currency, zone, anchor_day) values (%s, %s, %s, %s) returning id",
+            (subscriber_id, currency, zone, anchor_day),
+        ).fetchone()
+    )
+
+
+def insert_service(
+    connection: Connection,
+    subscriber_id: int,
+    *,
+    kind: IdentityKind,
+    identity: str,
+    static_ipv4: str | None,
+    account_id: int,
+    plan_version_id: int,
+) -> int:
+    """An active service with its account and plan from now on.
+
+    UniqueViolation when the identity or the address is in use.
+    """
+    service_id = _id(
+        connection.execute(
+            """insert into service (subscriber_id, identity_kind, identity, state, static_ipv4)
+               values (%s, %s, %s, %s, %s) returning id""",
+            (subscriber_id, int(kind), identity, int(ServiceState.ACTIVE), static_ipv4),
+        ).fetchone()
+    )
+    connection.execute(
+        "insert into service_state (service_id, state, reason, during) values (%s, %s, '', tstzrange(now(), null))",
+        (service_id, int(ServiceState.ACTIVE)),
+    )
+    connection.execute(
+        "insert into assignment (service_id, account_id, during) values (%s, %s, tstzrange(now(), null))",
+        (service_id, account_id),
+    )
+    connection.execute(
+        "insert into subscription (service_id, plan_version_id, during) values (%s, %s, tstzrange(now(), null))",
+        (service_id, plan_version_id),
+    )
+    return service_id
+
+
+def upsert_credential(connection: Connection, service_id: int, sealed: bytes) -> None:
+    connection.execute(
+        """insert into credential (service_id, form, sealed) values (%s, 1, %s)
+           on conflict (service_id) do update set sealed = excluded.sealed, changed_at = now()""",
+        (service_id, sealed),
+    )
+
+
+def update_state(connection: Connection, service_id: int, state: ServiceState, reason: str) -> None:
+    """The state from now on; the one before it keeps its dates."""
+    connection.execute(
+        "update service set state = %s, state_reason = %s where id = %s", (int(state), reason, service_id)
+    )
+    connection.execute(
+        """update service_state set during = tstzrange(lower(during), clock_timestamp())
+           where service_id = %s and upper_inf(during)""",
+        (service_id,),
+    )
+    connection.execute(
+        """insert into service_state (service_id, state, reason, during)
+           select %(id)s, %(state)s, %(reason)s, tstzrange(max(upper(during)), null)
+           from service_state where service_id = %(id)s""",
+        {"id": service_id, "state": int(state), "reason": reason},
+    )
+
+
+def mark_removed(connection: Connection, subscriber_id: int) -> None:
+    """The name is free again; the rows stay, because usage and money point at them."""
+    connection.execute("update subscriber set removed_at = now() where id = %s", (subscriber_id,))
+    connection.execute(
+        """update subscription u set during = tstzrange(lower(u.during), clock_timestamp())
+           from service s where s.id = u.service_id and s.subscriber_id = %s and upper_inf(u.during)""",
+        (subscriber_id,),
+    )
+
+
+def find_by_name(connection: Connection, name: str) -> list[SubscriberRow]:
+    """The subscriber of this name, a row a service; [] when there is none."""
+    with connection.cursor(row_factory=class_row(SubscriberRow)) as cursor:
+        return cursor.execute(_QUERY.format(sql.SQL("and b.name = %s")), (name,)).fetchall()
+
+
+def list_subscribers(connection: Connection, *, limit: int) -> list[SubscriberRow]:
+    with connection.cursor(row_factory=class_row(SubscriberRow)) as cursor:
+        query = _QUERY.format(sql.SQL("")) + sql.SQL(" limit %s")
+        return cursor.execute(query, (limit,)).fetchall()
+
+
+_ENTITLEMENTS = sql.SQL(
+    """select s.identity_kind, s.identity, s.id, coalesce(g.account_id, 0), coalesce(u.plan_version_id, 0), s.state,
+              coalesce(c.sealed, ''::bytea), coalesce(s.static_ipv4 - '0.0.0.0'::inet, 0)
+       from service s
+       left join assignment g on g.service_id = s.id and g.during @> now()
+       left join subscription u on u.service_id = s.id and u.during @> now()
+       left join credential c on c.service_id = s.id
+       where s.state <> 3 and {}"""
+)
+
+
+def list_entitlements(connection: Connection, service_ids: list[int]) -> list[tuple[int, bytes, Entitlement]]:
+    """(identity kind, identity, entitlement) of these services; one that has ended is not among them."""
+    rows = connection.execute(_ENTITLEMENTS.format(sql.SQL("s.id = any(%s)")), (service_ids,)).fetchall()
+    return [_entitlement(row) for row in rows]
+
+
+def list_entitlements_after(
+    connection: Connection, service_id: int, *, limit: int
+) -> list[tuple[int, bytes, Entitlement]]:
+    """The next services in the order of their ids: for a rebuild of the whole replica, page by page."""
+    query = _ENTITLEMENTS.format(sql.SQL("s.id > %s order by s.id limit %s"))
+    return [_entitlement(row) for row in connection.execute(query, (service_id, limit)).fetchall()]
+
+
+def count_services(connection: Connection) -> int:
+    return _id(connection.execute("select count(*) from service where state <> 3").fetchone())
+
+
+def _entitlement(row: tuple[int, str, int, int, int, int, bytes, int]) -> tuple[int, bytes, Entitlement]:
+    return row[0], row[1].encode(), Entitlement(row[2], row[3], row[4], row[5], bytes(row[6]), row[7])
+
+
+def _id(row: tuple[int, ...] | None) -> int:
+    assert row is not None
+    return int(row[0])

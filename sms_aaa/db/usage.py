@@ -1,0 +1,169 @@
+"""Usage deltas, the queue to the rater, anomalies: what the settler stores of a batch, and what is asked of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from psycopg.rows import class_row
+
+from sms_aaa.rules.session import AnomalyKind, Delta, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sms_aaa.db.engine import Connection
+
+
+class UsageDelta(Struct, frozen=True, gc=False):
+    """A delta with whose it is; `account_id` None: the session belongs to no service."""
+
+    session_id: int
+    account_id: int | None
+    service_id: int | None
+    delta: Delta
+
+
+class Anomaly(Struct, frozen=True, gc=False):
+    session_id: int | None
+    nas_id: int
+    kind: AnomalyKind
+    event_at: datetime
+    octets_in: int
+    octets_out: int
+    place: Place
+
+
+_DELTA_TYPES = (
+    "int8", "int4", "int8", "int8", "timestamptz", "timestamptz", "int8", "int8", "int8", "int4", "bool",
+    "int8", "int8", "int8", "int8", "text", "int8", "int8", "text", "int8", "int8",
+)  # fmt: skip
+
+
+def insert_deltas(connection: Connection, deltas: Iterable[UsageDelta]) -> None:
+    """By COPY. The key (session, seq) refuses a delta that is there already."""
+    statement = """copy usage_delta (session_id, seq, account_id, service_id, from_at, to_at, octets_in, octets_out,
+        seconds, run, wrapped, before_in, before_out, after_in, after_out, before_node, before_sequence, before_offset,
+        after_node, after_sequence, after_offset) from stdin (format binary)"""
+    with connection.cursor().copy(statement) as copy:
+        copy.set_types(_DELTA_TYPES)
+        for usage in deltas:
+            delta, before, after = usage.delta, usage.delta.before_place, usage.delta.after_place
+            place = (before.node, before.sequence, before.offset) if before else (None, None, None)
+            copy.write_row((
+                usage.session_id, delta.seq, usage.account_id, usage.service_id, delta.from_at, delta.to_at,
+                delta.octets_in, delta.octets_out, delta.seconds, delta.run, delta.wrapped, delta.before_in,
+                delta.before_out, delta.after_in, delta.after_out, *place, after.node, after.sequence, after.offset,
+            ))  # fmt: skip
+
+
+def insert_queue(connection: Connection, deltas: Iterable[UsageDelta]) -> None:
+    """Hands the deltas to the rater, in the transaction that stores them."""
+    statement = "copy rating_queue (session_id, seq, to_at, account_id) from stdin (format binary)"
+    with connection.cursor().copy(statement) as copy:
+        copy.set_types(("int8", "int4", "timestamptz", "int8"))
+        for usage in deltas:
+            copy.write_row((usage.session_id, usage.delta.seq, usage.delta.to_at, usage.account_id))
+
+
+def insert_anomalies(connection: Connection, anomalies: Iterable[Anomaly]) -> None:
+    connection.cursor().executemany(
+        """insert into anomaly (session_id, nas_id, kind, event_at, octets_in, octets_out, node, sequence,
+                                record_offset)
+           values (%s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing""",
+        [
+            (
+                a.session_id,
+                a.nas_id,
+                a.kind.value,
+                a.event_at,
+                a.octets_in,
+                a.octets_out,
+                a.place.node,
+                a.place.sequence,
+                a.place.offset,
+            )
+            for a in anomalies
+        ],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAccount:
+    """Who a session's usage belongs to, and the faster direction of the plan in kbit/s (0: no limit)."""
+
+    service_id: int
+    identity: str
+    account_id: int | None
+    rate_kbps: int
+
+
+def list_service_accounts(
+    connection: Connection, *, service_ids: list[int], identities: list[str]
+) -> list[ServiceAccount]:
+    """Services by the id in our Class, or by their identity, with their account and plan of now.
+
+    Of two services that had one identity the living one, else the latest, is given last.
+    """
+    with connection.cursor(row_factory=class_row(ServiceAccount)) as cursor:
+        return cursor.execute(
+            """select s.id as service_id, s.identity,
+                      coalesce(g.account_id, (select account_id from assignment where service_id = s.id
+                                              order by during desc limit 1)) as account_id,
+                      coalesce(greatest((v.document->'policy'->>'rate_up_kbps')::int,
+                                        (v.document->'policy'->>'rate_down_kbps')::int), 0) as rate_kbps
+               from service s
+               left join assignment g on g.service_id = s.id and g.during @> now()
+               left join subscription u on u.service_id = s.id and u.during @> now()
+               left join plan_version v on v.id = u.plan_version_id
+               where s.id = any(%s) or s.identity = any(%s)
+               order by s.state = 3 desc, s.id""",
+            (service_ids, identities),
+        ).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaRow:
+    """A delta as `explain` shows it, with the places of its two readings."""
+
+    session_id: int
+    acct_session_id: str
+    nas: str
+    seq: int
+    from_at: datetime
+    to_at: datetime
+    octets_in: int
+    octets_out: int
+    seconds: int
+    run: int
+    wrapped: bool
+    before_in: int
+    before_out: int
+    after_in: int
+    after_out: int
+    before_node: str | None
+    before_sequence: int | None
+    before_offset: int | None
+    after_node: str
+    after_sequence: int
+    after_offset: int
+
+
+def list_deltas(
+    connection: Connection, *, account_id: int, start: datetime, end: datetime, session_id: int | None, limit: int
+) -> list[DeltaRow]:
+    """The account's deltas that lie at least in part in [start, end), in order of time."""
+    with connection.cursor(row_factory=class_row(DeltaRow)) as cursor:
+        return cursor.execute(
+            """select d.session_id, s.acct_session_id, n.name as nas, d.seq, d.from_at, d.to_at, d.octets_in,
+                      d.octets_out, d.seconds, d.run, d.wrapped, d.before_in, d.before_out, d.after_in, d.after_out,
+                      d.before_node, d.before_sequence, d.before_offset, d.after_node, d.after_sequence,
+                      d.after_offset
+               from usage_delta d join session s on s.id = d.session_id join nas n on n.id = s.nas_id
+               where d.account_id = %(account)s and d.to_at >= %(start)s and d.from_at < %(end)s
+                 and (%(session)s::bigint is null or d.session_id = %(session)s)
+               order by d.to_at, d.session_id, d.seq limit %(limit)s""",
+            {"account": account_id, "start": start, "end": end, "session": session_id, "limit": limit},
+        ).fetchall()

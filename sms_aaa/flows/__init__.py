@@ -1,0 +1,1 @@
+"""flows/: the stories, load -> decide -> store -> answer. Imports the rooms below. Never commits; has no clock."""

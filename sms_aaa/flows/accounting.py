@@ -1,0 +1,83 @@
+"""Accounting-Request on the worker's side: what is journaled, what is answered, what it means for the live set.
+
+The record is journaled as the packet came, undecoded: settling decodes it (flows/settling.py), so that a mended
+decoder can read it again. Here only as much is read as the live set needs at once: our Class and the status.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from sms_aaa.flows.access import device_of, read_class
+from sms_aaa.flows.tables import Nas
+from sms_aaa.node.records import AccountingRecord, pack_accounting
+from sms_aaa.radius import dictionary
+from sms_aaa.radius.packet import Code, Packet, attribute
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sms_aaa.node.live import LiveChange
+
+_STOP = (2).to_bytes(4, "big")
+_MEANINGFUL = frozenset(status.to_bytes(4, "big") for status in (1, 2, 3))  # Start, Stop, Interim-Update
+
+
+class AccountingRequest(Struct, frozen=True, gc=False):
+    """A verified, new Accounting-Request from `source`, `source_port`."""
+
+    packet: Packet
+    nas: Nas
+    source: str
+    source_port: int
+
+
+class Login(Struct, frozen=True, gc=False):
+    """The login that a record belongs to; `ends`: the record is its Stop."""
+
+    request: AccountingRequest
+    service_id: int
+    token: bytes
+    ends: bool
+
+
+def pack_requests(requests: Sequence[AccountingRequest], *, now_ns: int) -> list[bytes]:
+    """The journal's payloads, a record a request."""
+    return [
+        pack_accounting(AccountingRecord(now_ns, r.nas.nas_id, r.source, r.source_port, r.packet.data))
+        for r in requests
+    ]
+
+
+def reply_to(request: AccountingRequest) -> bytes:
+    """The Accounting-Response: to be sent only when the record is on disk (RFC 2866 section 4.1)."""
+    packet = request.packet
+    attributes = b""
+    if dictionary.PROXY_STATE in packet.attributes:
+        attributes = b"".join(attribute(dictionary.PROXY_STATE, value) for value in packet.all(dictionary.PROXY_STATE))
+    return request.nas.digests.reply(
+        Code.ACCOUNTING_RESPONSE, packet.identifier, packet.authenticator, attributes, message_authenticator=False
+    )
+
+
+def find_logins(requests: Sequence[AccountingRequest]) -> list[Login]:
+    """The requests that carry our Class, with what they mean for their login's place."""
+    found = []
+    for request in requests:
+        status = request.packet.attributes.get(dictionary.ACCT_STATUS_TYPE)
+        if status in _MEANINGFUL and (named := read_class(request.packet)) is not None:
+            found.append(Login(request, named[0], named[1], ends=status == _STOP))
+    return found
+
+
+def apply_to_live_set(logins: Sequence[Login], change: LiveChange, *, until: int) -> None:
+    """Start and Interim make a reservation an online session to `until` (epoch seconds), Stop gives its place back."""
+    for login in logins:
+        if login.ends:
+            change.release(login.service_id, login.token)
+            continue
+        nas_id = login.request.nas.nas_id
+        device = device_of(login.request.packet, nas_id)
+        change.promote(login.service_id, login.token, device=device, nas_id=nas_id, until=until)

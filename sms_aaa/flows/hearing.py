@@ -1,0 +1,161 @@
+"""A journaled packet -> what it says about a session: decoded when it is settled, never before.
+
+Text is what radius.packet.as_text makes of it: readable, and safe for a terminal and for PostgreSQL whatever the NAS
+sent. Identifiers are kept exactly as they came, since a later command to the NAS must echo them.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from sms_aaa.db.sessions import SessionFacts, SessionKey
+from sms_aaa.flows.access import read_class
+from sms_aaa.radius import dictionary
+from sms_aaa.radius.faults import Malformed
+from sms_aaa.radius.packet import (
+    Packet,
+    as_integer,
+    as_ipv4,
+    as_ipv6,
+    as_ipv6_prefix,
+    as_text,
+    parse,
+)
+from sms_aaa.rules.session import Event, Place, Reading, event_time
+
+if TYPE_CHECKING:
+    from sms_aaa.node.records import AccountingRecord
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EVENTS = {1: Event.START, 2: Event.STOP, 3: Event.INTERIM, 7: Event.NAS_REBOOT, 8: Event.NAS_REBOOT}
+
+
+class Heard(Struct, frozen=True, gc=False, kw_only=True):
+    """One record, understood. `service_id` is what our Class names, None without one."""
+
+    key: SessionKey
+    reading: Reading
+    facts: SessionFacts
+    service_id: int | None
+    clock_overruled: bool
+
+
+class Rebooted(Struct, frozen=True, gc=False):
+    """Accounting-On or -Off of a NAS, at its event time."""
+
+    nas_id: int
+    nas_key: str
+    at: datetime
+
+
+class Unsettled(Struct, frozen=True, gc=False):
+    """A record that says nothing to settle (`quarantine` False), or that cannot be settled, and why."""
+
+    reason: str
+    quarantine: bool
+
+
+def hear(record: AccountingRecord, place: Place, *, single: bool) -> Heard | Rebooted | Unsettled:
+    """`single`: the NAS is known by one address; one known by prefix is told apart by its own name for itself."""
+    packet = parse(record.packet)
+    if isinstance(packet, Malformed):
+        return Unsettled(packet.fault.label, quarantine=True)
+    status = _integer(packet, dictionary.ACCT_STATUS_TYPE)
+    event = _EVENTS.get(status) if status is not None else None
+    if event is None:
+        # RFC 2866 section 5.1 leaves room for other types; they are on record in the journal.
+        return Unsettled("unknown-status-type", quarantine=False)
+    received_at = _EPOCH + timedelta(microseconds=record.received_ns // 1000)
+    at, overruled = _event_time(packet, received_at)
+    nas_key = "" if single else _nas_name(packet)
+    if event is Event.NAS_REBOOT:
+        return Rebooted(record.nas_id, nas_key, at)
+    session_id = packet.attributes.get(dictionary.ACCT_SESSION_ID)
+    if not session_id:
+        return Unsettled("no-acct-session-id", quarantine=True)
+    named = read_class(packet)
+    return Heard(
+        key=(record.nas_id, nas_key, as_text(session_id)),
+        reading=_reading(packet, event, at, received_at, place),
+        facts=_facts(packet, named[1] if named else None),
+        service_id=named[0] if named else None,
+        clock_overruled=overruled,
+    )
+
+
+def _event_time(packet: Packet, received_at: datetime) -> tuple[datetime, bool]:
+    stamp = _integer(packet, dictionary.EVENT_TIMESTAMP)
+    delay = _integer(packet, dictionary.ACCT_DELAY_TIME) or 0
+    return event_time(None if stamp is None else _EPOCH + timedelta(seconds=stamp), delay, received_at)
+
+
+def _nas_name(packet: Packet) -> str:
+    identifier = _text(packet, dictionary.NAS_IDENTIFIER)
+    return identifier or _address(packet, dictionary.NAS_IP_ADDRESS) or ""
+
+
+def _reading(packet: Packet, event: Event, at: datetime, received_at: datetime, place: Place) -> Reading:
+    return Reading(
+        event=event,
+        at=at,
+        received_at=received_at,
+        session_seconds=_integer(packet, dictionary.ACCT_SESSION_TIME),
+        octets_in=_counter(packet, dictionary.ACCT_INPUT_OCTETS, dictionary.ACCT_INPUT_GIGAWORDS),
+        octets_out=_counter(packet, dictionary.ACCT_OUTPUT_OCTETS, dictionary.ACCT_OUTPUT_GIGAWORDS),
+        gigawords=dictionary.ACCT_INPUT_GIGAWORDS in packet.attributes
+        or dictionary.ACCT_OUTPUT_GIGAWORDS in packet.attributes,
+        terminate_cause=_integer(packet, dictionary.ACCT_TERMINATE_CAUSE),
+        place=place,
+    )
+
+
+def _facts(packet: Packet, token: bytes | None) -> SessionFacts:
+    return SessionFacts(
+        username=_text(packet, dictionary.USER_NAME) or "",
+        token=token,
+        framed_ip=_address(packet, dictionary.FRAMED_IP_ADDRESS),
+        framed_ipv6_prefix=_prefix(packet, dictionary.FRAMED_IPV6_PREFIX),
+        delegated_ipv6_prefix=_prefix(packet, dictionary.DELEGATED_IPV6_PREFIX),
+        framed_ipv6_address=_address6(packet, dictionary.FRAMED_IPV6_ADDRESS),
+        nas_ip=_address(packet, dictionary.NAS_IP_ADDRESS),
+        nas_identifier=_text(packet, dictionary.NAS_IDENTIFIER),
+        nas_port=_integer(packet, dictionary.NAS_PORT),
+        nas_port_id=_text(packet, dictionary.NAS_PORT_ID),
+        nas_port_type=_integer(packet, dictionary.NAS_PORT_TYPE),
+        calling_station_id=_text(packet, dictionary.CALLING_STATION_ID),
+        called_station_id=_text(packet, dictionary.CALLED_STATION_ID),
+    )
+
+
+def _integer(packet: Packet, key: int) -> int | None:
+    value = packet.attributes.get(key)
+    return None if value is None else as_integer(value)
+
+
+def _counter(packet: Packet, octets: int, gigawords: int) -> int | None:
+    """64 bits: RFC 2869 section 5.1 counts the wraps of the 32-bit octets."""
+    low = _integer(packet, octets)
+    return None if low is None else (_integer(packet, gigawords) or 0) << 32 | low
+
+
+def _text(packet: Packet, key: int) -> str | None:
+    value = packet.attributes.get(key)
+    return None if value is None else as_text(value)
+
+
+def _address(packet: Packet, key: int) -> str | None:
+    value = packet.attributes.get(key)
+    return None if value is None else as_ipv4(value)
+
+
+def _address6(packet: Packet, key: int) -> str | None:
+    value = packet.attributes.get(key)
+    return None if value is None else as_ipv6(value)
+
+
+def _prefix(packet: Packet, key: int) -> str | None:
+    value = packet.attributes.get(key)
+    return None if value is None else as_ipv6_prefix(value)

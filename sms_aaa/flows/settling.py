@@ -1,0 +1,276 @@
+"""Journal records -> sessions, usage deltas, the rating queue: load, step, store, a batch in one transaction.
+
+The door reads a batch from one journal file, begins the transaction, calls settle_accounting, moves the file's position
+by compare-and-set and commits: so a batch is settled whole and once, or not at all (J7).
+
+Every session that the batch speaks of is locked and loaded with all its lives; the machine of rules/session.py steps
+through the records in memory; then what changed is stored set-wise. Two settlers (two nodes) that meet at a session
+wait for each other at its lock; two that create the same life at once collide on its key, and one tries again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from sms_aaa.db import decisions as db_decisions
+from sms_aaa.db import positions as db_positions
+from sms_aaa.db import sessions as db_sessions
+from sms_aaa.db import usage as db_usage
+from sms_aaa.db.decisions import DecisionRow
+from sms_aaa.db.sessions import LiveLogin, SessionFacts, SessionKey, StoredSession
+from sms_aaa.db.usage import Anomaly, ServiceAccount, UsageDelta
+from sms_aaa.flows.hearing import Heard, Rebooted, Unsettled, hear
+from sms_aaa.node.journal import Stream
+from sms_aaa.node.live import OnlineSession, device_key
+from sms_aaa.radius.packet import as_text
+from sms_aaa.rules.identity import canonical_mac
+from sms_aaa.rules.session import AnomalyKind, Life, Place, State, find_life, step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sms_aaa.db.engine import Connection
+    from sms_aaa.node.records import AccountingRecord, DecisionRecord
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UNKNOWN_SERVICE = AnomalyKind.UNKNOWN_SERVICE.value
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a batch did, and whose places on the live set it ended."""
+
+    records: int
+    deltas: int
+    anomalies: int
+    quarantined: int
+    releases: list[tuple[int, bytes]]
+
+
+@dataclass(slots=True)
+class _Work:
+    """The batch in memory. Sessions by key, each with its lives; what is new and what changed, by id."""
+
+    sessions: dict[SessionKey, list[StoredSession]]
+    by_service: dict[int, ServiceAccount]
+    by_identity: dict[str, ServiceAccount]
+    next_id: Callable[[], int]
+    new: set[int] = field(default_factory=set)
+    changed: dict[int, StoredSession] = field(default_factory=dict)
+    deltas: list[UsageDelta] = field(default_factory=list)
+    anomalies: list[Anomaly] = field(default_factory=list)
+
+
+def settle_accounting(
+    connection: Connection,
+    records: Sequence[tuple[Place, AccountingRecord]],
+    *,
+    single_nas: dict[int, bool],
+) -> Settled:
+    """Settles records in the order of their journal. `single_nas`: which NAS ids exist, and are one address."""
+    heard: list[Heard] = []
+    rebooted: list[Rebooted] = []
+    quarantined = 0
+    for place, record in records:
+        single = single_nas.get(record.nas_id)
+        said = hear(record, place, single=bool(single)) if single is not None else Unsettled("unknown-nas", True)
+        if isinstance(said, Heard):
+            heard.append(said)
+        elif isinstance(said, Rebooted):
+            rebooted.append(said)
+        elif said.quarantine:
+            quarantined += 1
+            quarantine(connection, place, reason=said.reason, raw=record.packet)
+    work = _load(connection, heard)
+    for said in heard:
+        _step(work, said)
+    _store(connection, work)
+    releases = [
+        (session.service_id, session.facts.token)
+        for session in work.changed.values()
+        if session.life.state is State.CLOSED and session.service_id is not None and session.facts.token is not None
+    ]
+    for reboot in rebooted:
+        closed = db_sessions.close_rebooted(connection, reboot.nas_id, reboot.nas_key, reboot.at)
+        releases.extend((service, token) for service, token in closed if token is not None)
+    return Settled(len(records), len(work.deltas), len(work.anomalies), quarantined, releases)
+
+
+def quarantine(connection: Connection, place: Place, *, reason: str, raw: bytes) -> None:
+    """Puts a record that cannot be settled aside, whole and with its reason; the others go on."""
+    db_positions.insert_quarantine(
+        connection, place.node, int(Stream.ACCOUNTING), place.sequence, place.offset, reason=reason, raw=raw
+    )
+
+
+def settle_decisions(connection: Connection, records: Sequence[tuple[Place, DecisionRecord]]) -> None:
+    """Stores decisions as they were made."""
+    db_decisions.insert_decisions(connection, [decision_row(place, record) for place, record in records])
+
+
+def decision_row(place: Place, record: DecisionRecord) -> DecisionRow:
+    """A decision as the database, and so `why`, has it; also for those that `why` reads from the journal itself."""
+    return DecisionRow(
+        at=_EPOCH + timedelta(microseconds=record.at_ns // 1000),
+        node=place.node,
+        sequence=place.sequence,
+        record_offset=place.offset,
+        nas_id=record.nas_id,
+        service_id=record.service_id or None,
+        plan_version_id=record.plan_version_id or None,
+        reason=record.reason_code,
+        method=record.method,
+        username=as_text(record.username),
+        calling_station_id=as_text(record.calling_station_id),
+        nas_port=as_text(record.nas_port),
+        token=record.token or None,
+        sessions_seen=record.sessions_seen,
+        sessions_max=record.sessions_max,
+        duration_us=record.duration_us,
+    )
+
+
+def close_stale_sessions(
+    connection: Connection, *, now: datetime, multiple: int, limit: int
+) -> list[tuple[int, bytes]]:
+    """Closes softly what has gone silent; (service id, token) of each whose place is free again."""
+    closed = db_sessions.close_stale(connection, now=now, multiple=multiple, limit=limit)
+    return [(service, token) for service, token in closed if token is not None]
+
+
+def list_online(connection: Connection, *, until: int) -> list[OnlineSession]:
+    """The open sessions as the live set wants them after a boot; each keeps its place to `until` (epoch seconds)."""
+    return [
+        OnlineSession(login.service_id, login.token, _device(login), login.nas_id, until)
+        for login in db_sessions.list_live_logins(connection)
+    ]
+
+
+def _device(login: LiveLogin) -> bytes:
+    """As flows.access.device_of made it from the packet."""
+    port = (login.nas_port_id or "").encode()
+    if not port and login.nas_port is not None:
+        port = login.nas_port.to_bytes(4, "big")
+    return device_key(login.nas_id, port, (login.calling_station_id or "").encode())
+
+
+def _load(connection: Connection, heard: Sequence[Heard]) -> _Work:
+    keys = sorted({said.key for said in heard})
+    sessions: dict[SessionKey, list[StoredSession]] = {key: [] for key in keys}
+    for stored in db_sessions.lock_sessions(connection, keys):
+        sessions[stored.key].append(stored)
+    unknown = [said for said in heard if not sessions[said.key] or said.service_id is not None]
+    services = db_usage.list_service_accounts(
+        connection,
+        service_ids=sorted(_ids(heard, sessions)),
+        identities=sorted({identity for said in unknown for identity in _identities(said)}),
+    )
+    # At most one new life a record: the ids that are not used leave gaps, which mean nothing.
+    ids = iter(db_sessions.reserve_ids(connection, len(heard)))
+    return _Work(
+        sessions=sessions,
+        by_service={service.service_id: service for service in services},
+        by_identity={service.identity: service for service in services},
+        next_id=lambda: next(ids),
+    )
+
+
+def _ids(heard: Sequence[Heard], sessions: dict[SessionKey, list[StoredSession]]) -> set[int]:
+    named = {said.service_id for said in heard}
+    stored = {session.service_id for lives in sessions.values() for session in lives}
+    return {service for service in named | stored if service is not None}
+
+
+def _step(work: _Work, said: Heard) -> None:
+    stored_lives = work.sessions[said.key]
+    life = find_life([stored.life for stored in stored_lives], said.reading)
+    stored = next((s for s in stored_lives if life is not None and s.life.life == life.life), None)
+    service = _service(work, stored, said)
+    number = max((s.life.life for s in stored_lives), default=0) + 1
+    result = step(life, number, said.reading, rate_kbps=service.rate_kbps if service is not None else 0)
+    session = _new(work, said, result.life, service) if stored is None else _merge(stored, said, result.life)
+    if stored is None:
+        stored_lives.append(session)
+        work.new.add(session.id)
+        if service is None:
+            _name(work, session.id, said, AnomalyKind.UNKNOWN_SERVICE)
+    else:
+        stored_lives[stored_lives.index(stored)] = session
+    if stored is None or session != stored:
+        work.changed[session.id] = session
+    if result.delta is not None:
+        work.deltas.append(UsageDelta(session.id, session.account_id, session.service_id, result.delta))
+    if result.anomaly is not None:
+        _name(work, session.id, said, result.anomaly)
+    if said.clock_overruled:
+        _name(work, session.id, said, AnomalyKind.CLOCK)
+
+
+def _service(work: _Work, stored: StoredSession | None, said: Heard) -> ServiceAccount | None:
+    """Whose it is: settled with the session; for a new one our Class says it, else the user name, octet for octet."""
+    if stored is not None:
+        return work.by_service.get(stored.service_id) if stored.service_id is not None else None
+    if said.service_id is not None and said.service_id in work.by_service:
+        return work.by_service[said.service_id]
+    found = (work.by_identity.get(identity) for identity in _identities(said))
+    return next((service for service in found if service is not None), None)
+
+
+def _identities(said: Heard) -> list[str]:
+    """By what a service may be found: the user name, or the device that it names."""
+    username = said.facts.username
+    device = canonical_mac(username.encode())
+    return [username, device.decode()] if device is not None else [username]
+
+
+def _new(work: _Work, said: Heard, life: Life, service: ServiceAccount | None) -> StoredSession:
+    return StoredSession(
+        id=work.next_id(),
+        key=said.key,
+        life=life,
+        facts=said.facts,
+        service_id=service.service_id if service is not None else None,
+        account_id=service.account_id if service is not None else None,
+        excluded=None if service is not None else _UNKNOWN_SERVICE,
+        received_at=said.reading.received_at,
+    )
+
+
+def _merge(stored: StoredSession, said: Heard, life: Life) -> StoredSession:
+    """The session after a record: a later packet may know what an earlier one did not (an address, a prefix)."""
+    known = stored.facts
+    missing = {
+        name: value
+        for name in SessionFacts.__struct_fields__
+        if getattr(known, name) is None and (value := getattr(said.facts, name)) is not None
+    }
+    received_at = max(stored.received_at, said.reading.received_at)
+    facts = replace(known, **missing) if missing else known
+    return replace(stored, life=life, facts=facts, received_at=received_at)
+
+
+def _name(work: _Work, session_id: int, said: Heard, kind: AnomalyKind) -> None:
+    reading = said.reading
+    work.anomalies.append(
+        Anomaly(
+            session_id, said.key[0], kind, reading.at, reading.octets_in or 0, reading.octets_out or 0, reading.place
+        )
+    )
+
+
+def _store(connection: Connection, work: _Work) -> None:
+    new = [session for session in work.changed.values() if session.id in work.new]
+    changed = [session for session in work.changed.values() if session.id not in work.new]
+    if new:
+        db_sessions.insert_sessions(connection, new)
+    if changed:
+        db_sessions.update_sessions(connection, changed)
+    if work.deltas:
+        db_usage.insert_deltas(connection, work.deltas)
+        db_usage.insert_queue(connection, [usage for usage in work.deltas if usage.account_id is not None])
+    if work.anomalies:
+        db_usage.insert_anomalies(connection, work.anomalies)

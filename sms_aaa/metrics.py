@@ -1,0 +1,300 @@
+"""Every metric, declared once: what each word of a board slot counts, and how Prometheus gets it.
+
+Workers add to plain words of their slot (node/board.py): no lock, no object, no call per packet. The supervisor's
+collector sums the slots when it is scraped. Labels come from enums or provisioned names, never from what a packet said.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from sms_aaa.node.board import COUNTERS_PER_SLOT, Board, Slot
+from sms_aaa.radius.faults import PacketFault
+from sms_aaa.rules.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+
+class Word(IntEnum):
+    """Single words of a slot. A GAUGE is set, everything else only grows."""
+
+    REPLIES = 0  # sent, without repeats
+    DUPLICATES_ANSWERED = 1
+    DUPLICATES_PENDING = 2
+    STATUS_SERVER = 3
+    RECORDS_JOURNALED = 4
+    JOURNAL_FAULTS = 5
+    DECISIONS_DROPPED = 6
+    SHED = 7
+    OUR_FAULTS = 8
+    LIVE_FAULTS = 9
+    RECEIVE_BUFFER_OCTETS = 10  # gauge
+    REPLICA_REFRESHED_NS = 11  # gauge: when the replicator last agreed with PostgreSQL
+    REPLICA_REBUILDS = 12
+    RECORDS_SETTLED = 13
+    DELTAS_SETTLED = 14
+    ANOMALIES = 15
+    QUARANTINED = 16
+    BACKLOG_OCTETS = 17  # gauge: journal not settled yet, accounting
+    SETTLE_LAG_MS = 18  # gauge: age of the oldest record that is not settled
+    SETTLE_FAULTS = 19
+    DELTAS_RATED = 20
+    RATING_QUEUE = 21  # gauge
+    RATING_LAG_MS = 22  # gauge: age of the oldest queued delta
+    RATE_FAULTS = 23
+    SUSPENSE = 24
+    DATABASE_UP = 25  # gauge
+    SEND_FAULTS = 26
+    BACKLOG_DECISIONS_OCTETS = 27  # gauge
+    NAS_UNREADABLE = 28  # gauge
+
+
+FAULTS_AT = 64
+REASONS_AT = FAULTS_AT + 64
+LATENCY_AT = REASONS_AT + 64
+SYNC_AT = LATENCY_AT + 32
+PLANS_AT = 512
+PLAN_ROWS_MAX = 512
+NAS_AT = PLANS_AT + 2 * PLAN_ROWS_MAX
+NAS_ROW_WORDS = 4
+NAS_ROWS_MAX = (COUNTERS_PER_SLOT - NAS_AT) // NAS_ROW_WORDS
+"""NASes beyond this share the last row, whose label is `other`."""
+
+_REASONS = list(Reason)
+_FAULTS = list(PacketFault)
+_REASON_WORD = {reason: REASONS_AT + index for index, reason in enumerate(_REASONS)}
+_FAULT_WORD = {fault: FAULTS_AT + index for index, fault in enumerate(_FAULTS)}
+assert len(_REASONS) <= 64
+assert len(_FAULTS) <= 64
+
+LATENCY_BOUNDS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000)
+_SUM, _BUCKETS = 0, 1
+
+
+class NasCount(IntEnum):
+    """Words of a NAS's row; the first one is its id."""
+
+    ACCESS = 1
+    ACCOUNTING = 2
+    DUPLICATES = 3
+
+
+def reason_word(reason: Reason) -> int:
+    return _REASON_WORD[reason]
+
+
+def fault_word(fault: PacketFault) -> int:
+    return _FAULT_WORD[fault]
+
+
+def nas_word(index: int, count: NasCount) -> int:
+    """The word of the NAS with this index in the worker's tables."""
+    return NAS_AT + min(index, NAS_ROWS_MAX - 1) * NAS_ROW_WORDS + count
+
+
+def observe(counters: memoryview, at: int, duration_us: int, times: int) -> None:
+    """Adds `times` observations of one duration to the histogram at LATENCY_AT or SYNC_AT: once a batch."""
+    counters[at + _SUM] += duration_us * times
+    counters[at + _BUCKETS + bisect_left(LATENCY_BOUNDS_US, duration_us)] += times
+
+
+def set_nas_rows(counters: memoryview, rows: Iterable[tuple[int, int]]) -> None:
+    """Writes which NAS each row stands for; a row that is given to another NAS begins at zero."""
+    for index, nas_id in rows:
+        if index >= NAS_ROWS_MAX - 1:
+            continue
+        at = NAS_AT + index * NAS_ROW_WORDS
+        if counters[at] != nas_id:
+            for count in NasCount:
+                counters[at + count] = 0
+            counters[at] = nas_id
+
+
+def set_plan_rows(counters: memoryview, sessions_by_plan: Sequence[tuple[int, int]]) -> None:
+    """(plan version id, open sessions); rows that are not needed any more are emptied."""
+    rows = list(sessions_by_plan[:PLAN_ROWS_MAX])
+    rows += [(0, 0)] * (PLAN_ROWS_MAX - len(rows))
+    for index, (plan_version_id, sessions) in enumerate(rows):
+        counters[PLANS_AT + 2 * index] = plan_version_id
+        counters[PLANS_AT + 2 * index + 1] = sessions
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessView:
+    """A child as the supervisor sees it."""
+
+    name: str
+    slot: int
+    is_up: bool
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Provisioned names for labels: NAS by id, plan by version id (from the replica)."""
+
+    nas: Mapping[int, str]
+    plans: Mapping[int, str]
+
+
+_COUNTERS: tuple[tuple[Word, str, str], ...] = (
+    (Word.REPLIES, "replies", "Replies sent, without repeats"),
+    (Word.DUPLICATES_ANSWERED, "duplicates_answered", "Retransmissions answered from the cache"),
+    (Word.DUPLICATES_PENDING, "duplicates_pending", "Retransmissions that came while the first was being worked on"),
+    (Word.STATUS_SERVER, "status_server", "Status-Server requests answered"),
+    (Word.RECORDS_JOURNALED, "journal_records", "Accounting records made durable"),
+    (Word.JOURNAL_FAULTS, "journal_faults", "Batches that could not be made durable and were not answered"),
+    (Word.DECISIONS_DROPPED, "decisions_dropped", "Decisions that found the decision stream full"),
+    (Word.SHED, "shed", "Requests dropped because of overload"),
+    (Word.OUR_FAULTS, "our_faults", "Requests that were not answered because of a fault of ours"),
+    (Word.LIVE_FAULTS, "live_set_faults", "Batches whose reservations could not be stored"),
+    (Word.SEND_FAULTS, "send_faults", "Replies that the kernel did not take"),
+    (Word.REPLICA_REBUILDS, "replica_rebuilds", "Times the replica was built anew"),
+    (Word.RECORDS_SETTLED, "records_settled", "Accounting records settled into sessions"),
+    (Word.DELTAS_SETTLED, "deltas_settled", "Usage deltas stored"),
+    (Word.ANOMALIES, "anomalies", "Oddities of records that were named"),
+    (Word.QUARANTINED, "quarantined", "Records that could not be settled and were put aside"),
+    (Word.SETTLE_FAULTS, "settle_faults", "Settling batches that failed and were tried again"),
+    (Word.DELTAS_RATED, "deltas_rated", "Usage deltas rated"),
+    (Word.SUSPENSE, "suspense", "Usage deltas that no tariff could rate"),
+    (Word.RATE_FAULTS, "rate_faults", "Rating batches that failed and were tried again"),
+)
+
+_GAUGES: tuple[tuple[Word, str, str, float], ...] = (
+    (Word.BACKLOG_OCTETS, "journal_backlog_octets", "Accounting journal that is not settled yet", 1),
+    (Word.BACKLOG_DECISIONS_OCTETS, "decisions_backlog_octets", "Decision stream that is not settled yet", 1),
+    (Word.SETTLE_LAG_MS, "settle_lag_seconds", "Age of the oldest record that is not settled", 1000),
+    (Word.RATING_QUEUE, "rating_queue_deltas", "Usage deltas that wait for the rater", 1),
+    (Word.RATING_LAG_MS, "rating_lag_seconds", "Age of the oldest delta that waits for the rater", 1000),
+)
+
+
+class Collector:
+    """What /metrics answers: read from the board at each scrape."""
+
+    def __init__(
+        self,
+        board: Board,
+        processes: Callable[[], Sequence[ProcessView]],
+        names: Callable[[], Names],
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._board = board
+        self._processes = processes
+        self._names = names
+        self._now_ns = now_ns
+
+    def collect(self) -> Iterator[Metric]:
+        processes = self._processes()
+        slots = {process.slot: self._board.slot(process.slot) for process in processes}
+        names = self._names()
+        yield from _process_metrics(processes)
+        for word, name, help_text in _COUNTERS:
+            counter = CounterMetricFamily(f"sms_aaa_{name}", help_text)
+            counter.add_metric([], sum(slot.counters[word] for slot in slots.values()))
+            yield counter
+        for word, name, help_text, divisor in _GAUGES:
+            highest = max((slot.counters[word] for slot in slots.values()), default=0)
+            yield GaugeMetricFamily(f"sms_aaa_{name}", help_text, value=highest / divisor)
+        yield self._replica_age(slots.values())
+        yield _replies_by_reason(slots.values())
+        yield _drops_by_fault(slots.values())
+        yield from _histograms(processes, slots)
+        yield _requests_by_nas(slots.values(), names.nas)
+        yield _sessions_by_plan(slots.values(), names.plans)
+
+    def _replica_age(self, slots: Iterable[Slot]) -> Metric:
+        refreshed = max((slot.counters[Word.REPLICA_REFRESHED_NS] for slot in slots), default=0)
+        age = (self._now_ns() - refreshed) / 1e9 if refreshed else float("inf")
+        return GaugeMetricFamily("sms_aaa_replica_age_seconds", "Since the replica last agreed with PostgreSQL", age)
+
+
+def _process_metrics(processes: Sequence[ProcessView]) -> Iterator[Metric]:
+    up = GaugeMetricFamily("sms_aaa_process_up", "1 while the process runs", labels=["process"])
+    restarts = CounterMetricFamily("sms_aaa_process_restarts", "Times it had to be started again", labels=["process"])
+    for process in processes:
+        up.add_metric([process.name], int(process.is_up))
+        restarts.add_metric([process.name], process.restarts)
+    yield up
+    yield restarts
+
+
+def _replies_by_reason(slots: Iterable[Slot]) -> Metric:
+    family = CounterMetricFamily("sms_aaa_access_decisions", "Access decisions by reason", labels=["reason"])
+    slots = list(slots)
+    for reason in _REASONS:
+        family.add_metric([reason.label], sum(slot.counters[reason_word(reason)] for slot in slots))
+    return family
+
+
+def _drops_by_fault(slots: Iterable[Slot]) -> Metric:
+    family = CounterMetricFamily(
+        "sms_aaa_packet_drops", "Packets dropped without an answer, by fault", labels=["fault"]
+    )
+    slots = list(slots)
+    for fault in _FAULTS:
+        family.add_metric([fault.label], sum(slot.counters[fault_word(fault)] for slot in slots))
+    return family
+
+
+def _histograms(processes: Sequence[ProcessView], slots: Mapping[int, Slot]) -> Iterator[Metric]:
+    latency = HistogramMetricFamily(
+        "sms_aaa_request_duration_seconds", "From the receipt of a batch to its last reply", labels=["process"]
+    )
+    sync = HistogramMetricFamily("sms_aaa_journal_sync_seconds", "Write and fdatasync of a batch", labels=["process"])
+    for process in processes:
+        counters = slots[process.slot].counters
+        if process.name.startswith(("access", "accounting")):
+            latency.add_metric([process.name], _buckets(counters, LATENCY_AT), counters[LATENCY_AT + _SUM] / 1e6)
+        if process.name.startswith("accounting"):
+            sync.add_metric([process.name], _buckets(counters, SYNC_AT), counters[SYNC_AT + _SUM] / 1e6)
+    yield latency
+    yield sync
+
+
+def _buckets(counters: memoryview, at: int) -> list[tuple[str, float]]:
+    total = 0
+    buckets = []
+    for index, bound in enumerate((*LATENCY_BOUNDS_US, None)):
+        total += counters[at + _BUCKETS + index]
+        buckets.append(("+Inf" if bound is None else str(bound / 1e6), float(total)))
+    return buckets
+
+
+def _requests_by_nas(slots: Iterable[Slot], names: Mapping[int, str]) -> Metric:
+    family = CounterMetricFamily("sms_aaa_requests", "Verified requests by NAS and kind", labels=["nas", "kind"])
+    totals: dict[tuple[str, str], int] = {}
+    for slot in slots:
+        for row in range(NAS_ROWS_MAX):
+            at = NAS_AT + row * NAS_ROW_WORDS
+            nas_id = slot.counters[at]
+            if not nas_id and row < NAS_ROWS_MAX - 1:
+                continue
+            name = names.get(nas_id, "removed") if nas_id else "other"
+            for count in NasCount:
+                key = (name, count.name.lower())
+                totals[key] = totals.get(key, 0) + slot.counters[at + count]
+    for labels, total in sorted(totals.items()):
+        if labels[0] != "other" or total:
+            family.add_metric(labels, total)
+    return family
+
+
+def _sessions_by_plan(slots: Iterable[Slot], names: Mapping[int, str]) -> Metric:
+    family = GaugeMetricFamily("sms_aaa_sessions_online", "Open sessions by plan", labels=["plan"])
+    totals: dict[str, int] = {}
+    for slot in slots:
+        for row in range(PLAN_ROWS_MAX):
+            plan_version_id, sessions = slot.counters[PLANS_AT + 2 * row : PLANS_AT + 2 * row + 2]
+            if sessions:
+                name = names.get(plan_version_id, "none")
+                totals[name] = totals.get(name, 0) + sessions
+    for name, total in sorted(totals.items()):
+        family.add_metric([name], total)
+    return family

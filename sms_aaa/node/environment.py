@@ -1,0 +1,68 @@
+"""Opening an LMDB environment so that what is wrong with it is a value, and not the end of the process.
+
+LMDB maps its file and has no checksums on its pages. A file that is shorter than its own book-keeping says would kill
+the reader with SIGBUS at some later look-up, so the size is compared when it is opened.
+
+py-lmdb must not open one folder twice in a process: closing the second would drop the locks of the first (they are
+POSIX locks), and py-lmdb does not stop anybody. Nor may an environment be used on the far side of a fork. Here
+children are started by exec, and each process opens each environment once.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import lmdb
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+READERS_MAX = 126
+DATABASES_MAX = 8
+
+DAMAGE_ERRORS = (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)
+
+
+class StoreFaultKind(Enum):
+    """What is wrong with the replica or the live set."""
+
+    MISSING = "missing"
+    DAMAGED = "damaged"
+    FORMAT = "format"  # whole, but of another version of this program
+    FOREIGN_DATABASE = "foreign-database"
+    TOO_MANY = "too-many"
+    FULL = "full"
+    IO = "io"
+
+
+def open_environment(folder: Path, *, map_octets: int, synced: bool, read_only: bool = False) -> lmdb.Environment:
+    """The environment in `folder`; lmdb.Error when it cannot be opened, lmdb.CorruptedError when it is cut short.
+
+    `map_octets` is address space, not disk. A reader's slot in the lock file belongs to its transaction, not to its
+    thread, so that one transaction can be renewed for each batch.
+    """
+    env = lmdb.open(
+        str(folder),
+        map_size=map_octets,
+        readonly=read_only,
+        create=not read_only,
+        mode=0o600,
+        sync=synced,
+        metasync=synced,
+        readahead=False,
+        max_readers=READERS_MAX,
+        max_dbs=DATABASES_MAX,
+    )
+    octets_needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    octets = (folder / "data.mdb").stat().st_size
+    if octets < octets_needed:
+        env.close()
+        raise lmdb.CorruptedError(f"{folder / 'data.mdb'}: {octets} octets where {octets_needed} are in use")
+    return env
+
+
+def kind_of(error: lmdb.Error) -> StoreFaultKind:
+    if isinstance(error, DAMAGE_ERRORS):
+        return StoreFaultKind.DAMAGED
+    return StoreFaultKind.FULL if isinstance(error, lmdb.MapFullError) else StoreFaultKind.IO

@@ -1,0 +1,112 @@
+"""What stands in a journal record: the payloads of both streams. How records are framed is frames.py's affair.
+
+An accounting record is the packet as it was received, with what the packet does not say: from where, of which NAS,
+when. It is decoded when it is settled, so that a mended decoder can replay it. A decision record is one Access answer
+with what it was decided on; there is no place in it for a password, a hash or a key.
+
+Each payload begins with its own format version: files outlive the program that wrote them.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import Enum
+
+import msgspec
+from msgspec import Struct
+
+TEXT_OCTETS_MAX = 253  # RFC 2865 section 5: what one attribute holds
+
+_ACCOUNTING_VERSION = 1
+_DECISION_VERSION = b"\x01"
+_ACCOUNTING = struct.Struct("<BBHIQ")  # version, octets of the source's text, port, nas, received; source; packet
+
+
+class RecordFault(Enum):
+    """Why a payload cannot be read although the journal's checksum holds."""
+
+    SHORT = "short"
+    VERSION = "version"
+    MALFORMED = "malformed"
+
+
+class AccountingRecord(Struct, frozen=True, gc=False):
+    """`packet` octet for octet as received from `source` (an IP address as text), `source_port`."""
+
+    received_ns: int
+    nas_id: int
+    source: str
+    source_port: int
+    packet: bytes
+
+
+class DecisionRecord(Struct, frozen=True, gc=False, array_like=True):
+    """`service_id`, `plan_version_id` 0: there was none. `reason_code` as in rules/reasons.py.
+
+    Texts are octets as they came; `token` is b"" for a refusal.
+    """
+
+    at_ns: int
+    nas_id: int
+    service_id: int
+    plan_version_id: int
+    reason_code: int
+    method: int
+    username: bytes
+    calling_station_id: bytes
+    nas_port: bytes
+    token: bytes
+    sessions_seen: int
+    sessions_max: int
+    duration_us: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(DecisionRecord).decode
+
+
+def pack_accounting(record: AccountingRecord) -> bytes:
+    source = record.source.encode()
+    return (
+        _ACCOUNTING.pack(_ACCOUNTING_VERSION, len(source), record.source_port, record.nas_id, record.received_ns)
+        + source
+        + record.packet
+    )
+
+
+def unpack_accounting(payload: bytes) -> AccountingRecord | RecordFault:
+    if len(payload) < _ACCOUNTING.size:
+        return RecordFault.SHORT
+    version, source_octets, source_port, nas_id, received_ns = _ACCOUNTING.unpack_from(payload)
+    if version != _ACCOUNTING_VERSION:
+        return RecordFault.VERSION
+    packet_start = _ACCOUNTING.size + source_octets
+    if len(payload) < packet_start:
+        return RecordFault.SHORT
+    try:
+        source = payload[_ACCOUNTING.size : packet_start].decode()
+    except UnicodeDecodeError:
+        return RecordFault.MALFORMED
+    return AccountingRecord(received_ns, nas_id, source, source_port, payload[packet_start:])
+
+
+def pack_decision(record: DecisionRecord) -> bytes:
+    """Texts longer than an attribute can be are cut at TEXT_OCTETS_MAX."""
+    texts = (record.username, record.calling_station_id, record.nas_port)
+    if max(map(len, texts)) > TEXT_OCTETS_MAX:
+        username, calling_station_id, nas_port = (text[:TEXT_OCTETS_MAX] for text in texts)
+        record = msgspec.structs.replace(
+            record, username=username, calling_station_id=calling_station_id, nas_port=nas_port
+        )
+    return _DECISION_VERSION + _encode(record)
+
+
+def unpack_decision(payload: bytes) -> DecisionRecord | RecordFault:
+    if len(payload) < 2:
+        return RecordFault.SHORT
+    if not payload.startswith(_DECISION_VERSION):
+        return RecordFault.VERSION
+    try:
+        return _decode(payload[1:])
+    except msgspec.MsgspecError:
+        return RecordFault.MALFORMED

@@ -1,0 +1,1 @@
+"""radius/: bytes <-> meaning of RADIUS. Imports nothing of ours. Pure: never a clock, randomness, a log, I/O."""

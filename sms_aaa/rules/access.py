@@ -1,0 +1,94 @@
+"""Who may come in: the ordered checks of a login, and the same order told afterwards by `why`.
+
+The column of `if`s in `decide` is the order of precedence. The concurrency check comes last because it takes
+something (a reservation): a login that fails for another reason must not hold a place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+from sms_aaa.rules.entitlement import Entitlement, NodePlan, ServiceState
+from sms_aaa.rules.reasons import Reason
+
+Stored = TypeVar("Stored")
+Stored_contra = TypeVar("Stored_contra", contravariant=True)
+
+_ACTIVE = int(ServiceState.ACTIVE)
+_SUSPENDED = int(ServiceState.SUSPENDED)
+
+
+class Proof(Protocol[Stored_contra]):
+    """What the request offers as proof of identity; radius/credentials.py has the real ones."""
+
+    def can_use(self, stored: Stored_contra) -> bool: ...
+
+    def matches(self, stored: Stored_contra) -> bool: ...
+
+
+def decide(
+    proof: Proof[Stored] | None, entitlement: Entitlement | None, stored: Stored | None, plan: NodePlan | None
+) -> Reason:
+    """All checks but concurrency, in order. `stored` is what the entitlement's sealed credential holds."""
+    if proof is None:
+        return Reason.UNSUPPORTED_METHOD
+    if entitlement is None:
+        return Reason.UNKNOWN_USER
+    if stored is None or not proof.can_use(stored):
+        return Reason.NO_CREDENTIAL
+    if not proof.matches(stored):
+        return Reason.BAD_PASSWORD
+    return decide_rights(entitlement, plan)
+
+
+def decide_rights(entitlement: Entitlement, plan: NodePlan | None) -> Reason:
+    """The checks that follow once the identity is proved."""
+    if entitlement.state != _ACTIVE:
+        return Reason.SUSPENDED if entitlement.state == _SUSPENDED else Reason.CANCELLED
+    if plan is None:
+        return Reason.NO_PLAN
+    return Reason.ACCEPTED
+
+
+class Verdict(StrEnum):
+    PASSED = "passed"
+    FAILED = "failed"
+    NOT_REACHED = "not reached"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check of a decision: its name, how it ended and what it saw."""
+
+    name: str
+    verdict: Verdict
+    saw: str
+
+
+_CHECKS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
+    ("method", (Reason.UNSUPPORTED_METHOD,)),
+    ("identity", (Reason.UNKNOWN_USER,)),
+    ("credential", (Reason.NO_CREDENTIAL, Reason.BAD_PASSWORD)),
+    ("state", (Reason.SUSPENDED, Reason.CANCELLED)),
+    ("plan", (Reason.NO_PLAN,)),
+    ("concurrency", (Reason.CONCURRENT_LIMIT,)),
+)
+
+
+def checks_of(reason: Reason, saw: dict[str, str]) -> tuple[Check, ...]:
+    """The ordered checks behind a decision: they end at the first that fails, so the reason tells them all.
+
+    `saw` maps a check's name to what it looked at, in words.
+    """
+    failed_at = next((i for i, (_, reasons) in enumerate(_CHECKS) if reason in reasons), len(_CHECKS))
+    return tuple(_check(name, index - failed_at, saw.get(name, ""), reason) for index, (name, _) in enumerate(_CHECKS))
+
+
+def _check(name: str, distance: int, saw: str, reason: Reason) -> Check:
+    if distance < 0:
+        return Check(name, Verdict.PASSED, saw)
+    if distance == 0:
+        return Check(name, Verdict.FAILED, f"{reason.label}: {saw}" if saw else reason.label)
+    return Check(name, Verdict.NOT_REACHED, "")

@@ -1,0 +1,88 @@
+"""What a login needs to know, compiled so that one read of the node's replica brings it.
+
+These values are made from PostgreSQL by the replicator, stored by node/replica.py and read once a login, hence
+msgspec structs without garbage-collector tracking and as arrays rather than maps.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+from msgspec import Struct
+
+
+class IdentityKind(IntEnum):
+    """How a service is recognised."""
+
+    USERNAME = 1  # octet for octet as in User-Name
+    MAC = 2  # 12 lower-case hex digits
+
+
+class ServiceState(IntEnum):
+    ACTIVE = 1
+    SUSPENDED = 2
+    CANCELLED = 3
+
+
+class Dialect(StrEnum):
+    """How one vendor's NAS wants rights said (flows/dialects.py)."""
+
+    GENERIC = "generic"
+    MIKROTIK = "mikrotik"
+
+
+class MessageAuthenticatorPolicy(StrEnum):
+    """Whether an Access-Request must carry a Message-Authenticator (CVE-2024-3596)."""
+
+    AUTO = "auto"  # from the first one seen on: required
+    YES = "yes"
+    NO = "no"
+
+
+class Entitlement(Struct, frozen=True, gc=False, array_like=True):
+    """A service's rights at an instant. `plan_version_id` 0: no plan. `credential` is sealed, b"" when there is none.
+
+    `static_ipv4` is the address as an integer, 0 when the NAS or a pool gives one.
+    """
+
+    service_id: int
+    account_id: int
+    plan_version_id: int
+    state: int  # ServiceState; an int, so that decoding a login's record costs no enum look-up
+    credential: bytes
+    static_ipv4: int = 0
+
+
+class Policy(Struct, frozen=True, gc=False, kw_only=True):
+    """What the network does for a plan. Rates are decimal kbit/s (never x 1024); 0 means: not limited, not sent.
+
+    up = from the subscriber, down = to the subscriber. `sessions_max` 0: any number.
+    """
+
+    rate_up_kbps: int = 0
+    rate_down_kbps: int = 0
+    session_timeout_seconds: int = 0
+    idle_timeout_seconds: int = 0
+    interim_seconds: int = 300
+    sessions_max: int = 1
+
+
+class NodePlan(Struct, frozen=True, gc=False):
+    """A plan version as the node needs it."""
+
+    plan_version_id: int
+    name: str
+    version: int
+    policy: Policy
+
+
+class NodeNas(Struct, frozen=True):
+    """A RADIUS client as the node needs it. `prefix` in CIDR form; `secrets` sealed, the newest first."""
+
+    nas_id: int
+    name: str
+    prefix: str
+    secrets: list[bytes]
+    dialect: Dialect
+    message_authenticator: MessageAuthenticatorPolicy
+    coa_port: int

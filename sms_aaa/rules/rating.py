@@ -1,0 +1,186 @@
+"""From octets to money: the price function, the cut of a delta at cycle edges, the parts that explain a price.
+
+P(octets) is the exact price of a cycle's usage so far. A delta costs P(after) - P(before): the differences telescope,
+so any cut of the same usage into interims, in any order, costs the same to the last digit. Prices are numerators over
+the component's fixed denominator and are not rounded. The ledger gets differences of `posted_minor`, the rounded total:
+these add up to the rounded price of the cycle, where rounding each delta by itself would not.
+
+A delta is a fact and is never cut. Where it crosses the edge of a cycle, rating writes slices of it, linear in time:
+the error is bounded by the usage of one interim, and `explain` shows the cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from sms_aaa.rules.cycle import Cycle, cycle_at, next_cycle
+from sms_aaa.rules.money import exponent, round_half_away
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sms_aaa.rules.tariff import Tariff, UsageComponent
+
+CYCLES_MAX = 1_200  # that one delta may cross: a century; event times are clamped long before that
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageFact:
+    """What rating needs of a usage delta: octets of [from_at, to_at). Without length it lies at its instant."""
+
+    octets_upload: int
+    octets_download: int
+    from_at: datetime
+    to_at: datetime
+
+    def __post_init__(self) -> None:
+        assert self.octets_upload >= 0
+        assert self.octets_download >= 0
+        assert self.from_at <= self.to_at
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The part of a delta in one cycle, as one component counts it. `index` counts a delta's slices from 0."""
+
+    component_name: str
+    index: int
+    cycle: Cycle
+    from_at: datetime
+    to_at: datetime
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """A quantity rated on top of a total; `numerator` over the component's denominator is its exact price."""
+
+    quantity: int
+    total_before: int
+    total_after: int
+    numerator: int
+
+
+@dataclass(frozen=True, slots=True)
+class PricePart:
+    """The octets of a price that fell into one tier, (tier_from_octets, tier_up_to_octets]; None: open."""
+
+    tier_from_octets: int
+    tier_up_to_octets: int | None
+    octets: int
+    price_picounits: int
+    numerator: int
+
+
+@dataclass(frozen=True, slots=True)
+class PricedComponent:
+    """What a component costs in one whole cycle."""
+
+    name: str
+    amount_minor: int
+
+
+def price_numerator(component: UsageComponent, octets: int) -> int:
+    """P(octets), exact: the price of a cycle's usage, as a numerator over the component's denominator."""
+    assert octets >= 0
+    numerator, position = 0, 0
+    for tier in component.tiers:
+        end = octets if tier.up_to_octets is None else min(octets, tier.up_to_octets)
+        numerator += (end - position) * tier.price_picounits
+        position = end
+    return numerator
+
+
+def explain_price(component: UsageComponent, *, before: int, after: int) -> tuple[PricePart, ...]:
+    """P(after) - P(before) as the tiers that it is made of, 0 <= before <= after; their numerators add up to it."""
+    assert 0 <= before <= after
+    parts = []
+    tier_from = 0
+    for tier in component.tiers:
+        end = after if tier.up_to_octets is None else min(after, tier.up_to_octets)
+        octets = end - max(before, tier_from)
+        if octets > 0:
+            numerator = octets * tier.price_picounits
+            parts.append(PricePart(tier_from, tier.up_to_octets, octets, tier.price_picounits, numerator))
+        tier_from = end if tier.up_to_octets is None else tier.up_to_octets
+    return tuple(parts)
+
+
+def rate(component: UsageComponent, *, total_before: int, quantity: int) -> Rated:
+    """What `quantity` >= 0 more octets cost after `total_before` of them in the same cycle."""
+    assert total_before >= 0
+    assert quantity >= 0
+    total_after = total_before + quantity
+    numerator = price_numerator(component, total_after) - price_numerator(component, total_before)
+    return Rated(quantity=quantity, total_before=total_before, total_after=total_after, numerator=numerator)
+
+
+def posted_minor(component: UsageComponent, currency: str, total_octets: int) -> int:
+    """The price of a cycle's usage so far in minor units: what the ledger must show once this total is rated."""
+    return round_half_away(price_numerator(component, total_octets) * 10 ** exponent(currency), component.denominator)
+
+
+def price_cycle(tariff: Tariff, *, octets_upload: int, octets_download: int) -> tuple[PricedComponent, ...]:
+    """One whole cycle with this usage: the fees, then the usage components, in the tariff's order."""
+    fees = (PricedComponent(fee.name, fee.amount_minor) for fee in tariff.recurring)
+    usage = (
+        PricedComponent(
+            component.name,
+            posted_minor(
+                component,
+                tariff.currency,
+                component.measure.octets(upload=octets_upload, download=octets_download),
+            ),
+        )
+        for component in tariff.usage
+    )
+    return (*fees, *usage)
+
+
+def slice_quantities(quantity: int, *, start: datetime, end: datetime, edges: Sequence[datetime]) -> list[int]:
+    """`quantity` >= 0 cut at `edges`, which ascend strictly inside (start, end): one part more than there are edges.
+
+    The running total at an edge is round_half_up(quantity x elapsed / duration), so the parts are >= 0 and add up to
+    `quantity` exactly. Without edges it stays whole, whatever its length.
+    """
+    assert quantity >= 0
+    assert all(earlier < later for earlier, later in pairwise((start, *edges, end))) or not edges
+    duration = (end - start) // _MICROSECOND
+    # Half up is half away from zero here, for nothing is negative.
+    marks = [round_half_away(quantity * ((edge - start) // _MICROSECOND), duration) for edge in edges]
+    return [later - earlier for earlier, later in pairwise((0, *marks, quantity))]
+
+
+def is_plausible(fact: UsageFact) -> bool:
+    """Whether `slices` can cut it: no month is shorter than 28 days, so it cannot cross more than CYCLES_MAX cycles."""
+    return fact.to_at - fact.from_at < CYCLES_MAX * timedelta(days=28)
+
+
+def slices(fact: UsageFact, component: UsageComponent, zone: str, anchor_day: int) -> tuple[Slice, ...]:
+    """The delta's slices for one component, one per cycle that it touches; quantities add up to what it counts.
+
+    ValueError when it crosses more than CYCLES_MAX cycles: its times are wrong, and the caller quarantines it.
+    """
+    cycles = _cycles_of(fact, zone, anchor_day)
+    edges = [cycle.end for cycle in cycles[:-1]]
+    quantity = component.measure.octets(upload=fact.octets_upload, download=fact.octets_download)
+    parts = slice_quantities(quantity, start=fact.from_at, end=fact.to_at, edges=edges)
+    bounds = pairwise((fact.from_at, *edges, fact.to_at))
+    return tuple(
+        Slice(component.name, index, cycle, from_at, to_at, part)
+        for index, (cycle, (from_at, to_at), part) in enumerate(zip(cycles, bounds, parts, strict=True))
+    )
+
+
+def _cycles_of(fact: UsageFact, zone: str, anchor_day: int) -> list[Cycle]:
+    cycles = [cycle_at(fact.from_at, zone, anchor_day)]
+    # [from_at, to_at): a delta that ends on an edge has nothing in the cycle that begins there.
+    while cycles[-1].end < fact.to_at:
+        if len(cycles) == CYCLES_MAX:
+            raise ValueError(f"a delta from {fact.from_at} to {fact.to_at} crosses more than {CYCLES_MAX} cycles")
+        cycles.append(next_cycle(cycles[-1], zone, anchor_day))
+    return cycles

@@ -1,0 +1,368 @@
+"""The session machine: records of one Acct-Session-Id, in any order, become lives, usage deltas and anomalies.
+
+Identity. A session is NAS + Acct-Session-Id + life. NASes use an id again, so records whose time spans
+[event time - Acct-Session-Time, event time] lie together are one life; a span that lies apart opens another.
+
+Order. Packets overtake each other and come through several journals. Within a life the NAS's own Acct-Session-Time
+says which of two readings is newer; only where one of them has none do event times decide. (Event time alone is not
+enough: a retransmission without Event-Timestamp is dated by receive time minus Acct-Delay-Time, which is a second
+off now and then, and a reading that seems newer with lower counters would be taken for a reset and billed.) At
+equal times the higher counters are newer.
+
+Usage. A newer reading gives the delta to the one before. An older one changes nothing, and is named. Newer with
+lower counters: one 32-bit counter wrapped, if neither reading had Gigawords, the other counter went on and the
+service's rate explains the distance; else the NAS began to count anew (a run within the life), which lowers both.
+Where both could be, the reset is taken: it bills less. Each is named. So usage never falls, and each octet is
+counted once.
+
+The table below is total: every state meets every event. Rule of this file: whatever changes a session's state or
+counts its usage stands here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import IntEnum, StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+TOLERANCE = timedelta(seconds=60)
+"""How far apart two spans of one life may lie."""
+
+RESTART_TOLERANCE = timedelta(seconds=2)
+"""A Start this much after the Stop of the same id is another life: a repeated Start carries its old event time."""
+
+CLOCK_AHEAD = timedelta(seconds=60)
+CLOCK_BEHIND = timedelta(days=7)
+"""Beyond these distances from the receive time a NAS's Event-Timestamp is not believed."""
+
+_WORD = 1 << 32
+_UNKNOWN_RATE_KBPS = 1_000_000
+"""What a service without a limit is taken to reach when a counter seems to have wrapped."""
+
+
+class State(IntEnum):
+    NONE = 0
+    OPEN = 1
+    CLOSED = 2
+    STALE = 3  # closed softly for want of interims; a newer record opens it again
+
+
+class Event(IntEnum):
+    START = 1
+    STOP = 2
+    INTERIM = 3
+    NAS_REBOOT = 7  # Accounting-On or -Off
+    SILENCE = 100  # no record for a multiple of the interim interval
+
+
+TRANSITIONS = {
+    (State.NONE, Event.START): State.OPEN,
+    (State.NONE, Event.INTERIM): State.OPEN,  # the Start was lost or is late: RFC 2866 runs over UDP
+    (State.NONE, Event.STOP): State.CLOSED,  # both were lost or are late: counted all the same
+    (State.NONE, Event.NAS_REBOOT): State.NONE,
+    (State.NONE, Event.SILENCE): State.NONE,
+    (State.OPEN, Event.START): State.OPEN,
+    (State.OPEN, Event.INTERIM): State.OPEN,
+    (State.OPEN, Event.STOP): State.CLOSED,
+    (State.OPEN, Event.NAS_REBOOT): State.CLOSED,
+    (State.OPEN, Event.SILENCE): State.STALE,
+    (State.CLOSED, Event.START): State.CLOSED,  # overtaken by its Stop
+    (State.CLOSED, Event.INTERIM): State.CLOSED,
+    (State.CLOSED, Event.STOP): State.CLOSED,
+    (State.CLOSED, Event.NAS_REBOOT): State.CLOSED,
+    (State.CLOSED, Event.SILENCE): State.CLOSED,
+    (State.STALE, Event.START): State.STALE,  # a Start says nothing new about a session that has been heard since
+    (State.STALE, Event.INTERIM): State.OPEN,
+    (State.STALE, Event.STOP): State.CLOSED,
+    (State.STALE, Event.NAS_REBOOT): State.CLOSED,
+    (State.STALE, Event.SILENCE): State.STALE,
+}
+assert len(TRANSITIONS) == len(State) * len(Event), "the session machine must be total"
+
+
+class AnomalyKind(StrEnum):
+    STALE_READING = "stale-reading"  # an older reading that fits between its neighbours no longer: not counted
+    COUNTER_WRAP = "counter-wrap"
+    COUNTER_RESET = "counter-reset"
+    CLOCK = "nas-clock"
+    UNKNOWN_SERVICE = "unknown-service"
+
+
+class Place(Struct, frozen=True, gc=False):
+    """Where a record stands: node, journal file (its sequence), offset in it."""
+
+    node: str
+    sequence: int
+    offset: int
+
+
+class Reading(Struct, frozen=True, gc=False, kw_only=True):
+    """One accounting record about one session. `session_seconds` and the counters are None when it had none.
+
+    in = received from the subscriber (upload), out = sent to the subscriber (download): RFC 2866 section 5.3.
+    """
+
+    event: Event
+    at: datetime
+    received_at: datetime
+    session_seconds: int | None
+    octets_in: int | None
+    octets_out: int | None
+    gigawords: bool
+    terminate_cause: int | None
+    place: Place
+
+
+class Life(Struct, frozen=True, gc=False, kw_only=True):
+    """What is known of one life of a session: its totals, and the newest reading behind them."""
+
+    life: int
+    state: State
+    started_at: datetime
+    updated_at: datetime
+    stopped_at: datetime | None
+    seconds: int
+    octets_in: int
+    octets_out: int
+    reading_at: datetime
+    reading_seconds: int
+    reading_in: int
+    reading_out: int
+    reading_gigawords: bool
+    reading_place: Place
+    run: int
+    deltas: int
+    terminate_cause: int | None
+    estimated: bool
+
+
+class Delta(Struct, frozen=True, gc=False, kw_only=True):
+    """Usage between two readings; `before_place` is None when the Start that would have been the first is missing."""
+
+    seq: int
+    from_at: datetime
+    to_at: datetime
+    octets_in: int
+    octets_out: int
+    seconds: int
+    run: int
+    wrapped: bool
+    before_in: int
+    before_out: int
+    after_in: int
+    after_out: int
+    before_place: Place | None
+    after_place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one record does: the life after it, the usage it adds, what was odd."""
+
+    life: Life
+    delta: Delta | None
+    anomaly: AnomalyKind | None
+
+
+def event_time(stamp: datetime | None, delay_seconds: int, received_at: datetime) -> tuple[datetime, bool]:
+    """When it happened, and whether the NAS's clock had to be overruled.
+
+    Event-Timestamp if it can be true, else receive time minus Acct-Delay-Time (RFC 2866 section 5.2); never later
+    than the record was received.
+    """
+    by_delay = received_at - min(timedelta(seconds=delay_seconds), CLOCK_BEHIND)
+    if stamp is None:
+        return by_delay, False
+    if stamp > received_at + CLOCK_AHEAD or stamp < received_at - CLOCK_BEHIND:
+        return by_delay, True
+    return min(stamp, received_at), False
+
+
+def find_life(lives: list[Life], reading: Reading) -> Life | None:
+    """The life that a reading belongs to, of those of its Acct-Session-Id; None: it begins another."""
+    if reading.session_seconds is None and reading.event is not Event.START:
+        running = [life for life in lives if life.state is not State.CLOSED]
+        return max(running or lives, key=lambda life: life.started_at, default=None)
+    begin = reading.at - timedelta(seconds=reading.session_seconds or 0)
+    near = [life for life in lives if _belongs(life, begin, reading)]
+    return min(near, key=lambda life: abs(life.started_at - begin), default=None)
+
+
+def _belongs(life: Life, begin: datetime, reading: Reading) -> bool:
+    if reading.event is Event.START and life.stopped_at is not None and begin > life.stopped_at + RESTART_TOLERANCE:
+        return False
+    return begin <= life.updated_at + TOLERANCE and reading.at >= life.started_at - TOLERANCE
+
+
+def step(life: Life | None, number: int, reading: Reading, *, rate_kbps: int = 0) -> Step:
+    """Applies one record. `number` is the life's number if the record begins one.
+
+    `rate_kbps`, the faster direction of the service's plan, bounds what a wrapped counter may mean; 0: not known.
+    """
+    if life is None:
+        life = _begin(number, reading)
+        if reading.event is Event.START or not _has_usage(reading):
+            return Step(life, None, None)
+        return _count(life, reading, State.NONE, rate_kbps)
+    if not _is_newer(life, reading):
+        return _older(life, reading)
+    return _count(life, reading, life.state, rate_kbps)
+
+
+def close(life: Life, event: Event) -> Life:
+    """A session that ends without a Stop, at its last known update: its end is an estimate."""
+    state = TRANSITIONS[life.state, event]
+    if state is life.state:
+        return life
+    return replace(life, state=state, stopped_at=life.updated_at if state is State.CLOSED else None, estimated=True)
+
+
+def _has_usage(reading: Reading) -> bool:
+    return bool(reading.octets_in or reading.octets_out or reading.session_seconds)
+
+
+def _begin(number: int, reading: Reading) -> Life:
+    """A life with nothing counted yet: its first reading is zero at its beginning."""
+    started_at = reading.at - timedelta(seconds=reading.session_seconds or 0)
+    closed = TRANSITIONS[State.NONE, reading.event] is State.CLOSED
+    return Life(
+        life=number,
+        state=TRANSITIONS[State.NONE, reading.event],
+        started_at=started_at,
+        updated_at=reading.at,
+        stopped_at=reading.at if closed else None,
+        seconds=0,
+        octets_in=0,
+        octets_out=0,
+        reading_at=started_at,
+        reading_seconds=0,
+        reading_in=0,
+        reading_out=0,
+        reading_gigawords=False,
+        reading_place=reading.place,
+        run=1,
+        deltas=0,
+        terminate_cause=reading.terminate_cause,
+        estimated=False,
+    )
+
+
+def _is_newer(life: Life, reading: Reading) -> bool:
+    """Whether a reading is past the newest one; an equal one is not."""
+    if reading.event is Event.START:
+        return False
+    if reading.session_seconds is not None:
+        if reading.session_seconds != life.reading_seconds:
+            return reading.session_seconds > life.reading_seconds
+    elif reading.at != life.reading_at:
+        return reading.at > life.reading_at
+    octets_in, octets_out = _counters(life, reading)
+    return (
+        octets_in >= life.reading_in
+        and octets_out >= life.reading_out
+        and (octets_in, octets_out)
+        != (
+            life.reading_in,
+            life.reading_out,
+        )
+    )
+
+
+def _counters(life: Life, reading: Reading) -> tuple[int, int]:
+    """A record without a counter says nothing about it: the last reading stands."""
+    octets_in = life.reading_in if reading.octets_in is None else reading.octets_in
+    octets_out = life.reading_out if reading.octets_out is None else reading.octets_out
+    return octets_in, octets_out
+
+
+def _older(life: Life, reading: Reading) -> Step:
+    """No usage. A Stop closes whenever it comes; a reading beyond what was counted is named."""
+    state = TRANSITIONS[life.state, reading.event]
+    stopping = reading.event is Event.STOP
+    if stopping or (state is not life.state and reading.at >= life.updated_at):
+        ended_at = max(reading.at, life.updated_at)
+        life = replace(
+            life,
+            state=state,
+            updated_at=ended_at,
+            stopped_at=ended_at if stopping else None,
+            terminate_cause=reading.terminate_cause if stopping else life.terminate_cause,
+            estimated=False,
+        )
+    octets_in, octets_out = _counters(life, reading)
+    odd = octets_in > life.reading_in or octets_out > life.reading_out
+    return Step(life, None, AnomalyKind.STALE_READING if odd else None)
+
+
+def _count(life: Life, reading: Reading, before: State, rate_kbps: int) -> Step:
+    """A newer reading: the delta from the one before it."""
+    octets_in, octets_out = _counters(life, reading)
+    seconds = reading.session_seconds
+    if seconds is None:
+        seconds = max(life.reading_seconds, int((reading.at - life.started_at).total_seconds()))
+    elapsed = max(seconds - life.reading_seconds, 0)
+    used_in, used_out, anomaly = _usage(life, reading, (octets_in, octets_out), elapsed, rate_kbps)
+    reset = anomaly is AnomalyKind.COUNTER_RESET
+    to_at = max(reading.at, life.reading_at)
+    counted = Delta(
+        seq=life.deltas + 1,
+        from_at=life.reading_at,
+        to_at=to_at,
+        octets_in=used_in,
+        octets_out=used_out,
+        seconds=elapsed,
+        run=life.run + reset,
+        wrapped=anomaly is AnomalyKind.COUNTER_WRAP,
+        before_in=0 if reset else life.reading_in,
+        before_out=0 if reset else life.reading_out,
+        after_in=octets_in,
+        after_out=octets_out,
+        before_place=None if before is State.NONE else life.reading_place,
+        after_place=reading.place,
+    )
+    delta = counted if used_in or used_out or elapsed else None
+    return Step(_advance(life, reading, counted, seconds, stored=delta is not None), delta, anomaly)
+
+
+def _advance(life: Life, reading: Reading, counted: Delta, seconds: int, *, stored: bool) -> Life:
+    state = TRANSITIONS[life.state, reading.event]
+    updated_at = max(reading.at, life.updated_at)
+    stopping = reading.event is Event.STOP
+    return replace(
+        life,
+        state=state,
+        updated_at=updated_at,
+        stopped_at=updated_at if stopping or state is State.CLOSED else None,
+        seconds=life.seconds + counted.seconds,
+        octets_in=life.octets_in + counted.octets_in,
+        octets_out=life.octets_out + counted.octets_out,
+        reading_at=counted.to_at,
+        reading_seconds=seconds,
+        reading_in=counted.after_in,
+        reading_out=counted.after_out,
+        reading_gigawords=reading.gigawords,
+        reading_place=reading.place,
+        run=counted.run,
+        deltas=life.deltas + stored,
+        terminate_cause=reading.terminate_cause if stopping else life.terminate_cause,
+        estimated=life.estimated and not stopping,
+    )
+
+
+def _usage(
+    life: Life, reading: Reading, counters: tuple[int, int], elapsed_seconds: int, rate_kbps: int
+) -> tuple[int, int, AnomalyKind | None]:
+    """Octets since the newest reading in both directions, and what was odd about the counters."""
+    octets_in, octets_out = counters
+    grown = (octets_in - life.reading_in, octets_out - life.reading_out)
+    if min(grown) >= 0:
+        return *grown, None
+    wrapped = tuple(octets + _WORD if octets < 0 else octets for octets in grown)
+    octets_max = (rate_kbps or _UNKNOWN_RATE_KBPS) * 125 * elapsed_seconds  # 1 kbit/s is 125 octets a second
+    narrow = not (reading.gigawords or life.reading_gigawords) and max(life.reading_in, life.reading_out) < _WORD
+    if narrow and max(grown) >= 0 and max(wrapped) <= octets_max:
+        return wrapped[0], wrapped[1], AnomalyKind.COUNTER_WRAP
+    return octets_in, octets_out, AnomalyKind.COUNTER_RESET

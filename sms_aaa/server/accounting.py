@@ -1,0 +1,116 @@
+"""An accounting worker: the record's way. Everything that is there, one fdatasync, then the answers.
+
+Nothing is answered that is not on disk (RFC 2866 section 4.1), and nothing enters the duplicate cache as answered
+before that (J6). When the journal cannot be written the NAS hears nothing, keeps the record and tries again; logins go
+on in their own processes.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from sms_aaa.flows.accounting import AccountingRequest, apply_to_live_set, find_logins, pack_requests, reply_to
+from sms_aaa.metrics import LATENCY_AT, SYNC_AT, Word, observe
+from sms_aaa.node.journal import Appended, JournalFault, Stream, Writer, make_folder
+from sms_aaa.radius.packet import Code
+from sms_aaa.server.dispatch import SILENCE, Answer, Asked
+from sms_aaa.server.udp import UdpWorker
+from sms_aaa.server.worker import Child, run_child
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sms_aaa.server.sockets import Endpoint
+
+BATCH_MAX = 1024
+RETRY_SECONDS = 1.0
+"""After a fault of the journal, how long until it is tried again: a full disk is not hammered."""
+
+INTERIM_SECONDS_MIN = 300
+"""NASes round intervals up as they like: no place is taken from a session that is heard this often."""
+
+
+class AccountingWay:
+    """Journal, sync, answer; then the live set learns what the records mean."""
+
+    batch_max = BATCH_MAX
+
+    def __init__(self, worker: UdpWorker) -> None:
+        child = worker.child
+        self._worker = worker
+        self._child = child
+        self._counters = child.counters
+        self._live = child.live_set()
+        folder = make_folder(child.state_folder / "journal", Stream.ACCOUNTING)
+        if isinstance(folder, JournalFault):
+            child.fail("journal", folder.detail)
+        self._journal = Writer(
+            folder,
+            Stream.ACCOUNTING,
+            worker.reader.meta().database_id,
+            child.slot,
+            synced=True,
+            file_octets_max=child.settings.journal.file_octets_max,
+        )
+        self._not_before = 0.0
+
+    def serve(self, endpoint: Endpoint, asked: Sequence[Asked], began: float) -> None:
+        now_ns = time.time_ns()
+        requests = [
+            AccountingRequest(one.admitted.packet, one.admitted.nas, one.admitted.key[0], one.admitted.key[1])
+            for one in asked
+        ]
+        carry_out = self._worker.dispatcher.carry_out
+        if not self._make_durable(requests, now_ns, began):
+            for one in asked:
+                carry_out(endpoint, one, SILENCE)
+            return
+        for one, request in zip(asked, requests, strict=True):
+            carry_out(endpoint, one, Answer(reply_to(request)))
+        observe(self._counters, LATENCY_AT, int((time.monotonic() - began) * 1e6), len(asked))
+        self._update_live_set(requests, now_ns // 1_000_000_000)
+
+    def close(self) -> None:
+        self._journal.close()
+        self._live.close()
+
+    def _make_durable(self, requests: Sequence[AccountingRequest], now_ns: int, began: float) -> bool:
+        if began < self._not_before:
+            return False
+        appended = self._journal.append(pack_requests(requests, now_ns=now_ns), now_ns)
+        if isinstance(appended, Appended):
+            self._counters[Word.RECORDS_JOURNALED] += len(requests)
+            observe(self._counters, SYNC_AT, int((time.monotonic() - began) * 1e6), 1)
+            return True
+        self._counters[Word.JOURNAL_FAULTS] += 1
+        self._not_before = began + RETRY_SECONDS
+        self._child.log.error("journal-fault", fault=str(appended), remedy="free space, or see the disk's own errors")
+        return False
+
+    def _update_live_set(self, requests: Sequence[AccountingRequest], now: int) -> None:
+        logins = find_logins(requests)
+        if not logins:
+            return
+        with self._live.write() as change:
+            apply_to_live_set(logins, change, until=now + self._online_seconds())
+        if change.fault is not None:
+            # The records are safe; a place that is not given back runs out by itself.
+            self._counters[Word.LIVE_FAULTS] += 1
+
+    def _online_seconds(self) -> int:
+        plans = self._worker.reader.tables.plans.values()
+        longest = max((plan.plan.policy.interim_seconds for plan in plans), default=0)
+        return self._child.settings.session.stale_multiple * max(longest, INTERIM_SECONDS_MIN)
+
+
+def main(child: Child) -> None:
+    worker = UdpWorker(
+        child, code=Code.ACCOUNTING_REQUEST, duplicate_seconds=child.settings.accounting.duplicate_seconds
+    )
+    child.log.info("serving", sockets=len(child.order.sockets))
+    worker.run(AccountingWay(worker))
+
+
+if __name__ == "__main__":
+    run_child(main)

@@ -1,0 +1,127 @@
+"""The database as the daemon meets it: brought up by the supervisor's side thread, lost and found again by children.
+
+No worker waits for any of this: they start from the replica. The embedded PostgreSQL is started and its schema brought
+up to date; a configured one is only looked at, for its schema is its administrator's (`sms-aaa db upgrade`). A schema
+that this program does not know is not touched, and what needs the database is not started until that is mended.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sms_aaa.db.engine import Connection, Unavailable, connect
+from sms_aaa.db.schema import SchemaState, find_status, upgrade
+from sms_aaa.server.postgres import EmbeddedPostgres, PostgresError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sms_aaa.config import Settings
+    from sms_aaa.server.log import Log
+    from sms_aaa.server.worker import Child
+
+RETRY_SECONDS = 1.0
+REMIND_SECONDS = 30.0
+STOP_SECONDS_MAX = 90.0
+
+
+def work_with_database(
+    child: Child, work: Callable[[Connection], None], *, repeatable: bool, while_away: Callable[[], None] | None = None
+) -> None:
+    """Calls `work` with a connection until the child is to end; when PostgreSQL goes away, waits and begins anew."""
+    dsn = child.order.dsn.reveal().decode()
+    timeout = child.settings.database.statement_timeout_seconds
+    while not child.stopping:
+        try:
+            with connect(
+                dsn, name=child.order.name, statement_timeout_seconds=timeout, repeatable=repeatable
+            ) as connection:
+                work(connection)
+        except Unavailable as away:
+            child.log.warning("database-away", reason=str(away).strip().partition("\n")[0])
+            child.slot.beat(time.time_ns())
+            if while_away is not None:
+                while_away()
+            time.sleep(RETRY_SECONDS)
+
+
+class Database:
+    """Brings the database up beside the supervisor's loop. `dsn` is None until what needs it may start."""
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        self._settings = settings
+        self._log = log
+        self._postgres: EmbeddedPostgres | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep_up, name="database", daemon=True)
+        self.dsn: str | None = None
+        self.problem = "the database is being started"
+
+    @property
+    def embedded_dsn(self) -> str:
+        return self._postgres.dsn if self._postgres is not None else ""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(timeout=STOP_SECONDS_MAX)
+
+    def _keep_up(self) -> None:
+        """The thread stays: the embedded server ends when the thread that started it does."""
+        reminded = 0.0
+        while not self._stopping.is_set():
+            if self.dsn is None or not self._is_running():
+                problem = self._try() or ""
+                if problem and (problem != self.problem or time.monotonic() - reminded > REMIND_SECONDS):
+                    self._log.error("database-not-ready", reason=problem)
+                    reminded = time.monotonic()
+                self.problem = problem
+            self._stopping.wait(RETRY_SECONDS)
+        if self._postgres is not None:
+            self._postgres.stop()
+
+    def _is_running(self) -> bool:
+        if self._postgres is None:
+            return True  # a configured one is its administrator's to keep
+        self._postgres.trim_log()
+        return self._postgres.is_running()
+
+    def _try(self) -> str | None:
+        """None when the database is there with the schema that this program needs."""
+        try:
+            dsn = self._start_embedded() if self._settings.database.embedded else self._configured()
+            with connect(dsn, name="supervisor") as connection:
+                status = find_status(connection)
+            if self._settings.database.embedded and status.state in {SchemaState.EMPTY, SchemaState.OLD}:
+                upgrade(dsn)
+                self._log.info("schema-upgraded", revision=status.needed)
+            elif status.state is not SchemaState.CURRENT:
+                return _schema_problem(status.state, status.revision, status.needed)
+        except (*Unavailable, PostgresError) as fault:
+            return str(fault).strip().partition("\n")[0]
+        self.dsn = dsn
+        return None
+
+    def _configured(self) -> str:
+        return self._settings.database.dsn.reveal().decode()
+
+    def _start_embedded(self) -> str:
+        folder = Path(self._settings.node.state_folder) / "postgres"
+        if self._postgres is None or not self._postgres.is_running():
+            self._postgres = EmbeddedPostgres.start(folder)
+        return self._postgres.dsn
+
+
+def _schema_problem(state: SchemaState, revision: str, needed: str) -> str:
+    if state is SchemaState.UNKNOWN:
+        return (
+            f"the database has schema {revision}, which this program does not know (it needs {needed}): "
+            "run the program that goes with it"
+        )
+    has = "no schema" if state is SchemaState.EMPTY else f"schema {revision}"
+    return f"the database has {has}, needed is {needed}: run `sms-aaa db upgrade`"

@@ -1,0 +1,78 @@
+"""The rater: takes deltas off the queue in batches, opens cycles when they are due, says how far behind it is."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+
+from sms_aaa.db import rating as db_rating
+from sms_aaa.db.engine import Conflict, Connection
+from sms_aaa.flows.rating import PlanShelf, open_cycles, rate_batch
+from sms_aaa.metrics import Word
+from sms_aaa.server.database import work_with_database
+from sms_aaa.server.worker import Child, run_child
+
+BATCH_MAX = 1000
+CYCLES_BATCH_MAX = 1000
+CYCLES_SECONDS = 5.0
+GAUGES_SECONDS = 2.0
+
+
+class Rater:
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._counters = child.counters
+        self._shelf = PlanShelf()
+        self._due = {"cycles": 0.0, "gauges": 0.0}
+
+    def run(self) -> None:
+        work_with_database(self._child, self._rate_on, repeatable=True)
+
+    def _rate_on(self, connection: Connection) -> None:
+        while True:
+            self._child.slot.beat(time.time_ns())
+            worked = self._rate(connection)
+            self._keep_house(connection)
+            if self._child.stopping:
+                return
+            if not worked:
+                time.sleep(self._child.settings.rating.interval_seconds)
+
+    def _rate(self, connection: Connection) -> bool:
+        """One batch; whether there was one."""
+        try:
+            done = rate_batch(connection, self._shelf, now=datetime.now(UTC), limit=BATCH_MAX)
+            connection.commit()
+        except Conflict:
+            # Another rater was at the same accounts: nothing of the batch is stored, all of it is queued still.
+            connection.rollback()
+            self._counters[Word.RATE_FAULTS] += 1
+            return False
+        self._counters[Word.DELTAS_RATED] += done.deltas - done.in_suspense
+        self._counters[Word.SUSPENSE] += done.in_suspense
+        return done.deltas > 0
+
+    def _keep_house(self, connection: Connection) -> None:
+        now = time.monotonic()
+        if now >= self._due["cycles"]:
+            opened = open_cycles(connection, self._shelf, now=datetime.now(UTC), limit=CYCLES_BATCH_MAX)
+            connection.commit()
+            # A full batch means that more are waiting, as at the turn of a month.
+            self._due["cycles"] = now if opened == CYCLES_BATCH_MAX else now + CYCLES_SECONDS
+        if now >= self._due["gauges"]:
+            self._due["gauges"] = now + GAUGES_SECONDS
+            waiting, since = db_rating.queue_length(connection)
+            connection.commit()
+            self._counters[Word.RATING_QUEUE] = waiting
+            lag = (datetime.now(UTC) - since).total_seconds() if since is not None else 0
+            self._counters[Word.RATING_LAG_MS] = max(int(lag * 1000), 0)
+
+
+def main(child: Child) -> None:
+    os.nice(5)  # when cores are short the ways of the packets come first
+    Rater(child).run()
+
+
+if __name__ == "__main__":
+    run_child(main)

@@ -1,0 +1,370 @@
+"""The supervisor: `sms-aaa serve`. Binds the sockets, starts the others, starts them again, ends them in order.
+
+It does no work of theirs and so has little to die of; if it does, the kernel takes its children with it. A child that
+dies is started again, after a pause that doubles while it keeps dying; one that is stuck is killed first. Its sockets
+stay open here meanwhile: the kernel keeps what arrives.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sms_aaa import __version__
+from sms_aaa.config import Settings, SettingsError
+from sms_aaa.metrics import Collector, Names, ProcessView, Word
+from sms_aaa.node.board import Board, BoardFault
+from sms_aaa.node.live import LiveFault, LiveSet
+from sms_aaa.node.replica import Replica
+from sms_aaa.rules.secret import Secret
+from sms_aaa.server.database import Database
+from sms_aaa.server.http import Health, Watchman
+from sms_aaa.server.log import Log
+from sms_aaa.server.notify import notify
+from sms_aaa.server.runfile import Running, RunningProcess, hold, write_running
+from sms_aaa.server.sockets import bind
+from sms_aaa.server.worker import Order, boot_id, encode_order
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from types import FrameType
+
+LOOP_SECONDS = 0.1
+PAUSE_SECONDS_MIN = 0.2
+PAUSE_SECONDS_MAX = 10.0
+STEADY_SECONDS = 30.0
+"""A child that ran this long is not dying again and again: the next pause is short."""
+
+STUCK_SECONDS = 60.0
+NAMES_SECONDS = 2.0
+WORKERS_END_SECONDS = 5.0
+SETTLER_END_SECONDS = 30.0
+OTHERS_END_SECONDS = 10.0
+
+
+class StartError(Exception):
+    """Why it cannot run, and what to do."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}; {remedy}")
+
+
+@dataclass(slots=True)
+class Post:
+    """A place that a child holds: role, slot and sockets stay; the processes in it come and go."""
+
+    name: str
+    module: str
+    slot: int
+    needs_database: bool
+    sockets: list[socket.socket] = field(default_factory=list)
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    started_at: float = 0.0
+    not_before: float = 0.0
+    pause: float = PAUSE_SECONDS_MIN
+    restarts: int = 0
+    leaving: bool = False
+    """It was asked to end, for a reload: its end is no death."""
+
+    def is_up(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+
+class Supervisor:
+    """One a node. `load` reads the settings, now and at each reload."""
+
+    def __init__(self, load: Callable[[], Settings]) -> None:
+        self._load = load
+        self._settings = load()
+        self._log = Log("supervisor", self._settings.log.level)
+        self._folder = Path(self._settings.node.state_folder)
+        self._lock = hold(self._folder)
+        if self._lock is None:
+            raise StartError(
+                f"another `sms-aaa serve` runs in {self._folder}", "stop that one, or set node.state_folder"
+            )
+        self._posts = _make_posts(self._settings)
+        self._board = _make_board(self._folder, len(self._posts))
+        self._live = _open_live_set(self._folder)
+        self._replica: Replica | None = None
+        self._names = Names({}, {})
+        self._names_due = 0.0
+        self._database = Database(self._settings, self._log)
+        self._since = time.time()
+        self._stopping = False
+        self._reloading = False
+        self._written: list[RunningProcess] | None = None
+        collector = Collector(self._board, self._views, lambda: self._names, time.time_ns)
+        try:
+            self._watchman = Watchman(self._settings.metrics.listen, collector, self._health)
+        except OSError as taken:
+            raise StartError(
+                f"metrics.listen {self._settings.metrics.listen}: {taken.strerror}", "free the port or set another"
+            ) from taken
+
+    def run(self) -> None:
+        """Until SIGTERM or SIGINT; SIGHUP reloads."""
+        signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGINT, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_reload)
+        self._watchman.start()
+        self._database.start()
+        self._log.info("started", version=__version__, node=self._settings.node.name, folder=str(self._folder))
+        try:
+            self._keep()
+        finally:
+            self._end()
+
+    def _keep(self) -> None:
+        ready = False
+        while not self._stopping:
+            if self._reloading:
+                self._reloading = False
+                self._reload()
+            for post in self._posts:
+                self._look_after(post)
+            self._refresh_names()
+            self._write_running()
+            if not ready and all(post.is_up() for post in self._posts if not post.needs_database):
+                ready = True
+                notify("READY=1")
+            notify("WATCHDOG=1")
+            time.sleep(LOOP_SECONDS)
+
+    def _look_after(self, post: Post) -> None:
+        now = time.monotonic()
+        if post.process is not None and post.process.poll() is not None:
+            self._bury(post, now)
+        elif post.process is not None:
+            self._kill_if_stuck(post, now)
+        if post.process is None and now >= post.not_before and self._may_run(post):
+            self._start(post)
+
+    def _may_run(self, post: Post) -> bool:
+        return not post.needs_database or self._database.dsn is not None
+
+    def _bury(self, post: Post, now: float) -> None:
+        assert post.process is not None
+        status = post.process.returncode
+        post.process = None
+        if post.leaving:
+            post.leaving, post.not_before = False, 0.0
+            return
+        post.restarts += 1
+        if now - post.started > STEADY_SECONDS:
+            post.pause = PAUSE_SECONDS_MIN
+        post.not_before = now + post.pause
+        post.pause = min(post.pause * 2, PAUSE_SECONDS_MAX)
+        self._log.error("process-died", name=post.name, status=status, again_in_seconds=post.not_before - now)
+        # Its reader slots in the stores would keep old pages from being used again.
+        self._live.reader_check()
+        if self._replica is not None:
+            self._replica.reader_check()
+
+    def _kill_if_stuck(self, post: Post, now: float) -> None:
+        assert post.process is not None
+        heartbeat = self._board.slot(post.slot).heartbeat_ns / 1e9
+        alive_at = max(heartbeat, post.started_at)
+        if time.time() - alive_at > STUCK_SECONDS and now - post.started > STUCK_SECONDS:
+            self._log.error("process-stuck", name=post.name, silent_seconds=int(time.time() - alive_at))
+            post.process.kill()
+
+    def _start(self, post: Post) -> None:
+        order = Order(
+            name=post.name,
+            slot=post.slot,
+            sockets=[bound.fileno() for bound in post.sockets],
+            settings=self._settings,
+            dsn=Secret((self._database.dsn or "").encode()),
+            supervisor_pid=os.getpid(),
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"sms_aaa.server.{post.module}"],
+            stdin=subprocess.PIPE,
+            pass_fds=order.sockets,
+            start_new_session=True,  # a Ctrl-C at the terminal is for the supervisor, who ends the others in order
+        )
+        assert process.stdin is not None
+        try:
+            process.stdin.write(encode_order(order))
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # it died at once; the next look buries it
+        post.process, post.started, post.started_at = process, time.monotonic(), time.time()
+
+    def _reload(self) -> None:
+        """New settings, then each child anew with them, in the same sockets; wrong settings change nothing."""
+        try:
+            settings = self._load()
+        except SettingsError as wrong:
+            self._log.error("reload-refused", reason=str(wrong))
+            return
+        fixed = _what_needs_a_restart(self._settings, settings)
+        if fixed:
+            self._log.error("reload-refused", reason=f"{', '.join(fixed)} cannot change while it runs: restart it")
+            return
+        notify("RELOADING=1")
+        self._settings = settings
+        for post in self._posts:
+            if post.is_up():
+                assert post.process is not None
+                post.leaving = True
+                post.process.terminate()
+                self._wait_for([post], WORKERS_END_SECONDS)
+                self._bury(post, time.monotonic())
+            if self._may_run(post):
+                self._start(post)
+        self._log.info("reloaded")
+        notify("READY=1")
+
+    def _end(self) -> None:
+        """Workers first, so that nothing more arrives; then the settler, who empties the journal; then the rest."""
+        notify("STOPPING=1")
+        self._log.info("stopping")
+        last = ("settler", "rater", "replicator")
+        self._terminate([post for post in self._posts if post.module not in last], WORKERS_END_SECONDS)
+        self._terminate([post for post in self._posts if post.module == "settler"], SETTLER_END_SECONDS)
+        self._terminate([post for post in self._posts if post.module in last[1:]], OTHERS_END_SECONDS)
+        self._database.stop()
+        self._watchman.stop()
+        self._log.info("stopped")
+
+    def _terminate(self, posts: list[Post], seconds: float) -> None:
+        for post in posts:
+            if post.process is not None:
+                post.process.terminate()
+        self._wait_for(posts, seconds)
+
+    def _wait_for(self, posts: list[Post], seconds: float) -> None:
+        """Waits for children that were asked to end; kills those that do not."""
+        until = time.monotonic() + seconds
+        while any(post.is_up() for post in posts) and time.monotonic() < until:
+            notify("WATCHDOG=1")
+            time.sleep(0.02)
+        for post in posts:
+            if post.process is not None and post.is_up():
+                self._log.error("killed", name=post.name, reason="it did not end when asked")
+                post.process.kill()
+            if post.process is not None:
+                post.process.wait()
+
+    def _refresh_names(self) -> None:
+        now = time.monotonic()
+        if now < self._names_due:
+            return
+        self._names_due = now + NAMES_SECONDS
+        if self._replica is None or self._replica.switched(time.time_ns()):
+            opened = Replica.open(self._folder)
+            if not isinstance(opened, Replica):
+                return
+            if self._replica is not None:
+                self._replica.close()
+            self._replica = opened
+        nases, plans = self._replica.nas_list(), self._replica.plans()
+        if isinstance(nases, list) and isinstance(plans, list):
+            self._names = Names(
+                {nas.nas_id: nas.name for nas in nases}, {plan.plan_version_id: plan.name for plan in plans}
+            )
+
+    def _views(self) -> list[ProcessView]:
+        return [ProcessView(post.name, post.slot, post.is_up(), post.restarts) for post in self._posts]
+
+    def _health(self) -> Health:
+        problems = [f"{post.name} is not running" for post in self._posts if not post.is_up()]
+        if self._database.problem:
+            problems.append(self._database.problem)
+        if any(self._board.slot(post.slot).counters[Word.JOURNAL_FAULTS] for post in self._posts if post.is_up()):
+            problems.append("the journal had faults since a worker's start: see sms_aaa_journal_faults_total")
+        return Health(tuple(problems))
+
+    def _write_running(self) -> None:
+        processes = [
+            RunningProcess(
+                name=post.name,
+                slot=post.slot,
+                pid=post.process.pid if post.process is not None and post.is_up() else 0,
+                restarts=post.restarts,
+                since=post.started_at,
+            )
+            for post in self._posts
+        ]
+        # The database is told beside the processes that need it: when it is there, they start.
+        if processes == self._written:
+            return
+        self._written = processes
+        embedded = self._settings.database.embedded
+        running = Running(
+            pid=os.getpid(),
+            version=__version__,
+            node=self._settings.node.name,
+            since=self._since,
+            metrics=self._watchman.address,
+            embedded_dsn=self._database.embedded_dsn if embedded else "",
+            database="embedded" if embedded else "configured",
+            access=list(self._settings.access.listen),
+            accounting=list(self._settings.accounting.listen),
+            processes=processes,
+        )
+        write_running(self._folder, running)
+
+    def _on_stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _on_reload(self, _signal: int, _frame: FrameType | None) -> None:
+        self._reloading = True
+
+
+def _make_posts(settings: Settings) -> list[Post]:
+    posts: list[Post] = []
+    for module, section in (("access", settings.access), ("accounting", settings.accounting)):
+        for number in range(1, section.workers + 1):
+            sockets = [_bind(listen, module, section.receive_buffer_octets) for listen in section.listen]
+            posts.append(Post(f"{module}-{number}", module, len(posts), needs_database=False, sockets=sockets))
+    for module in ("replicator", "settler", "rater"):
+        posts.append(Post(module, module, len(posts), needs_database=True))
+    return posts
+
+
+def _bind(listen: str, section: str, receive_buffer_octets: int) -> socket.socket:
+    try:
+        return bind(listen, receive_buffer_octets=receive_buffer_octets)
+    except OSError as fault:
+        raise StartError(
+            f"{section}.listen {listen}: {fault.strerror}", "free the port or set another address"
+        ) from fault
+
+
+def _make_board(folder: Path, slots: int) -> Board:
+    board = Board.create(folder / "board", slots=slots, now_ns=time.time_ns())
+    if isinstance(board, BoardFault):
+        raise StartError(board.detail, "see the folder's rights and the disk's space")
+    return board
+
+
+def _open_live_set(folder: Path) -> LiveSet:
+    live = LiveSet.open(folder, boot_id=boot_id())
+    if isinstance(live, LiveFault):
+        raise StartError(live.detail, "see the folder's rights and the disk's space")
+    return live
+
+
+def _what_needs_a_restart(old: Settings, new: Settings) -> list[str]:
+    """Settings that the supervisor itself lives by."""
+    pairs = {
+        "node": (old.node, new.node),
+        "database": (old.database, new.database),
+        "metrics": (old.metrics, new.metrics),
+        "access.listen": (old.access.listen, new.access.listen),
+        "access.workers": (old.access.workers, new.access.workers),
+        "accounting.listen": (old.accounting.listen, new.accounting.listen),
+        "accounting.workers": (old.accounting.workers, new.accounting.workers),
+    }
+    return [name for name, (before, after) in pairs.items() if before != after]

@@ -1,0 +1,123 @@
+"""The loop of a UDP worker: wait, drain each socket in turn, hand the batch on, send what is due.
+
+asyncio's datagram transport reads one datagram a turn of its loop and manages a ninth of this: it never comes here.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from sms_aaa.metrics import Word, set_nas_rows
+from sms_aaa.server.dispatch import Asked, Dispatcher
+from sms_aaa.server.duplicates import DuplicateCache
+from sms_aaa.server.gate import Gate
+from sms_aaa.server.sockets import Arrival, Endpoint, granted_buffer_octets
+from sms_aaa.server.worker import NodeReader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sms_aaa.radius.packet import Code
+    from sms_aaa.server.worker import Child
+
+SLEEP_SECONDS_MAX = 0.2
+DRAIN_SECONDS_MAX = 2.0
+HOUSEKEEPING_SECONDS = 0.25
+"""How often tables are compared with the replica: a change is live within this time of reaching it."""
+
+
+class Way(Protocol):
+    """What a worker does with its new requests: sets an outcome for each through the dispatcher."""
+
+    batch_max: int
+
+    def serve(self, endpoint: Endpoint, asked: Sequence[Asked], began: float) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class UdpWorker:
+    """Endpoints, gate, dispatcher and tables of one worker; the way is the role's own."""
+
+    def __init__(self, child: Child, *, code: Code, duplicate_seconds: int) -> None:
+        self.child = child
+        self.reader = NodeReader(child)
+        self.cache = DuplicateCache(duplicate_seconds)
+        self.dispatcher = Dispatcher(self.cache)
+        self.gate = Gate(code=code, tables=self.reader.tables, cache=self.cache, counters=child.counters, proven=set())
+        self.endpoints = {fd: Endpoint(socket.socket(fileno=fd)) for fd in child.order.sockets}
+        granted = min(granted_buffer_octets(endpoint.socket) for endpoint in self.endpoints.values())
+        child.counters[Word.RECEIVE_BUFFER_OCTETS] = granted
+        self._use_tables()
+
+    def run(self, way: Way) -> None:
+        """Serves until asked to end; then what the sockets still hold, and then what is deferred."""
+        poll = select.epoll()
+        for descriptor in self.endpoints:
+            poll.register(descriptor, select.EPOLLIN)
+        next_housekeeping = 0.0
+        while not self.child.stopping:
+            now = time.monotonic()
+            if now >= next_housekeeping:
+                self._keep_house(now)
+                next_housekeeping = now + HOUSEKEEPING_SECONDS
+            ready = poll.poll(self.dispatcher.seconds_to_next(now, SLEEP_SECONDS_MAX))
+            for descriptor, _ in ready:
+                self._serve(self.endpoints[descriptor], way)
+            self.dispatcher.send_due(time.monotonic())
+            self._count()
+        # What is still in the sockets after this time is for the successor, who gets the same sockets.
+        until = time.monotonic() + DRAIN_SECONDS_MAX
+        for endpoint in self.endpoints.values():
+            while self._serve(endpoint, way) and time.monotonic() < until:
+                pass
+        self.dispatcher.send_due(float("inf"))
+        way.close()
+        self._count()
+
+    def _serve(self, endpoint: Endpoint, way: Way) -> int:
+        """One batch from one socket; how many datagrams it had."""
+        arrivals = endpoint.drain(way.batch_max)
+        if not arrivals:
+            return 0
+        began = time.monotonic()
+        asked = self._admit(endpoint, arrivals, began)
+        if asked:
+            way.serve(endpoint, asked, began)
+        return len(arrivals)
+
+    def _admit(self, endpoint: Endpoint, arrivals: list[Arrival], now: float) -> list[Asked]:
+        asked = []
+        admit = self.gate.admit
+        for data, source, way_back in arrivals:
+            admitted = admit(data, source, now)
+            if admitted is None:
+                continue
+            if isinstance(admitted, bytes):
+                endpoint.send(admitted, way_back)
+            else:
+                asked.append(Asked(admitted, way_back))
+        return asked
+
+    def _keep_house(self, now: float) -> None:
+        now_ns = time.time_ns()
+        self.child.slot.beat(now_ns)
+        self.cache.expire(now)
+        if self.reader.refresh(now_ns):
+            self._use_tables()
+            self.child.log.info(
+                "tables-renewed", nas=len(self.gate.tables.nas_rows()), plans=len(self.gate.tables.plans)
+            )
+
+    def _use_tables(self) -> None:
+        self.gate.tables = self.reader.tables
+        set_nas_rows(self.child.counters, self.reader.tables.nas_rows())
+
+    def _count(self) -> None:
+        counters, dispatcher = self.child.counters, self.dispatcher
+        counters[Word.REPLIES] = dispatcher.sent
+        counters[Word.SHED] = dispatcher.shed
+        counters[Word.SEND_FAULTS] = dispatcher.unsent

@@ -1,0 +1,192 @@
+"""What every child process has in common: how it is told what to be, how it dies with its supervisor, how it ends.
+
+The supervisor execs `python -m sms_aaa.server.ROLE` and writes the Order to the child's standard input: settings with
+their secrets do not show in a process list or an environment. SIGTERM asks for an orderly end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
+
+from sms_aaa.config import Settings, key_path
+from sms_aaa.flows.tables import Tables
+from sms_aaa.flows.vault import Vault
+from sms_aaa.node.board import Board, BoardFault, Slot
+from sms_aaa.node.key import KeyFault, read_or_create_key
+from sms_aaa.node.live import LiveFault, LiveSet
+from sms_aaa.node.replica import Replica, ReplicaFault
+from sms_aaa.rules.secret import Secret
+from sms_aaa.server.log import Log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sms_aaa.node.replica import ReplicaMeta
+
+_PR_SET_PDEATHSIG = 1
+REPLICA_LOOK_SECONDS = 0.1
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a child is to be. `sockets`: descriptors that it inherits; `dsn`: b"" while there is no database."""
+
+    name: str
+    slot: int
+    sockets: list[int]
+    settings: Settings
+    dsn: Secret
+    supervisor_pid: int
+
+
+def _encode_secret(value: object) -> str:
+    assert isinstance(value, Secret)
+    return value.reveal().decode()
+
+
+def _decode_secret(kind: type, value: object) -> object:
+    assert kind is Secret
+    assert isinstance(value, str)
+    return Secret(value.encode())
+
+
+def encode_order(order: Order) -> bytes:
+    return msgspec.json.encode(order, enc_hook=_encode_secret)
+
+
+class Child:
+    """A child's surroundings: order, log, board slot, whether it was asked to end."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.settings = order.settings
+        self.log = Log(order.name, order.settings.log.level)
+        self.state_folder = Path(order.settings.node.state_folder)
+        board = Board.open(self.state_folder / "board")
+        if isinstance(board, BoardFault):
+            self.fail("board", board.detail)
+        self._board = board
+        self.slot: Slot = board.slot(order.slot)
+        self.slot.claim(os.getpid(), time.time_ns())
+        self.counters = self.slot.counters
+        self.stopping = False
+
+    @property
+    def board(self) -> Board:
+        return self._board
+
+    def fail(self, what: str, reason: str) -> NoReturn:
+        """Ends the process; the supervisor says so and tries again, later each time."""
+        self.log.error("cannot-run", what=what, reason=reason)
+        sys.exit(1)
+
+    def vault(self) -> Vault:
+        key = read_or_create_key(key_path(self.settings), fresh=os.urandom(32))
+        if isinstance(key, KeyFault):
+            self.fail("key", f"{key.reason}; {key.remedy}")
+        return Vault(key)
+
+    def wait_for_replica(self) -> Replica:
+        """The node's replica; on the very first start it is there when the replicator has built it."""
+        said = False
+        while not self.stopping:
+            replica = Replica.open(self.state_folder)
+            if isinstance(replica, Replica):
+                return replica
+            if not said:
+                self.log.warning("waiting-for-replica", reason=replica.detail)
+                said = True
+            self.slot.beat(time.time_ns())
+            time.sleep(REPLICA_LOOK_SECONDS)
+        sys.exit(0)
+
+    def live_set(self) -> LiveSet:
+        live = LiveSet.open(self.state_folder, boot_id=boot_id())
+        if isinstance(live, LiveFault):
+            self.fail("live-set", live.detail)
+        if live.was_discarded:
+            self.log.warning("live-set-discarded", reason="the machine was booted since, or it was damaged")
+        return live
+
+
+def boot_id() -> str:
+    """Which boot of the machine this is: the live set does not outlive it."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def run_child(main: Callable[[Child], None]) -> NoReturn:
+    """The entry of a role's module: reads the order, dies with the supervisor, ends at SIGTERM."""
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order, dec_hook=_decode_secret)
+    _die_with(order.supervisor_pid)
+    child = Child(order)
+
+    def stop(*_: object) -> None:
+        child.stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    # Ctrl-C goes to the whole foreground group; the supervisor decides who ends when.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        main(child)
+    except Exception:  # noqa: BLE001 - the door's last resort: our bug is said, and the supervisor starts us again
+        child.log.bug("bug")
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _die_with(supervisor_pid: int) -> None:
+    """The kernel kills this process when the supervisor dies, however it dies: nobody serves unseen."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor_pid:  # it died before that
+        sys.exit(1)
+
+
+class NodeReader:
+    """A worker's replica with the tables made from it; both are renewed between batches when they changed."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._vault = child.vault()
+        self.replica = child.wait_for_replica()
+        self._version = -1
+        self.tables = Tables((), (), self._vault)
+        self.refresh(time.time_ns())
+
+    @property
+    def vault(self) -> Vault:
+        return self._vault
+
+    def meta(self) -> ReplicaMeta:
+        meta = self.replica.meta()
+        if isinstance(meta, ReplicaFault):
+            self._child.fail("replica", meta.detail)
+        return meta
+
+    def refresh(self, now_ns: int) -> bool:
+        """True when the tables are new ones."""
+        if self.replica.switched(now_ns):
+            opened = Replica.open(self._child.state_folder)
+            if isinstance(opened, Replica):
+                self.replica.close()
+                self.replica, self._version = opened, -1
+        with self.replica.read() as view:
+            version = view.tables_version()
+        if version == self._version:
+            return False
+        nases, plans = self.replica.nas_list(), self.replica.plans()
+        if isinstance(nases, ReplicaFault) or isinstance(plans, ReplicaFault):
+            return False  # the old tables serve on until the replicator has mended it
+        self.tables, self._version = Tables(nases, plans, self._vault), version
+        for name in self.tables.unreadable:
+            self._child.log.error(
+                "nas-secret-unreadable", nas=name, remedy="is the key file the one it was sealed with?"
+            )
+        return True
