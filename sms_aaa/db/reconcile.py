@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
+from psycopg import sql
 from psycopg.rows import class_row
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Violation:
     found: str
 
 
-_LAWS: tuple[tuple[str, str], ...] = (
+_LAWS: tuple[tuple[str, LiteralString], ...] = (
     (
         "a session's totals are the sum of its deltas",
         """select 'session ' || s.id, format('session %s/%s, deltas %s/%s', s.octets_in, s.octets_out,
@@ -139,7 +140,7 @@ def list_violations(connection: Connection, *, limit: int = 20) -> list[tuple[st
     """Every law with the rows that break it: an empty list is the proof."""
     found = []
     for law, query in _LAWS:
-        # The queries are the constants above.
-        rows = connection.execute(query.encode() + b" limit %s", (limit,)).fetchall()
+        bounded = sql.SQL(query) + sql.SQL(" limit ") + sql.Literal(limit)
+        rows = connection.execute(bounded).fetchall()
         found.append((law, [Violation(law, str(row[0]), str(row[1])) for row in rows]))
     return found

@@ -68,6 +68,7 @@ _TYPES = (
 )  # fmt: skip
 assert len(_COLUMNS) == len(_TYPES), "a COPY needs a type for every column"
 
+# COPY goes as text here: an address is text on both sides, and only an object of its own has the binary form.
 _NAMES = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
 # host() and ::text: addresses are handed around as text, exactly as PostgreSQL prints them.
 _SELECT = sql.SQL(", ").join(
@@ -99,8 +100,7 @@ def reserve_ids(connection: Connection, count: int) -> list[int]:
 
 def insert_sessions(connection: Connection, sessions: Iterable[StoredSession]) -> None:
     """New sessions. UniqueViolation when another node stored the same life meanwhile: try the batch again."""
-    with connection.cursor().copy(sql.SQL("copy session ({}) from stdin (format binary)").format(_NAMES)) as copy:
-        copy.set_types(_TYPES)
+    with connection.cursor().copy(sql.SQL("copy session ({}) from stdin").format(_NAMES)) as copy:
         for session in sessions:
             copy.write_row(_row(session))
 
@@ -108,9 +108,9 @@ def insert_sessions(connection: Connection, sessions: Iterable[StoredSession]) -
 def update_sessions(connection: Connection, sessions: Iterable[StoredSession]) -> None:
     """Sessions that are locked: COPY beside them, one UPDATE."""
     cursor = connection.cursor()
-    cursor.execute("create temporary table if not exists session_change (like session) on commit delete rows")
-    with cursor.copy(sql.SQL("copy session_change ({}) from stdin (format binary)").format(_NAMES)) as copy:
-        copy.set_types(_TYPES)
+    cursor.execute("create temporary table if not exists session_change (like session)")
+    cursor.execute("truncate session_change")  # there may be several batches in one transaction
+    with cursor.copy(sql.SQL("copy session_change ({}) from stdin").format(_NAMES)) as copy:
         for session in sessions:
             copy.write_row(_row(session))
     changed = [name for name in _COLUMNS if name not in {"id", "nas_id", "nas_key", "acct_session_id", "life"}]

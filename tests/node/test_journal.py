@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import random
 import resource
@@ -140,9 +142,20 @@ def test_j1_writers_that_start_at_once_beside_a_sweep_each_have_a_file(tmp_path,
     assert len({writer._sequence for writer in writers}) == len(list_files(folder)) == len(writers)
 
 
-def test_j1_a_file_that_a_dead_writer_began_is_swept_and_one_of_a_living_is_not(tmp_path, folder):
-    import fcntl
+def test_j1_a_writer_whose_file_is_swept_before_it_is_locked_takes_another(tmp_path, folder, open_writer, monkeypatch):
+    real, sweeps = fcntl.flock, []
 
+    def flock(fd, operation):
+        if operation == fcntl.LOCK_EX and not sweeps:
+            sweeps.append(make_folder(tmp_path, Stream.ACCOUNTING))
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert open_writer().append([b"a"], NOW).sequence == NOW + 1
+    assert sweeps == [folder]
+
+
+def test_j1_a_file_that_a_dead_writer_began_is_swept_and_one_of_a_living_is_not(tmp_path, folder):
     (folder / f"{NOW:020d}.new").write_bytes(b"half a header")
     with (folder / f"{NOW + 1:020d}.new").open("wb") as living:
         fcntl.flock(living, fcntl.LOCK_EX)
@@ -325,7 +338,7 @@ def test_j4_a_reader_beside_a_living_writer_sees_whole_records_in_order(tmp_path
                     seen, positions[file.sequence] = seen + len(batch.records), batch.next_offset
         finally:
             child.kill()
-    assert len(positions) == 4
+    assert len(positions) >= 4
     assert seen > 1_000
 
 
@@ -650,8 +663,6 @@ def test_a_living_file_is_preallocated_and_a_closed_one_gives_it_back(open_write
 
 
 def test_a_file_system_that_cannot_preallocate_gets_a_sparse_file(open_writer, folder, monkeypatch):
-    import errno
-
     def posix_fallocate(fd, offset, octets):
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 

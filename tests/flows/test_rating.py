@@ -1,0 +1,195 @@
+"""Stories of rating on real PostgreSQL: from settled deltas to exact usage and ledger entries, exactly once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from make import Said, make_desk, make_nas, make_plan, make_subscriber, record_of, utc
+
+from sms_aaa.db.engine import connect
+from sms_aaa.db.ledger import list_balances
+from sms_aaa.db.partitions import create_ahead
+from sms_aaa.db.rating import list_usage_totals
+from sms_aaa.db.reconcile import list_violations
+from sms_aaa.flows.rating import PlanShelf, open_cycles, rate_batch
+from sms_aaa.flows.settling import settle_accounting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from sms_aaa.db.engine import Connection
+
+GB = 10**9
+NOON = utc("2026-11-10 12:00:00")
+MONTH_EDGE = utc("2026-10-31 23:00:00")  # midnight of 1 November in Berlin
+
+
+class World:
+    """One NAS and one subscriber with 1 GB included and 0.50 EUR per GB beyond, 29.90 EUR a month."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        desk = make_desk(connection)
+        self.nas_id = make_nas(desk)
+        make_plan(desk, included="1 GB")
+        self.service_id = make_subscriber(desk)
+        # The story plays in the autumn of 2026, whenever it is told.
+        connection.execute("update subscription set during = tstzrange('2026-09-01', null)")
+        connection.execute("update assignment set during = tstzrange('2026-09-01', null)")
+        self.account_id = connection.execute("select id from account").fetchone()[0]
+        create_ahead(connection, NOON)
+        self.shelf = PlanShelf()
+        self.offset = 64
+
+    def use(self, session: str, *readings: tuple[datetime, int, int, int]) -> None:
+        """Interims as (at, session seconds, octets in, octets out)."""
+        records = []
+        for at, seconds, octets_in, octets_out in readings:
+            said = Said(
+                status="interim", at=at, session=session, seconds=seconds, octets_in=octets_in, octets_out=octets_out
+            )
+            self.offset += 8
+            records.append(record_of(said, nas_id=self.nas_id, offset=self.offset))
+        settle_accounting(self.connection, records, single_nas={self.nas_id: True})
+
+    def rate(self, limit: int = 1000) -> int:
+        done = rate_batch(self.connection, self.shelf, now=NOON, limit=limit)
+        for law, violations in list_violations(self.connection):
+            assert not violations, (law, violations)
+        return done.deltas
+
+    def posted(self, at: datetime | None = NOON) -> dict[str, int]:
+        return {row.component: row.posted_minor for row in list_usage_totals(self.connection, self.account_id, at)}
+
+
+@pytest.fixture
+def world(database_dsn: str) -> Iterator[World]:
+    with connect(database_dsn, name="test") as connection:
+        yield World(connection)
+        connection.rollback()
+
+
+def test_usage_beyond_what_is_included_is_charged_to_the_cent(world: World) -> None:
+    world.use("s", (NOON, 600, GB, 2 * GB))
+    assert world.rate() == 1
+    # 3 GB, 1 of them included: 2 x 0.50.
+    assert world.posted() == {"monthly-fee": 2990, "data": 100}
+    balances = {balance.ledger_account: balance.balance_minor for balance in list_balances(world.connection)}
+    assert balances == {"unbilled-receivable": 3090, "revenue:monthly-fee": -2990, "revenue:data": -100}
+
+
+def test_any_cut_into_interims_and_batches_costs_the_same(world: World) -> None:
+    third = (2 * GB + 1) // 3
+    world.use("whole", (NOON, 600, 0, 3 * third))
+    world.rate()
+    whole = world.posted()["data"]
+    desk = make_desk(world.connection)
+    make_subscriber(desk, name="bob")
+    world.connection.execute("update subscription set during = tstzrange('2026-09-01', null)")
+    world.connection.execute("update assignment set during = tstzrange('2026-09-01', null)")
+    for part in range(1, 4):
+        said = Said(
+            status="interim",
+            at=NOON + timedelta(seconds=part),
+            username=b"bob",
+            session="cut",
+            seconds=part,
+            octets_in=0,
+            octets_out=part * third,
+        )
+        world.offset += 8
+        record = record_of(said, nas_id=world.nas_id, offset=world.offset)
+        settle_accounting(world.connection, [record], single_nas={world.nas_id: True})
+        world.rate(limit=1)
+    account = world.connection.execute("select max(id) from account").fetchone()[0]
+    rows = list_usage_totals(world.connection, account, NOON)
+    assert {row.component: row.posted_minor for row in rows}["data"] == whole
+
+
+def test_rating_again_finds_nothing_to_do(world: World) -> None:
+    world.use("s", (NOON, 600, GB, GB))
+    assert world.rate() == 1
+    before = world.connection.execute("select count(*), sum(amount_minor) from entry").fetchone()
+    assert world.rate() == 0
+    assert open_cycles(world.connection, world.shelf, now=NOON, limit=10) == 0
+    assert world.connection.execute("select count(*), sum(amount_minor) from entry").fetchone() == before
+
+
+def test_a_batch_that_is_rolled_back_is_queued_still(world: World) -> None:
+    world.use("s", (NOON, 600, GB, GB))
+    world.connection.commit()
+    rate_batch(world.connection, world.shelf, now=NOON, limit=10)
+    world.connection.rollback()
+    assert world.connection.execute("select count(*) from rating_queue").fetchone() == (1,)
+    assert world.rate() == 1
+
+
+def test_a_delta_across_the_edge_of_a_cycle_is_cut_in_proportion_and_to_the_octet(world: World) -> None:
+    # 10 minutes, 3 of them before midnight of the account's zone.
+    at = MONTH_EDGE + timedelta(minutes=7)
+    world.use("s", (at, 600, 0, 10 * GB + 1))
+    world.rate()
+    rows = world.connection.execute("select slice, quantity from rated_usage order by slice").fetchall()
+    assert rows == [(0, 3 * GB), (1, 7 * GB + 1)]
+    # Each cycle has its own GB included, and its own fee.
+    assert world.posted(MONTH_EDGE - timedelta(seconds=1)) == {"monthly-fee": 2990, "data": 100}
+    assert world.posted(MONTH_EDGE) == {"monthly-fee": 2990, "data": 300}
+
+
+def test_an_idle_account_gets_its_cycle_and_its_fee_once(world: World) -> None:
+    assert open_cycles(world.connection, world.shelf, now=NOON, limit=10) == 1
+    assert open_cycles(world.connection, world.shelf, now=NOON, limit=10) == 0
+    assert world.posted() == {"monthly-fee": 2990, "data": 0}
+    next_month = NOON + timedelta(days=30)
+    assert open_cycles(world.connection, world.shelf, now=next_month, limit=10) == 1
+    assert world.connection.execute("select count(*) from charge").fetchone() == (2,)
+
+
+def test_usage_after_the_end_of_a_subscription_belongs_to_it_and_costs_no_new_fee(world: World) -> None:
+    world.connection.execute("update subscription set during = tstzrange('2026-09-01', '2026-10-20')")
+    world.use("s", (NOON, 600, 0, 3 * GB))
+    world.rate()
+    assert world.posted() == {"data": 100}
+
+
+def test_usage_without_any_subscription_waits_in_suspense_by_name(world: World) -> None:
+    world.connection.execute("delete from subscription")
+    world.use("s", (NOON, 600, 0, 3 * GB))
+    done = rate_batch(world.connection, world.shelf, now=NOON, limit=10)
+    assert (done.deltas, done.in_suspense) == (1, 1)
+    assert world.connection.execute("select reason from suspense").fetchall() == [("no-subscription",)]
+    for law, violations in list_violations(world.connection):
+        assert not violations, (law, violations)
+
+
+def test_a_session_time_of_a_century_does_not_stop_the_rater(world: World) -> None:
+    world.use("s", (NOON, 0xFFFFFFFF, 0, 3 * GB))
+    done = rate_batch(world.connection, world.shelf, now=NOON, limit=10)
+    assert (done.deltas, done.in_suspense) == (1, 1)
+    assert world.connection.execute("select reason from suspense").fetchall() == [("implausible-times",)]
+
+
+def test_ledger_entries_are_never_changed(world: World) -> None:
+    import psycopg
+
+    open_cycles(world.connection, world.shelf, now=NOON, limit=10)
+    with pytest.raises(psycopg.errors.RestrictViolation):
+        world.connection.execute("delete from entry")
+
+
+def test_reconciliation_names_what_is_off(world: World) -> None:
+    """The laws are worth something only if they see what is broken."""
+    world.use("s", (NOON, 600, 0, 3 * GB))
+    world.rate()
+    world.connection.execute("update session set octets_in = octets_in + 1")
+    world.connection.execute("update usage_total set quantity = quantity + 1")
+    world.connection.execute("update charge set amount_minor = 1")
+    broken = {law for law, violations in list_violations(world.connection) if violations}
+    assert broken == {
+        "a session's totals are the sum of its deltas",
+        "a total is the sum of its rated usage",
+        "the ledger has what the totals and charges say",
+    }

@@ -1,0 +1,254 @@
+"""Stories of settling on real PostgreSQL: what records, in what order, make which sessions, usage and anomalies."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from make import Said, make_desk, make_nas, make_plan, make_subscriber, record_of, utc
+
+from sms_aaa.db.engine import connect
+from sms_aaa.db.partitions import create_ahead
+from sms_aaa.db.reconcile import list_violations
+from sms_aaa.flows.settling import close_stale_sessions, list_online, settle_accounting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sms_aaa.db.engine import Connection
+
+T0 = utc("2026-11-10 12:00:00")
+GIB4 = 1 << 32
+
+
+class World:
+    """One NAS, one subscriber, an open connection, and places in a journal."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        desk = make_desk(connection)
+        self.nas_id = make_nas(desk)
+        make_plan(desk)
+        self.service_id = make_subscriber(desk)
+        create_ahead(connection, T0)
+        self.offsets = itertools.count(64, 8)
+
+    def settle(self, *said: Said, received_after: int = 0):
+        records = [
+            record_of(
+                one, nas_id=self.nas_id, offset=next(self.offsets), received_at=one.at + timedelta(seconds=received_after)
+            )
+            for one in said
+        ]
+        settled = settle_accounting(self.connection, records, single_nas={self.nas_id: True})
+        for law, violations in list_violations(self.connection):
+            assert not violations, (law, violations)
+        return settled
+
+    def session(self, life: int = 1) -> dict[str, object]:
+        columns = "state, octets_in, octets_out, seconds, deltas, run, stopped_at, estimated, service_id, excluded"
+        row = self.connection.execute(f"select {columns} from session where life = %s", (life,)).fetchone()
+        assert row is not None
+        return dict(zip(columns.split(", "), row, strict=True))
+
+    def count(self, table: str) -> int:
+        return self.connection.execute(f"select count(*) from {table}").fetchone()[0]
+
+    def anomalies(self) -> list[str]:
+        return [row[0] for row in self.connection.execute("select kind from anomaly order by id").fetchall()]
+
+
+@pytest.fixture
+def world(database_dsn: str) -> Iterator[World]:
+    with connect(database_dsn, name="test") as connection:
+        yield World(connection)
+        connection.rollback()
+
+
+def at(seconds: int, status: str = "interim", octets: tuple[int, int] | None = None, **more: object) -> Said:
+    """A record `seconds` after T0 of a session that began at T0; octets (in, out)."""
+    counters = {} if octets is None else {"octets_in": octets[0], "octets_out": octets[1]}
+    seconds_of = {} if status == "start" else {"seconds": seconds}
+    return Said(status=status, at=T0 + timedelta(seconds=seconds), **seconds_of, **counters, **more)
+
+
+def test_start_interim_stop_count_upload_as_in_and_download_as_out(world: World) -> None:
+    world.settle(at(0, "start"), at(300, octets=(1000, 5000)), at(600, "stop", (3000, 9000)))
+    session = world.session()
+    assert (session["octets_in"], session["octets_out"], session["seconds"]) == (3000, 9000, 600)
+    assert (session["state"], session["deltas"], session["service_id"]) == (2, 2, world.service_id)
+    rows = world.connection.execute("select octets_in, octets_out, seconds from usage_delta order by seq").fetchall()
+    assert rows == [(1000, 5000, 300), (2000, 4000, 300)]
+    assert world.count("rating_queue") == 2
+
+
+def test_any_order_of_the_records_gives_the_same_totals(world: World) -> None:
+    records = [at(0, "start"), at(300, octets=(10, 20)), at(600, octets=(30, 50)), at(900, "stop", (70, 90))]
+    for number, order in enumerate(itertools.permutations(records)):
+        named = [Said(**{**_fields(one), "session": f"s-{number}"}) for one in order]
+        for one in named:
+            world.settle(one)
+    rows = world.connection.execute("select distinct octets_in, octets_out, state, life from session").fetchall()
+    assert rows == [(70, 90, 2, 1)]
+    assert world.anomalies() == []
+
+
+def test_the_same_record_again_changes_nothing(world: World) -> None:
+    records = (at(0, "start"), at(300, octets=(10, 20)), at(600, "stop", (30, 50)))
+    world.settle(*records)
+    before = world.session()
+    # Again, with another Identifier and a grown Acct-Delay-Time, as RFC 2866 section 4.1 has it; then in one batch.
+    again = [Said(**{**_fields(one), "identifier": 9, "delay": 7}) for one in records]
+    world.settle(*again, received_after=7)
+    world.settle(*again, *records, received_after=7)
+    assert world.session() == before
+    assert world.count("usage_delta") == 2
+    assert world.anomalies() == []
+
+
+def test_a_lost_start_and_a_lost_stop_lose_no_octet(world: World) -> None:
+    world.settle(at(300, octets=(10, 20)))
+    session = world.session()
+    assert (session["octets_in"], session["octets_out"], session["state"]) == (10, 20, 1)
+
+
+def test_a_stop_alone_is_a_whole_session(world: World) -> None:
+    world.settle(at(600, "stop", (30, 50)))
+    session = world.session()
+    assert (session["octets_in"], session["octets_out"], session["seconds"], session["state"]) == (30, 50, 600, 2)
+
+
+def test_gigawords_make_64_bits(world: World) -> None:
+    world.settle(at(0, "start"), at(600, "stop", (3 * GIB4 + 5, 7 * GIB4 + 6)))
+    session = world.session()
+    assert (session["octets_in"], session["octets_out"]) == (3 * GIB4 + 5, 7 * GIB4 + 6)
+
+
+def test_an_interim_that_its_stop_overtook_adds_nothing(world: World) -> None:
+    world.settle(at(0, "start"), at(900, "stop", (70, 90)))
+    world.settle(at(600, octets=(30, 50)))
+    session = world.session()
+    assert (session["octets_in"], session["state"], session["deltas"]) == (70, 2, 1)
+    assert world.count("session") == 1
+
+
+def test_an_older_reading_with_higher_counters_is_named_and_not_counted(world: World) -> None:
+    world.settle(at(0, "start"), at(600, octets=(30, 50)))
+    world.settle(at(300, octets=(500, 50)))
+    assert world.session()["octets_in"] == 30
+    assert world.anomalies() == ["stale-reading"]
+    world.settle(at(300, octets=(500, 50)))
+    assert world.anomalies() == ["stale-reading"], "the same oddity is named once"
+
+
+def test_counters_that_fall_are_a_reset_and_count_on(world: World) -> None:
+    world.settle(at(0, "start"), at(300, octets=(1000, 2000)), at(600, octets=(10, 20)), at(900, "stop", (15, 30)))
+    session = world.session()
+    assert (session["octets_in"], session["octets_out"], session["run"]) == (1015, 2030, 2)
+    assert world.anomalies() == ["counter-reset"]
+
+
+def test_a_nas_that_uses_an_id_again_opens_another_life(world: World) -> None:
+    world.settle(at(0, "start"), at(600, "stop", (30, 50)))
+    later = T0 + timedelta(seconds=700)
+    world.settle(Said(status="start", at=later))
+    world.settle(Said(status="stop", at=later + timedelta(seconds=100), seconds=100, octets_in=5, octets_out=6))
+    assert (world.session(1)["octets_in"], world.session(2)["octets_in"]) == (30, 5)
+    assert world.anomalies() == []
+
+
+def test_accounting_on_closes_what_started_before_it_and_a_late_interim_still_counts(world: World) -> None:
+    token = b"token-01"
+    world.settle(at(0, "start", service_id=world.service_id, token=token), at(300, octets=(10, 20)))
+    settled = world.settle(Said(status="on", at=T0 + timedelta(seconds=500), session=""))
+    session = world.session()
+    assert (session["state"], session["estimated"]) == (2, True)
+    assert session["stopped_at"] == T0 + timedelta(seconds=300)
+    assert settled.releases == [(world.service_id, token)]
+    world.settle(at(400, octets=(15, 25)))
+    assert (world.session()["octets_in"], world.session()["state"]) == (15, 2)
+
+
+def test_accounting_on_leaves_sessions_that_started_after_it(world: World) -> None:
+    world.settle(Said(status="start", at=T0 + timedelta(seconds=10), session="s-new"))
+    world.settle(Said(status="on", at=T0, session=""))
+    assert world.session()["state"] == 1
+
+
+def test_a_silent_session_closes_softly_and_a_late_record_opens_the_same_one(world: World) -> None:
+    world.settle(at(0, "start", service_id=world.service_id), at(300, octets=(10, 20)))
+    soon, late = T0 + timedelta(seconds=1100), T0 + timedelta(seconds=1300)
+    assert close_stale_sessions(world.connection, now=soon, multiple=3, limit=10) == []
+    assert close_stale_sessions(world.connection, now=late, multiple=3, limit=10) == [(world.service_id, b"token-01")]
+    assert world.session()["state"] == 3
+    world.settle(at(1500, octets=(30, 50)))
+    assert (world.session()["state"], world.session()["octets_in"], world.count("session")) == (1, 30, 1)
+
+
+def test_our_class_says_whose_it_is_before_the_user_name_does(world: World) -> None:
+    desk = make_desk(world.connection)
+    other = make_subscriber(desk, name="bob")
+    world.settle(at(0, "start", service_id=other, username=b"alice"))
+    assert world.session()["service_id"] == other
+
+
+def test_usage_of_nobody_is_kept_and_excluded_by_name(world: World) -> None:
+    world.settle(at(0, "start", username=b"stranger"), at(300, octets=(10, 20), username=b"stranger"))
+    session = world.session()
+    assert (session["service_id"], session["excluded"], session["octets_in"]) == (None, "unknown-service", 10)
+    assert world.anomalies() == ["unknown-service"]
+    assert world.count("rating_queue") == 0
+
+
+def test_a_device_is_found_by_its_address_in_any_form(world: World) -> None:
+    device = make_subscriber(make_desk(world.connection), name="camera", password=None, mac="02:AB:CD:00:00:01")
+    world.settle(at(0, "start", username=b"02-ab-cd-00-00-01"))
+    assert world.session()["service_id"] == device
+
+
+def test_a_nas_clock_in_1970_is_overruled_and_named(world: World) -> None:
+    said = Said(status="interim", at=utc("1970-01-01 00:10:00"), seconds=300, octets_in=10, octets_out=20)
+    place, record = record_of(said, nas_id=world.nas_id, offset=64, received_at=T0)
+    settle_accounting(world.connection, [(place, record)], single_nas={world.nas_id: True})
+    row = world.connection.execute("select started_at, updated_at from session").fetchone()
+    assert row == (T0 - timedelta(seconds=300), T0)
+    assert world.anomalies() == ["nas-clock"]
+
+
+def test_a_record_without_a_session_id_is_quarantined_and_the_others_go_on(world: World) -> None:
+    settled = world.settle(at(0, "start", session=""), at(0, "start"))
+    assert settled.quarantined == 1
+    reasons = world.connection.execute("select reason from quarantine").fetchall()
+    assert reasons == [("no-acct-session-id",)]
+    assert world.count("session") == 1
+
+
+def test_a_record_of_a_nas_that_the_database_does_not_know_is_quarantined(world: World) -> None:
+    place, record = record_of(at(0, "start"), nas_id=4711, offset=64)
+    settle_accounting(world.connection, [(place, record)], single_nas={world.nas_id: True})
+    assert world.connection.execute("select reason from quarantine").fetchall() == [("unknown-nas",)]
+
+
+def test_octets_that_postgresql_cannot_hold_as_text_are_kept_escaped(world: World) -> None:
+    world.settle(at(0, "start", username=b"\x00\xff\x00"))
+    assert world.connection.execute("select username from session").fetchone() == ("\\x00\\xff\\x00",)
+
+
+def test_open_sessions_are_listed_for_the_live_set(world: World) -> None:
+    world.settle(at(0, "start", service_id=world.service_id))
+    [online] = list_online(world.connection, until=99)
+    assert (online.service_id, online.token, online.until) == (world.service_id, b"token-01", 99)
+
+
+def test_usage_deltas_are_never_changed(world: World) -> None:
+    import psycopg
+
+    world.settle(at(300, octets=(10, 20)))
+    with pytest.raises(psycopg.errors.RestrictViolation):
+        world.connection.execute("update usage_delta set octets_in = 0")
+
+
+def _fields(said: Said) -> dict[str, object]:
+    return {name: getattr(said, name) for name in Said.__slots__}

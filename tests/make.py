@@ -1,0 +1,166 @@
+"""What stories begin with: a NAS, a plan, a subscriber, a record; plain functions with keyword arguments."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from sms_aaa.flows.access import encode_class
+from sms_aaa.flows.provisioning import Desk, NewSubscriber, add_nas, add_plan, add_subscriber
+from sms_aaa.flows.vault import NONCE_OCTETS, Vault
+from sms_aaa.node.records import AccountingRecord
+from sms_aaa.radius import dictionary
+from sms_aaa.radius.digest import SecretDigests
+from sms_aaa.radius.packet import attribute, integer, ipv4
+from sms_aaa.radius.request import accounting_request
+from sms_aaa.rules.actor import Actor, Door
+from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy
+from sms_aaa.rules.secret import Secret
+from sms_aaa.rules.session import Place
+
+if TYPE_CHECKING:
+    from sms_aaa.db.engine import Connection
+
+SECRET = b"a secret of the tests"
+ACTOR = Actor("tester", Door.CLI, "T-1")
+STATUS = {"start": 1, "stop": 2, "interim": 3, "on": 7, "off": 8}
+
+PLAN = """
+name = "{name}"
+[policy]
+rate_up = "20 Mbit/s"
+rate_down = "100 Mbit/s"
+session_timeout = "24h"
+idle_timeout = "10m"
+interim = "5m"
+sessions = {sessions}
+[tariff]
+currency = "EUR"
+[[tariff.recurring]]
+name = "monthly-fee"
+amount = "29.90"
+period = "month"
+[[tariff.usage]]
+name = "data"
+measure = "total"
+included = "{included}"
+price = "0.50"
+per = "GB"
+"""
+
+
+def make_vault(key: bytes = bytes(32)) -> Vault:
+    return Vault(key)
+
+
+def make_desk(connection: Connection, vault: Vault | None = None) -> Desk:
+    return Desk(connection, ACTOR, vault or make_vault(), lambda: os.urandom(NONCE_OCTETS))
+
+
+def make_nas(desk: Desk, *, name: str = "bng1", prefix: str = "127.0.0.1", secret: bytes = SECRET) -> int:
+    return add_nas(
+        desk,
+        name=name,
+        prefix=prefix,
+        secret=Secret(secret),
+        dialect=Dialect.MIKROTIK,
+        message_authenticator=MessageAuthenticatorPolicy.AUTO,
+        coa_port=3799,
+    )
+
+
+def make_plan(desk: Desk, *, name: str = "home-100", sessions: int = 1, included: str = "50 GB") -> str:
+    text = PLAN.format(name=name, sessions=sessions, included=included)
+    add_plan(desk, tomllib.loads(text, parse_float=Decimal), default_currency="EUR")
+    return name
+
+
+def make_subscriber(
+    desk: Desk,
+    *,
+    name: str = "alice",
+    plan: str = "home-100",
+    password: bytes | None = b"wonderland",
+    mac: str | None = None,
+    static_ipv4: str | None = None,
+    zone: str = "Europe/Berlin",
+) -> int:
+    """The service's id."""
+    add_subscriber(
+        desk,
+        NewSubscriber(
+            name=name,
+            plan=plan,
+            password=Secret(password) if password is not None else None,
+            mac=mac,
+            static_ipv4=static_ipv4,
+            zone=zone,
+            anchor_day=1,
+        ),
+    )
+    row = desk.connection.execute("select max(id) from service").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """An accounting record as a NAS would send it. Counters None: without the attributes."""
+
+    status: str
+    at: datetime
+    session: str = "s-1"
+    username: bytes = b"alice"
+    seconds: int | None = None
+    octets_in: int | None = None
+    octets_out: int | None = None
+    service_id: int | None = None
+    token: bytes = b"token-01"
+    delay: int = 0
+    stamped: bool = True
+    identifier: int = 1
+    extra: bytes = b""
+
+
+def packet_of(said: Said) -> bytes:
+    key = dictionary
+    parts = [
+        attribute(key.USER_NAME, said.username),
+        attribute(key.NAS_IP_ADDRESS, ipv4(0x7F000001)),
+        attribute(key.NAS_PORT, integer(7)),
+        attribute(key.CALLING_STATION_ID, b"02-00-00-00-00-07"),
+        attribute(key.FRAMED_IP_ADDRESS, ipv4(0x0A000007)),
+        attribute(key.ACCT_STATUS_TYPE, integer(STATUS[said.status])),
+        attribute(key.ACCT_DELAY_TIME, integer(said.delay)),
+    ]
+    if said.session:
+        parts.append(attribute(key.ACCT_SESSION_ID, said.session.encode()))
+    if said.stamped:
+        parts.append(attribute(key.EVENT_TIMESTAMP, integer(int(said.at.timestamp()))))
+    if said.seconds is not None:
+        parts.append(attribute(key.ACCT_SESSION_TIME, integer(said.seconds)))
+    for value, octets, gigawords in (
+        (said.octets_in, key.ACCT_INPUT_OCTETS, key.ACCT_INPUT_GIGAWORDS),
+        (said.octets_out, key.ACCT_OUTPUT_OCTETS, key.ACCT_OUTPUT_GIGAWORDS),
+    ):
+        if value is not None:
+            parts.append(attribute(octets, integer(value & 0xFFFFFFFF)))
+            parts.append(attribute(gigawords, integer(value >> 32)))
+    if said.service_id is not None:
+        parts.append(attribute(key.CLASS, encode_class(said.service_id, said.token)))
+    if said.status == "stop":
+        parts.append(attribute(key.ACCT_TERMINATE_CAUSE, integer(1)))
+    return accounting_request(said.identifier, b"".join(parts) + said.extra, SecretDigests(SECRET))
+
+
+def record_of(said: Said, *, nas_id: int, offset: int, received_at: datetime | None = None) -> tuple[Place, AccountingRecord]:
+    received_ns = int((received_at or said.at).timestamp() * 1_000_000) * 1000
+    return Place("node1", 1, offset), AccountingRecord(received_ns, nas_id, "127.0.0.1", 40_000, packet_of(said))
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
