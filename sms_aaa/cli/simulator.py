@@ -82,7 +82,7 @@ Script = Generator[Question, Outcome, None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class Device:
     """A subscriber's device at a port of the NAS."""
 
     username: str
@@ -107,32 +107,32 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A caller's Access-Request, with what is needed to check that the server knows the password too."""
+    """A device's Access-Request, with what is needed to check that the server knows the password too."""
 
-    caller: Caller
+    device: Device
     method: Method
     question: Question
     challenge: bytes
     peer_challenge: bytes
 
 
-def login(caller: Caller, method: Method, digests: SecretDigests) -> Login:
+def login(device: Device, method: Method, digests: SecretDigests) -> Login:
     """An Access-Request with a Message-Authenticator. `method`: PAP, CHAP, MSCHAP2 or MAC."""
     authenticator, challenge, peer_challenge = urandom(16), urandom(16), urandom(16)
-    password = caller.password.encode()
+    password = device.password.encode()
     if method is Method.PAP:
         proof = pap_attributes(password, authenticator, digests)
     elif method is Method.CHAP:
         proof = chap_attributes(challenge[0], password, challenge)
     elif method is Method.MSCHAP2:
         proof = mschap2_attributes(
-            challenge[0], caller.username.encode(), password, challenge=challenge, peer_challenge=peer_challenge
+            challenge[0], device.username.encode(), password, challenge=challenge, peer_challenge=peer_challenge
         )
     else:
         assert method is Method.MAC, "the simulator does not speak this method"
         proof = attribute(names.SERVICE_TYPE, integer(ServiceType.CALL_CHECK))
-    question = Question(Code.ACCESS_REQUEST, caller.attributes() + proof, authenticator, is_signed=True)
-    return Login(caller, method, question, challenge, peer_challenge)
+    question = Question(Code.ACCESS_REQUEST, device.attributes() + proof, authenticator, is_signed=True)
+    return Login(device, method, question, challenge, peer_challenge)
 
 
 def status_server() -> Question:
@@ -144,7 +144,7 @@ def find_flaw(asked: Login, accept: Packet, digests: SecretDigests) -> str | Non
     """What is wrong with an Access-Accept beyond its authenticators, None if nothing: MS-CHAPv2 proves both sides."""
     if asked.method is not Method.MSCHAP2:
         return None
-    username, password = asked.caller.username.encode(), asked.caller.password.encode()
+    username, password = asked.device.username.encode(), asked.device.password.encode()
     success = accept.attributes.get(names.MS_CHAP2_SUCCESS, b"")
     if not mschap2_success_is_authentic(
         success, username, password, challenge=asked.challenge, peer_challenge=asked.peer_challenge
@@ -181,10 +181,10 @@ class Report:
     classes: tuple[bytes, ...] = ()
 
 
-def accounting(caller: Caller, report: Report) -> Question:
+def accounting(device: Device, report: Report) -> Question:
     """An Accounting-Request about a session."""
     parts = [
-        caller.attributes(),
+        device.attributes(),
         attribute(names.ACCT_STATUS_TYPE, integer(report.status)),
         attribute(names.ACCT_SESSION_ID, report.session_id.encode()),
         *(attribute(names.CLASS, value) for value in report.classes),
@@ -193,8 +193,8 @@ def accounting(caller: Caller, report: Report) -> Question:
         parts.append(attribute(names.ACCT_SESSION_TIME, integer(report.seconds)))
         parts.extend(_counter(names.ACCT_INPUT_OCTETS, names.ACCT_INPUT_GIGAWORDS, report.octets_in))
         parts.extend(_counter(names.ACCT_OUTPUT_OCTETS, names.ACCT_OUTPUT_GIGAWORDS, report.octets_out))
-    if caller.framed_ip is not None:
-        parts.append(attribute(names.FRAMED_IP_ADDRESS, IPv4Address(caller.framed_ip).packed))
+    if device.framed_ip is not None:
+        parts.append(attribute(names.FRAMED_IP_ADDRESS, IPv4Address(device.framed_ip).packed))
     if report.at is not None:
         parts.append(attribute(names.EVENT_TIMESTAMP, integer(report.at)))
     if report.delay_seconds:

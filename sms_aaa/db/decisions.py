@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from psycopg import sql
 from psycopg.rows import class_row
 
 if TYPE_CHECKING:
@@ -55,12 +56,25 @@ def insert_decisions(connection: Connection, decisions: Iterable[DecisionRow]) -
             ))  # fmt: skip
 
 
+_COLUMNS = sql.SQL(
+    """at, node, sequence, record_offset, nas_id, service_id, plan_version_id, reason, method, username,
+       calling_station_id, nas_port, token, sessions_seen, sessions_max, duration_us"""
+)
+
+
 def list_decisions(connection: Connection, username: str, *, limit: int) -> list[DecisionRow]:
     """The last decisions about a user name or device, the newest first."""
     with connection.cursor(row_factory=class_row(DecisionRow)) as cursor:
         return cursor.execute(
-            """select at, node, sequence, record_offset, nas_id, service_id, plan_version_id, reason, method, username,
-                      calling_station_id, nas_port, token, sessions_seen, sessions_max, duration_us
-               from decision where username = %s order by at desc limit %s""",
+            sql.SQL("select {} from decision where username = %s order by at desc limit %s").format(_COLUMNS),
             (username, limit),
         ).fetchall()
+
+
+def list_device_decisions(
+    connection: Connection, calling_station_ids: list[str], *, since: datetime, limit: int
+) -> list[DecisionRow]:
+    """The last decisions about a device under whatever user name, the newest first; `since` bounds the search."""
+    query = """select {} from decision where at >= %s and calling_station_id = any(%s) order by at desc limit %s"""
+    with connection.cursor(row_factory=class_row(DecisionRow)) as cursor:
+        return cursor.execute(sql.SQL(query).format(_COLUMNS), (since, calling_station_ids, limit)).fetchall()

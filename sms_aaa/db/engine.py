@@ -29,6 +29,9 @@ Conflict = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected
 Poison = (psycopg.DataError, psycopg.IntegrityError)
 """A row that the schema refuses, whenever it is tried: somebody must look at it."""
 
+Misfit = (psycopg.ProgrammingError,)
+"""A DSN that cannot be read, or a statement that does not fit the database: a table or a right is missing."""
+
 UniqueViolation = psycopg.errors.UniqueViolation
 ExclusionViolation = psycopg.errors.ExclusionViolation
 

@@ -42,6 +42,25 @@ def list_counted(connection: Connection) -> list[CountedRow]:
 
 
 @dataclass(frozen=True, slots=True)
+class ExcludedRow:
+    """Octets that belong to no account, by the reason for which their sessions are excluded."""
+
+    reason: str
+    octets_in: int
+    octets_out: int
+
+
+def list_excluded(connection: Connection) -> list[ExcludedRow]:
+    with connection.cursor(row_factory=class_row(ExcludedRow)) as cursor:
+        return cursor.execute(
+            """select coalesce(s.excluded, 'no-account') as reason, sum(d.octets_in)::bigint as octets_in,
+                      sum(d.octets_out)::bigint as octets_out
+               from usage_delta d join session s on s.id = d.session_id
+               where d.account_id is null group by 1 order by 1"""
+        ).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
 class RatedSumRow:
     """Rated octets of one component of an account, summed from the rated rows."""
 

@@ -232,6 +232,14 @@ def count_live_by_plan(connection: Connection) -> list[tuple[int, int]]:
     return [(int(row[0]), int(row[1])) for row in rows]
 
 
+def count_live_of_nas(connection: Connection, nas_id: int) -> int:
+    row = connection.execute(
+        "select count(*) from session where nas_id = %s and state = %s", (nas_id, int(State.OPEN))
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def _row(session: StoredSession) -> tuple[Any, ...]:
     life, place = session.life, session.life.reading_place
     facts = session.facts

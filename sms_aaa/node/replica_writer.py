@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-CHANGES_MAX = 20_000  # of one change set: some 10 MB of pages in one transaction
+CHANGES_MAX = 20_000  # of one change set, so that one transaction stays short and its pages few
 
 _ID = struct.Struct(">Q")
 _NUMBERED = re.compile(r"generation-(\d{10})")

@@ -32,7 +32,7 @@ INTERIM_SECONDS_MIN = 300
 
 
 class AccountingWay:
-    """Journal, sync, answer; then the live set learns what the records mean."""
+    """Journal, sync, tell the live set what the records mean, answer."""
 
     batch_max = BATCH_MAX
 
@@ -66,10 +66,11 @@ class AccountingWay:
             for one in asked:
                 carry_out(endpoint, one, SILENCE)
             return
+        # Before the answer: a NAS that has its Stop confirmed may log the next device in at once.
+        self._update_live_set(requests, now_ns // 1_000_000_000)
         for one, request in zip(asked, requests, strict=True):
             carry_out(endpoint, one, Answer(reply_to(request)))
         observe(self._counters, LATENCY_AT, int((time.monotonic() - began) * 1e6), len(asked))
-        self._update_live_set(requests, now_ns // 1_000_000_000)
 
     def close(self) -> None:
         self._journal.close()

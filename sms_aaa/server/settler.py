@@ -27,7 +27,7 @@ from sms_aaa.flows.settling import (
 )
 from sms_aaa.metrics import Word, set_plan_rows
 from sms_aaa.node.frames import FILE_HEADER_OCTETS
-from sms_aaa.node.journal import JournalFault, Stream, make_folder
+from sms_aaa.node.journal import JournalFault, JournalFaultKind, Stream, make_folder
 from sms_aaa.node.journal_reader import Batch, JournalFile, delete_file, is_orphan, list_files, read, readable_end
 from sms_aaa.node.records import AccountingRecord, DecisionRecord, unpack_accounting, unpack_decision
 from sms_aaa.rules.session import Place
@@ -67,6 +67,7 @@ class Settler:
         self._database_id = b""
         self._positions: dict[Stream, dict[int, tuple[int, bool]]] = {}
         self._single_nas: dict[int, bool] = {}
+        self._faulty: set[int] = set()
         self._due = {"gauges": 0.0, "upkeep": 0.0, "stale": 0.0}
 
     def run(self) -> None:
@@ -162,22 +163,28 @@ class Settler:
         orphan = is_orphan(file)
         end = readable_end(file, stream=stream, board=self._child.board)
         if isinstance(end, JournalFault):
-            return self._file_fault(end)
+            return self._file_fault(stream, file, end, orphan=orphan)
         if position >= end and not orphan:
             return False
         limit = ACCOUNTING_BATCH_MAX if stream is Stream.ACCOUNTING else DECISIONS_BATCH_MAX
         batch = read(file, stream=stream, database_id=self._database_id, offset=position, end=end, records_max=limit)
         if isinstance(batch, JournalFault):
-            return self._file_fault(batch)
+            return self._file_fault(stream, file, batch, orphan=orphan)
         finished = orphan and batch.at_end
         self._settle_batch(connection, stream, file.sequence, position, batch, finished=finished)
         return True
 
-    def _file_fault(self, fault: JournalFault) -> bool:
-        """A file of another database, or one that cannot be read, is left as it is and said; the others go on."""
-        self._counters[Word.SETTLE_FAULTS] += 1
-        self._child.log.error("journal-file", fault=fault.kind.value, detail=fault.detail)
-        self._wait(RETRY_SECONDS)
+    def _file_fault(self, stream: Stream, file: JournalFile, fault: JournalFault, *, orphan: bool) -> bool:
+        """A file of another database, or one that cannot be read, is left as it is and said; the others go on.
+
+        Decisions are not synced: after a power cut their newest file may lack its header, and holds nothing then.
+        """
+        if stream is Stream.DECISIONS and orphan and fault.kind is JournalFaultKind.HEADER:
+            delete_file(file)
+        if file.sequence not in self._faulty:
+            self._faulty.add(file.sequence)
+            self._counters[Word.SETTLE_FAULTS] += 1
+            self._child.log.error("journal-file", fault=fault.kind.value, detail=fault.detail)
         return False
 
     def _settle_batch(

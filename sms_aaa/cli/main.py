@@ -1,0 +1,47 @@
+"""The command line's door: the table of its commands and what they share.
+
+Nothing heavy is imported here. What a command does stands in its own module.
+"""
+
+from __future__ import annotations
+
+import click
+
+from sms_aaa import __version__
+from sms_aaa.cli.caller import Caller
+from sms_aaa.cli.exits import EPILOG
+from sms_aaa.cli.verbs import LazyGroup
+
+COMMANDS = {
+    "serve": ("sms_aaa.cli.serve:serve", "Run the server: RADIUS, settling, rating, with its own PostgreSQL."),
+    "demo": ("sms_aaa.cli.demo:demo", "Show the whole way on one screen: logins, usage, money."),
+    "status": ("sms_aaa.cli.status:status", "Say how the running server does."),
+    "nas": ("sms_aaa.cli.nas:nas", "The access servers that may ask: add, list, show, set, remove."),
+    "plan": ("sms_aaa.cli.plan:plan", "What is sold: add a plan file, list, show."),
+    "subscriber": ("sms_aaa.cli.subscriber:subscriber", "Who may log in: add, list, show, suspend, restore, remove."),
+    "credential": ("sms_aaa.cli.credential:credential", "Passwords: set."),
+    "sessions": ("sms_aaa.cli.sessions:sessions", "Who is online, or was."),
+    "why": ("sms_aaa.cli.why:why", "Why a login was let in or refused."),
+    "usage": ("sms_aaa.cli.usage:usage", "What a subscriber used in a cycle, and what it costs."),
+    "explain": ("sms_aaa.cli.explain:explain", "From an amount down to the packets."),
+    "reconcile": ("sms_aaa.cli.reconcile:reconcile", "Prove that counted = rated = posted."),
+    "config": ("sms_aaa.cli.settings:config", "The settings: show, check."),
+    "db": ("sms_aaa.cli.database:db", "The database's schema: upgrade, check, status."),
+    "load": ("sms_aaa.cli.load:load", "Send logins and accounting as many NASes would."),
+}
+
+
+@click.group(
+    cls=LazyGroup, table=COMMANDS, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.option("--config", metavar="FILE", help="The settings; else SMS_AAA_CONFIG, else /etc/sms-aaa/sms-aaa.toml.")
+@click.version_option(__version__, prog_name="sms-aaa")
+@click.pass_context
+def main(ctx: click.Context, config: str | None) -> None:
+    """A telecom operator's subscriber server.
+
+    RADIUS, sessions and usage, rating, in one program on PostgreSQL. Listings take --json and --csv.
+
+    Example: sms-aaa why alice
+    """
+    ctx.obj = Caller(config)

@@ -1,0 +1,77 @@
+"""Options that several commands share: the format of a listing, tickets, questions, secrets and instants.
+
+A secret is asked for without echo, or comes by standard input. As an argument it is possible, for scripts that have
+no other way, but everybody on the machine can read a process's arguments.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import click
+
+from sms_aaa.cli.output import Format
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sms_aaa.rules.secret import Secret
+
+SECRET_OCTETS_MAX = 4096
+"""As much as is read of standard input for a secret; far more than any may have."""
+
+ticket_option = click.option("--ticket", metavar="TEXT", help="Your reference, kept in the audit trail.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def listing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --json and --csv; the command gets `form`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="JSON, with exact values.")
+    @click.option("--csv", "as_csv", is_flag=True, help="CSV, with exact values.")
+    @wraps(command)
+    def with_format(*args: Any, as_json: bool, as_csv: bool, **kwargs: Any) -> Any:
+        if as_json and as_csv:
+            raise click.UsageError("--json and --csv exclude each other: give one.")
+        form = Format.JSON if as_json else Format.CSV if as_csv else Format.TABLE
+        return command(*args, form=form, **kwargs)
+
+    return with_format
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Goes on if the user says so, or said --yes; Abort otherwise."""
+    if not yes:
+        click.confirm(question, abort=True, err=True)
+
+
+def read_secret(label: str, *, given: str | None, from_stdin: bool) -> Secret | None:
+    """The secret as given, from standard input, or typed twice without echo; None where nobody can be asked."""
+    from sms_aaa.rules.secret import Secret
+
+    if given is not None and from_stdin:
+        raise click.UsageError(f"--{label} and --{label}-stdin exclude each other: give one.")
+    if given is not None:
+        return Secret(given.encode())
+    if from_stdin:
+        return Secret(click.get_binary_stream("stdin").read(SECRET_OCTETS_MAX).rstrip(b"\r\n"))
+    if not sys.stdin.isatty():
+        return None
+    typed = click.prompt(label.capitalize(), hide_input=True, confirmation_prompt=True, err=True)
+    return Secret(str(typed).encode())
+
+
+def parse_instant(text: str, zone: str) -> datetime:
+    """2026-01-31 or 2026-01-31T12:00, by the clock of `zone` unless it names an offset."""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a date; write it as 2026-01-31, 2026-01-31T12:00 or 2026-01-31T12:00Z.",
+            param_hint="'--at'",
+        ) from None
+    return instant if instant.tzinfo is not None else instant.replace(tzinfo=ZoneInfo(zone))
