@@ -260,7 +260,7 @@ class Supervisor:
         now = time.monotonic()
         if now < self._names_due:
             return
-        self._names_due = now + NAMES_SECONDS
+        self._names_due = now + (NAMES_SECONDS if self._replica is not None else 0.0)
         if self._replica is None or self._replica.switched(time.time_ns()):
             opened = Replica.open(self._folder)
             if not isinstance(opened, Replica):
@@ -279,8 +279,13 @@ class Supervisor:
 
     def _health(self) -> Health:
         problems = [f"{post.name} is not running" for post in self._posts if not post.is_up()]
+        if self._replica is None:
+            problems.append("there is no replica yet: logins are not answered")
         if self._database.problem:
             problems.append(self._database.problem)
+        settlers = [post for post in self._posts if post.module == "settler" and post.is_up()]
+        if any(not self._board.slot(post.slot).counters[Word.DATABASE_UP] for post in settlers):
+            problems.append("the settler has no database: accounting waits in the journal")
         if any(self._board.slot(post.slot).counters[Word.JOURNAL_FAULTS] for post in self._posts if post.is_up()):
             problems.append("the journal had faults since a worker's start: see sms_aaa_journal_faults_total")
         return Health(tuple(problems))
