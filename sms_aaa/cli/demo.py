@@ -336,9 +336,7 @@ def _provision(connection: Connection, key_file: Path, subscribers: int) -> None
         add_subscriber(desk, one)
     say(f"  {len(new)} subscribers created, {len(known)} were there; their passwords: customer042 has password-042")
     set_state(desk, name_of(SUSPENDED), ServiceState.SUSPENDED, "unpaid invoice")
-    say(
-        f"  {name_of(SUSPENDED)} suspended, {name_of(BUSINESS)} has the address {STATIC_ADDRESS}, {CAMERA} is a MAC address"
-    )
+    say(f"  {name_of(SUSPENDED)} suspended, {name_of(BUSINESS)} at {STATIC_ADDRESS}, {CAMERA} known by its MAC address")
     if find_nas(connection, NAS_NAME) is None:
         add_nas(
             desk,

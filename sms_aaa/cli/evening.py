@@ -1,4 +1,4 @@
-"""The evening that the demo's NAS lives through: logins good and bad, sessions and their accidents, what must come of it.
+"""The evening that the demo's NAS lives through: logins, sessions and their accidents, and what must come of it.
 
 Three hours are told in a second, by Event-Timestamps that end now. Every answer is checked when it comes; at the end
 the database must say to the octet what the NAS reported, whatever was lost, repeated or overtaken on the way.
@@ -42,7 +42,7 @@ CAMERA, CAMERA_MAC = "camera-gate", "02-00-00-00-CA-FE"
 STATIC_ADDRESS = "198.51.100.10"
 
 HEAVY, SUSPENDED, METERED, SPARE, BUSINESS = 1, 7, 8, 9, 10
-"""Subscribers with a part: beyond the included volume, suspended, priced by direction, the reader's, with an address."""
+"""Who has a part: beyond the included volume, suspended, priced by direction, the reader's, with an address."""
 
 MISTYPED = (4, 5)
 LOST = (4, 5)
@@ -82,7 +82,7 @@ _CAMERA = Device(username=CAMERA_MAC, station=CAMERA_MAC, port=1000, nas_identif
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """One session: from `begin` minutes into the evening, so many interims of so many octets each; then a Stop or not."""
+    """One session: from `begin` minutes into the evening so many interims of so many octets each; a Stop or none."""
 
     device: Device
     begin: int
@@ -148,7 +148,7 @@ class Evening:
     def _be_refused(self) -> None:
         other = replace(device_of(HEAVY), station="02-00-00-00-FF-01", port=2001)
         stranger = replace(device_of(0), username="nobody")
-        mistyped = [replace(device_of(number), password="a typing error") for number in MISTYPED]
+        mistyped = [replace(device_of(number), password=device_of(number).password.upper()) for number in MISTYPED]
         trials = [
             (mistyped[0], Method.PAP, "a wrong password"),
             (mistyped[1], Method.MSCHAP2, "a wrong password"),
@@ -221,7 +221,7 @@ class Evening:
             )
             reports.append(
                 Report(
-                    status=status,
+                    status=AcctStatusType.STOP if last else status,
                     session_id=session_id,
                     at=self._began + part.begin * _MINUTE + interims * _INTERIM_SECONDS,
                     seconds=interims * _INTERIM_SECONDS,

@@ -12,8 +12,7 @@ import click
 
 
 class Exit(IntEnum):
-    """0 to 6 are outcomes; 70 (EX_SOFTWARE of sysexits.h) is a mistake of ours, kept apart so that no script takes
-    it for a finding."""
+    """0 to 6 are outcomes; 70 is a mistake of ours, and far off so that no script takes it for a finding."""
 
     OK = 0
     DIFFERENT = 1
@@ -43,7 +42,12 @@ class Failure(click.ClickException):
 
     def __init__(self, code: Exit, reason: str, remedy: str) -> None:
         super().__init__(f"{reason}; {remedy}")
-        self.exit_code = int(code)
+        self.code = code
+
+    # click declares it as a constant of the class; here it belongs to each failure.
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # read only, as click does
+        return int(self.code)
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"sms-aaa: {_one_line(self.message)}", file=file, err=file is None)

@@ -47,9 +47,8 @@ def _of_system(error: Exception) -> Failure | None:
     if not isinstance(error, OSError):
         return None
     place = f"{error.filename}: " if error.filename else ""
-    return Failure(
-        Exit.UNAVAILABLE, f"{place}{error.strerror or type(error).__name__}", "run it as the user that the daemon runs as"
-    )
+    reason = error.strerror or type(error).__name__
+    return Failure(Exit.UNAVAILABLE, f"{place}{reason}", "run it as the user that the daemon runs as")
 
 
 def _of_bug(error: Exception) -> Failure:

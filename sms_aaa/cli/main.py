@@ -31,9 +31,7 @@ COMMANDS = {
 }
 
 
-@click.group(
-    cls=LazyGroup, table=COMMANDS, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.group(cls=LazyGroup, table=COMMANDS, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", metavar="FILE", help="The settings; else SMS_AAA_CONFIG, else /etc/sms-aaa/sms-aaa.toml.")
 @click.version_option(__version__, prog_name="sms-aaa")
 @click.pass_context

@@ -202,7 +202,7 @@ def remove(caller: Caller, name: str, *, yes: bool, ticket: str | None) -> None:
         live = count_live_of_nas(connection, row.id)
         connection.commit()  # nothing stays locked while somebody thinks
         confirm(
-            f"NAS {name} ({row.prefix}) has {live} live sessions, whose usage from now on would not be counted. Remove it?",
+            f"NAS {name} ({row.prefix}) has {live} live sessions; their usage from now on is not counted. Remove?",
             yes=yes,
         )
         remove_nas(caller.desk(connection, ticket), name)

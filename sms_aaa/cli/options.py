@@ -31,8 +31,6 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 def listing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds --json and --csv; the command gets `form`."""
 
-    @click.option("--json", "as_json", is_flag=True, help="JSON, with exact values.")
-    @click.option("--csv", "as_csv", is_flag=True, help="CSV, with exact values.")
     @wraps(command)
     def with_format(*args: Any, as_json: bool, as_csv: bool, **kwargs: Any) -> Any:
         if as_json and as_csv:
@@ -40,7 +38,9 @@ def listing_options(command: Callable[..., Any]) -> Callable[..., Any]:
         form = Format.JSON if as_json else Format.CSV if as_csv else Format.TABLE
         return command(*args, form=form, **kwargs)
 
-    return with_format
+    as_csv = click.option("--csv", "as_csv", is_flag=True, help="CSV, with exact values.")
+    as_json = click.option("--json", "as_json", is_flag=True, help="JSON, with exact values.")
+    return as_json(as_csv(with_format))
 
 
 def confirm(question: str, *, yes: bool) -> None:

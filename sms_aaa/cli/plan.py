@@ -152,9 +152,9 @@ def _prices(tariff: Tariff) -> Iterator[tuple[Cell, ...]]:
     for component in tariff.usage:
         position = 0
         for tier in component.tiers:
-            price = format_exact(tier.price_picounits, PICOUNITS, tariff.currency)
+            price = f"{format_exact(tier.price_picounits, PICOUNITS, tariff.currency)} per {component.unit.label}"
             bound = None if tier.up_to_octets is None else octets(tier.up_to_octets)
-            yield component.name, component.measure.value, octets(position), bound, f"{price} per {component.unit.label}"
+            yield component.name, component.measure.value, octets(position), bound, price
             position = tier.up_to_octets or position
 
 

@@ -34,9 +34,7 @@ _TABLE_COLUMNS = (
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="The newest so many.")
 @listing_options
 @pass_caller
-def sessions(
-    caller: Caller, name: str | None, *, every: bool, nas_name: str | None, limit: int, form: Format
-) -> None:
+def sessions(caller: Caller, name: str | None, *, every: bool, nas_name: str | None, limit: int, form: Format) -> None:
     """List the live sessions, or those of a subscriber or user NAME.
 
     Octets up are from the subscriber, octets down to the subscriber.

@@ -284,6 +284,7 @@ class RatedRow:
 
     session_id: int
     seq: int
+    subscription_id: int
     component_id: int
     slice: int
     generation: int
@@ -298,8 +299,8 @@ def list_rated(connection: Connection, account_id: int, deltas: Sequence[tuple[i
     """The rated slices of these (session, seq) deltas."""
     with connection.cursor(row_factory=class_row(RatedRow)) as cursor:
         return cursor.execute(
-            """select session_id, seq, component_id, slice, generation, run_id, cycle_id, quantity, total_before,
-                      numerator
+            """select session_id, seq, subscription_id, component_id, slice, generation, run_id, cycle_id, quantity,
+                      total_before, numerator
                from rated_usage
                where account_id = %s and (session_id, seq) in (select * from unnest(%s::bigint[], %s::int[]))
                order by session_id, seq, component_id, slice""",

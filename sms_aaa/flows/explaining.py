@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A component in a cycle. Its exact price is numerator / denominator of the currency's unit; a fee has
-    `component` None, and its price is what is posted."""
+    """A component in a cycle; `component` None: a fee, whose price is what is posted.
+
+    The exact price of usage is its row's numerator over `denominator`, in units of the currency.
+    """
 
     row: UsageTotalRow
     component: UsageComponent | None
@@ -96,8 +98,10 @@ class ExplainedLine:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`unrated`: deltas that wait for the rater or are in suspense. `is_whole`: every delta of the cycle is in it, so
-    that the slices of each component must add up to its total."""
+    """`unrated`: deltas that wait for the rater or are in suspense.
+
+    `is_whole`: every delta of the cycle is in it, so that the slices of each component must add up to its total.
+    """
 
     usage: CycleUsage
     lines: tuple[ExplainedLine, ...]
@@ -107,10 +111,10 @@ class Explanation:
     @property
     def adds_up(self) -> bool:
         """Whether what is shown is the whole of what was charged, to the octet and the last digit."""
+        usage = [explained for explained in self.lines if explained.line.component is not None]
         return all(
-            (explained.quantity, explained.numerator) == (explained.line.row.quantity, int(explained.line.row.numerator))
-            for explained in self.lines
-            if explained.line.component is not None
+            explained.quantity == explained.line.row.quantity and explained.numerator == explained.line.row.numerator
+            for explained in usage
         )
 
 
@@ -144,7 +148,6 @@ def list_usage(connection: Connection, shelf: PlanShelf, account_id: int) -> lis
 
 def explain(
     connection: Connection,
-    shelf: PlanShelf,
     usage: CycleUsage,
     *,
     component: str | None,
@@ -241,7 +244,8 @@ def _slices(
     found = [
         _slice(usage, component, deltas[row.session_id, row.seq], row)
         for row in rated
-        if row.component_id == line.row.component_id and row.cycle_id == usage.cycle_id
+        if (row.component_id, row.subscription_id, row.cycle_id)
+        == (line.row.component_id, line.row.subscription_id, usage.cycle_id)
     ]
     return tuple(sorted(found, key=lambda part: (part.to_at, part.rated.session_id, part.rated.seq)))
 

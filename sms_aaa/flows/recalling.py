@@ -81,8 +81,10 @@ class Recalled:
 
 @dataclass(frozen=True, slots=True)
 class Recollection:
-    """The newest first. `subscribers` are whom the name belongs to now; `faults` what of the stream was not readable,
-    in words with the place; `is_cut`: the stream is longer than what was searched."""
+    """The newest first. `subscribers`: whom the name belongs to now; `is_cut`: the stream is longer than was searched.
+
+    `faults` say what of the stream could not be read, with its place.
+    """
 
     decisions: tuple[Recalled, ...]
     subscribers: tuple[SubscriberRow, ...]
@@ -159,13 +161,11 @@ def _notations(device: str) -> list[str]:
     """How NASes write a hardware address."""
     pairs = [device[at : at + 2] for at in range(0, 12, 2)]
     quads = [device[at : at + 4] for at in range(0, 12, 4)]
-    lower = [device, ":".join(pairs), "-".join(pairs), ".".join(quads), "-".join(quads), "".join(pairs[:3]) + "-" + "".join(pairs[3:])]
+    lower = [device, ":".join(pairs), "-".join(pairs), ".".join(quads), "-".join(quads)]
     return lower + [notation.upper() for notation in lower]
 
 
-def _from_database(
-    connection: Connection, wanted: Wanted, last: int, device_since: datetime
-) -> list[DecisionRow]:
+def _from_database(connection: Connection, wanted: Wanted, last: int, device_since: datetime) -> list[DecisionRow]:
     found = [
         decision
         for username in sorted(wanted.usernames)
@@ -177,9 +177,7 @@ def _from_database(
     return found
 
 
-def _read_stream(
-    connection: Connection | None, replica: Replica | None, trace: NodeTrace, wanted: Wanted
-) -> _Stream:
+def _read_stream(connection: Connection | None, replica: Replica | None, trace: NodeTrace, wanted: Wanted) -> _Stream:
     stream = _Stream()
     database_id = _database_id(connection, replica)
     positions = (
@@ -191,7 +189,7 @@ def _read_stream(
             stream.faults.append(files.detail)
         return stream
     if database_id is None:
-        stream.faults += ["this node has no replica that names its database: its decisions are not read"] if files else []
+        stream.faults.append("this node has no replica that names its database, so its own decisions are not read")
         return stream
     for file in reversed(files):
         position, finished = positions.get(file.sequence, (0, False))

@@ -1,0 +1,308 @@
+"""`sms-aaa explain`: from an amount down to the packets. The same tree for people, as JSON, and flat as CSV."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from sms_aaa.cli.caller import Caller, pass_caller
+from sms_aaa.cli.exits import Exit, Failure
+from sms_aaa.cli.options import listing_options
+from sms_aaa.cli.output import Cell, Format, document, heading, listing, money, note, octets, say
+from sms_aaa.cli.usage import cycle_options, exact_text, find_cycles
+from sms_aaa.cli.verbs import Verb
+
+if TYPE_CHECKING:
+    from sms_aaa.db.engine import Connection
+    from sms_aaa.db.usage import DeltaRow
+    from sms_aaa.flows.explaining import ExplainedLine, ExplainedSlice, Explanation, PacketAway, SeenPacket
+    from sms_aaa.rules.rating import PricePart
+    from sms_aaa.rules.session import Place
+
+_COLUMNS = (
+    "component", "session_id", "acct_session_id", "nas", "seq", "slice", "from_at", "to_at", "is_cut", "quantity",
+    "total_before", "exact", "before_in", "before_out", "after_in", "after_out", "run", "wrapped",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Packets:
+    """Finds packets by their place; `wanted` False: nobody asked for them."""
+
+    caller: Caller
+    wanted: bool
+    database_id: bytes
+
+    def find(self, place: Place) -> SeenPacket | PacketAway:
+        from sms_aaa.flows.explaining import find_packet
+
+        return find_packet(
+            place,
+            node=self.caller.settings.node.name,
+            journal_folder=self.caller.journal_folder,
+            database_id=self.database_id,
+        )
+
+
+@click.command(cls=Verb)
+@click.argument("name")
+@click.option("--component", metavar="NAME", help="Of one component of the tariff.")
+@click.option("--session", "session_id", type=int, metavar="ID", help="Of one session, by the id of `sessions`.")
+@cycle_options
+@click.option("--packets", is_flag=True, help="Down to the packets, where this node's journal still has them.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="So many deltas.")
+@listing_options
+@pass_caller
+def explain(
+    caller: Caller,
+    name: str,
+    component: str | None,
+    session_id: int | None,
+    at: str | None,
+    cycle: int | None,
+    *,
+    packets: bool,
+    limit: int,
+    form: Format,
+) -> None:
+    """Explain what a subscriber's cycle comes to: total, slices, readings, packets.
+
+    Each slice says which octets of which session fell into which tier. What is cut at the edge of the cycle says so.
+
+    Example: sms-aaa explain alice --component data --packets
+    """
+    from sms_aaa.db.feed import get_database_id
+
+    with caller.connect() as connection:
+        found = _explain(connection, name, at, cycle, component=component, session_id=session_id, limit=limit)
+        database_id = get_database_id(connection)
+    seen = _Packets(caller, packets, database_id)
+    if form is Format.JSON:
+        document([_document(one, seen) for one in found])
+    elif form is Format.CSV:
+        rows = [_row(line, part, one.usage.currency) for one in found for line in one.lines for part in line.slices]
+        listing(_COLUMNS, rows, form)
+    else:
+        for one in found:
+            _show(one, seen)
+    if any(one.is_whole and not one.unrated and not one.adds_up for one in found):
+        note("sms-aaa: the slices do not add up to the total: run `sms-aaa reconcile`")
+
+
+def _explain(
+    connection: Connection,
+    name: str,
+    at: str | None,
+    cycle: int | None,
+    *,
+    component: str | None,
+    session_id: int | None,
+    limit: int,
+) -> list[Explanation]:
+    from sms_aaa.flows.explaining import explain as explain_cycle
+
+    found = [
+        explain_cycle(connection, one, component=component, session_id=session_id, limit=limit)
+        for one in find_cycles(connection, name, at, cycle)
+    ]
+    if component is not None and not any(one.lines for one in found):
+        known = ", ".join(sorted({line.row.component for one in found for line in one.usage.lines}))
+        raise Failure(Exit.NOT_FOUND, f"{name} has no component {component} in this cycle", f"known are {known}")
+    return found
+
+
+def _show(one: Explanation, seen: _Packets) -> None:
+    usage = one.usage
+    total = money(usage.total_minor, usage.currency).text
+    heading(f"cycle {_time(usage.starts_at)} to {_time(usage.ends_at)}: {total}")
+    for line in one.lines:
+        _show_line(line, usage.currency, seen)
+    for delta in one.unrated:
+        say(f"  not rated yet: {_delta_text(delta)}")
+    if not one.is_whole:
+        say("  there is more: these are the deltas of one session, or the first of many (--limit)")
+
+
+def _show_line(line: ExplainedLine, currency: str, seen: _Packets) -> None:
+    row = line.line.row
+    posted = money(row.posted_minor, currency).text
+    if line.line.component is None:
+        say(f"  {row.component}: {posted}, the fee of {row.plan}")
+        return
+    exact = exact_text(int(row.numerator), line.line.denominator, currency)
+    say(f"  {row.component}: {posted} posted, {exact} exact, {row.quantity} octets by {row.plan}")
+    for part in line.slices:
+        _show_slice(line, part, currency, seen)
+
+
+def _show_slice(line: ExplainedLine, part: ExplainedSlice, currency: str, seen: _Packets) -> None:
+    rated, denominator = part.rated, line.line.denominator
+    exact = exact_text(int(rated.numerator), denominator, currency)
+    span = f"{_time(part.from_at)} to {_time(part.to_at)}"
+    say(f"    {span}: {rated.quantity} octets after {rated.total_before}: {exact}")
+    if part.is_cut:
+        say(f"      cut at the edge of the cycle out of {_time(part.delta.from_at)} to {_time(part.delta.to_at)}")
+    for tier in part.parts:
+        say(f"      {_tier_text(line, tier, currency)}")
+    say(f"      {_delta_text(part.delta)}")
+    if seen.wanted:
+        _show_packets(part.delta, seen)
+
+
+def _show_packets(delta: DeltaRow, seen: _Packets) -> None:
+    from sms_aaa.flows.explaining import SeenPacket, readings_of
+
+    for label, place in zip(("before", "after"), readings_of(delta), strict=True):
+        if place is None:
+            say(f"        {label}: nothing, the session began")
+            continue
+        packet = seen.find(place)
+        where = f"file {place.sequence} offset {place.offset} of {place.node}"
+        if not isinstance(packet, SeenPacket):
+            say(f"        {label}: {where}: {_away_text(packet)}")
+            continue
+        say(f"        {label}: {where}, from {packet.source} at {_time(_received_at(packet))}")
+        for name, value in packet.attributes:
+            say(f"          {name} = {value}")
+
+
+def _document(one: Explanation, seen: _Packets) -> dict[str, object]:
+    usage = one.usage
+    return {
+        "account_id": usage.account_id,
+        "cycle": {"id": usage.cycle_id, "starts_at": usage.starts_at, "ends_at": usage.ends_at},
+        "currency": usage.currency,
+        "total_minor": usage.total_minor,
+        "is_whole": one.is_whole,
+        "adds_up": one.adds_up if one.is_whole else None,
+        "components": [_line_document(line, usage.currency, seen) for line in one.lines],
+        "unrated": [_delta_document(delta, seen) for delta in one.unrated],
+    }
+
+
+def _line_document(line: ExplainedLine, currency: str, seen: _Packets) -> dict[str, object]:
+    row = line.line.row
+    return {
+        "component": row.component,
+        "kind": row.kind,
+        "plan": row.plan,
+        "quantity": row.quantity,
+        "numerator": int(row.numerator),
+        "denominator": line.line.denominator,
+        "posted_minor": row.posted_minor,
+        "slices": [
+            {
+                "slice": part.rated.slice,
+                "from_at": part.from_at,
+                "to_at": part.to_at,
+                "is_cut": part.is_cut,
+                "quantity": part.rated.quantity,
+                "total_before": part.rated.total_before,
+                "numerator": int(part.rated.numerator),
+                "exact": exact_text(int(part.rated.numerator), line.line.denominator, currency),
+                "run_id": part.rated.run_id,
+                "tiers": [_tier_document(tier) for tier in part.parts],
+                "delta": _delta_document(part.delta, seen),
+            }
+            for part in line.slices
+        ],
+    }
+
+
+def _tier_document(tier: PricePart) -> dict[str, Cell]:
+    return {
+        "from_octets": tier.tier_from_octets,
+        "up_to_octets": tier.tier_up_to_octets,
+        "octets": tier.octets,
+        "price_picounits": tier.price_picounits,
+        "numerator": tier.numerator,
+    }
+
+
+def _delta_document(delta: DeltaRow, seen: _Packets) -> dict[str, object]:
+    from sms_aaa.flows.explaining import readings_of
+
+    before, after = readings_of(delta)
+    return {
+        "session_id": delta.session_id,
+        "acct_session_id": delta.acct_session_id,
+        "nas": delta.nas,
+        "seq": delta.seq,
+        "from_at": delta.from_at,
+        "to_at": delta.to_at,
+        "octets_up": delta.octets_in,
+        "octets_down": delta.octets_out,
+        "seconds": delta.seconds,
+        "run": delta.run,
+        "wrapped": delta.wrapped,
+        "before": _reading_document(before, delta.before_in, delta.before_out, seen),
+        "after": _reading_document(after, delta.after_in, delta.after_out, seen),
+    }
+
+
+def _reading_document(place: Place | None, octets_in: int, octets_out: int, seen: _Packets) -> dict[str, object]:
+    reading: dict[str, object] = {"octets_up": octets_in, "octets_down": octets_out}
+    if place is None:
+        return reading
+    reading |= {"node": place.node, "sequence": place.sequence, "offset": place.offset}
+    return reading | {"packet": _packet_document(seen.find(place))} if seen.wanted else reading
+
+
+def _packet_document(packet: SeenPacket | PacketAway) -> dict[str, object]:
+    from sms_aaa.flows.explaining import SeenPacket
+
+    if not isinstance(packet, SeenPacket):
+        return {"away": packet.value}
+    return {
+        "source": packet.source,
+        "received_at": _received_at(packet),
+        "attributes": [{"name": name, "value": value} for name, value in packet.attributes],
+    }
+
+
+def _row(line: ExplainedLine, part: ExplainedSlice, currency: str) -> tuple[Cell, ...]:
+    delta, rated = part.delta, part.rated
+    exact = exact_text(int(rated.numerator), line.line.denominator, currency)
+    return (
+        line.line.row.component, delta.session_id, delta.acct_session_id, delta.nas, delta.seq, rated.slice,
+        part.from_at, part.to_at, part.is_cut, rated.quantity, rated.total_before, exact, delta.before_in,
+        delta.before_out, delta.after_in, delta.after_out, delta.run, delta.wrapped,
+    )  # fmt: skip
+
+
+def _tier_text(line: ExplainedLine, tier: PricePart, currency: str) -> str:
+    component = line.line.component
+    assert component is not None
+    bound = f"up to {octets(tier.tier_up_to_octets).text}" if tier.tier_up_to_octets is not None else "and beyond"
+    price = exact_text(tier.price_picounits * component.unit_octets, component.denominator, currency)
+    exact = exact_text(tier.numerator, component.denominator, currency)
+    where = f"tier {octets(tier.tier_from_octets).text} {bound}"
+    return f"{where}: {tier.octets} octets at {price} per {component.unit.label}: {exact}"
+
+
+def _delta_text(delta: DeltaRow) -> str:
+    odd = f", counter run {delta.run}" if delta.run > 1 else ""
+    odd += ", a counter wrapped" if delta.wrapped else ""
+    return (
+        f"session {delta.session_id} ({delta.acct_session_id} on {delta.nas}) delta {delta.seq}: "
+        f"up {delta.before_in} -> {delta.after_in}, down {delta.before_out} -> {delta.after_out}{odd}"
+    )
+
+
+def _away_text(away: PacketAway) -> str:
+    return {
+        "other-node": "that node's journal has it, not this one's",
+        "gone": "its journal file is gone, its retention is over",
+        "unreadable": "it cannot be read there any more",
+    }[away.value]
+
+
+def _received_at(packet: SeenPacket) -> datetime:
+    return datetime.fromtimestamp(packet.received_ns // 1_000_000_000, UTC)
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%SZ}"

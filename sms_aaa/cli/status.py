@@ -1,0 +1,174 @@
+"""`sms-aaa status`: how the running server does, from its run file and its board. No process is asked, none waits."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from sms_aaa.cli.caller import Caller, pass_caller, schema_problem
+from sms_aaa.cli.exits import Exit, Failure
+from sms_aaa.cli.options import listing_options
+from sms_aaa.cli.output import Cell, Format, Shown, document, facts, heading, listing, octets, seconds
+from sms_aaa.cli.verbs import Verb
+
+if TYPE_CHECKING:
+    from sms_aaa.node.board import Board
+    from sms_aaa.server.runfile import Running
+
+_PROCESS_COLUMNS = ("process", "pid", "up", "heartbeat_ms", "restarts", "since")
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """The board, summed over its slots where words count, the highest where they measure."""
+
+    board: Board
+    slots: tuple[int, ...]
+
+    def sum(self, word: int) -> int:
+        return sum(int(self.board.slot(slot).counters[word]) for slot in self.slots)
+
+    def highest(self, word: int) -> int:
+        return max((int(self.board.slot(slot).counters[word]) for slot in self.slots), default=0)
+
+
+@click.command(cls=Verb)
+@listing_options
+@pass_caller
+def status(caller: Caller, form: Format) -> None:
+    """Say how the server on this machine does: processes, database, backlog, lags, drops.
+
+    Counts are since its start. The exit code is 5 when no server runs.
+
+    Example: sms-aaa status
+    """
+    from sms_aaa.node.board import Board
+    from sms_aaa.server.runfile import find_running
+
+    running = find_running(caller.state_folder)
+    if running is None:
+        raise Failure(
+            Exit.UNAVAILABLE,
+            f"no server runs in {caller.state_folder}",
+            "start `sms-aaa serve`, or name its state folder",
+        )
+    board = Board.open(caller.state_folder / "board")
+    if not isinstance(board, Board):
+        raise Failure(Exit.UNAVAILABLE, board.detail, "look at its log")
+    try:
+        _tell(running, _Counts(board, tuple(process.slot for process in running.processes)), caller, form)
+    finally:
+        board.close()
+
+
+def _tell(running: Running, counts: _Counts, caller: Caller, form: Format) -> None:
+    known = _facts(running, counts, caller)
+    processes = _processes(running, counts.board)
+    drops = _drops(counts)
+    decisions = _decisions(counts)
+    if form is Format.JSON:
+        document(
+            {
+                **known,
+                "processes": [dict(zip(_PROCESS_COLUMNS, row, strict=True)) for row in processes],
+                "drops": dict(drops),
+                "decisions": dict(decisions),
+            }
+        )
+        return
+    facts(known, form)
+    if form is Format.CSV:
+        return
+    heading("processes")
+    listing(_PROCESS_COLUMNS, processes, form)
+    heading("logins by decision")
+    listing(("decision", "count"), [row for row in decisions if row[1]], form, empty="none yet")
+    heading("packets dropped by fault")
+    listing(("fault", "count"), [row for row in drops if row[1]], form, empty="none")
+
+
+def _facts(running: Running, counts: _Counts, caller: Caller) -> dict[str, Cell]:
+    from sms_aaa.metrics import PLAN_ROWS_MAX, PLANS_AT, Word
+
+    live = sum(counts.sum(PLANS_AT + 2 * row + 1) for row in range(PLAN_ROWS_MAX))
+    refreshed_ns = counts.highest(Word.REPLICA_REFRESHED_NS)
+    return {
+        "node": running.node,
+        "version": running.version,
+        "pid": running.pid,
+        "since": datetime.fromtimestamp(int(running.since), UTC),
+        "access": ", ".join(running.access),
+        "accounting": ", ".join(running.accounting),
+        "metrics": running.metrics,
+        "database": f"{running.database}, {_database_state(caller)}",
+        "live_sessions": live,
+        "journal_backlog_octets": octets(counts.highest(Word.BACKLOG_OCTETS)),
+        "decisions_backlog_octets": octets(counts.highest(Word.BACKLOG_DECISIONS_OCTETS)),
+        "settle_lag_ms": _milliseconds(counts.highest(Word.SETTLE_LAG_MS)),
+        "rating_queue": counts.highest(Word.RATING_QUEUE),
+        "rating_lag_ms": _milliseconds(counts.highest(Word.RATING_LAG_MS)),
+        "replica_age_ms": _age(refreshed_ns),
+        "quarantined": counts.sum(Word.QUARANTINED),
+        "anomalies": counts.sum(Word.ANOMALIES),
+        "decisions_dropped": counts.sum(Word.DECISIONS_DROPPED),
+        "journal_faults": counts.sum(Word.JOURNAL_FAULTS),
+        "our_faults": counts.sum(Word.OUR_FAULTS),
+        "shed": counts.sum(Word.SHED),
+    }
+
+
+def _database_state(caller: Caller) -> str:
+    from sms_aaa.db.engine import Unavailable
+    from sms_aaa.db.schema import SchemaState, find_status
+
+    try:
+        with caller.connect_anyhow() as connection:
+            schema = find_status(connection)
+    except (*Unavailable, Failure):
+        return "away"
+    return "up" if schema.state is SchemaState.CURRENT else schema_problem(schema)[0]
+
+
+def _processes(running: Running, board: Board) -> list[tuple[Cell, ...]]:
+    now_ns = time.time_ns()
+    return [
+        (
+            process.name,
+            process.pid or None,
+            process.pid != 0,
+            _since(board.slot(process.slot).heartbeat_ns, now_ns) if process.pid else None,
+            process.restarts,
+            datetime.fromtimestamp(int(process.since), UTC) if process.since else None,
+        )
+        for process in running.processes
+    ]
+
+
+def _drops(counts: _Counts) -> list[tuple[str, int]]:
+    from sms_aaa.metrics import fault_word
+    from sms_aaa.radius.faults import PacketFault
+
+    return [(fault.label, counts.sum(fault_word(fault))) for fault in PacketFault]
+
+
+def _decisions(counts: _Counts) -> list[tuple[str, int]]:
+    from sms_aaa.metrics import reason_word
+    from sms_aaa.rules.reasons import Reason
+
+    return [(reason.label, counts.sum(reason_word(reason))) for reason in Reason]
+
+
+def _age(at_ns: int) -> Cell:
+    return _since(at_ns, time.time_ns()) if at_ns else Shown(None, "never")
+
+
+def _since(at_ns: int, now_ns: int) -> Shown:
+    return _milliseconds(max(0, (now_ns - at_ns) // 1_000_000))
+
+
+def _milliseconds(count: int) -> Shown:
+    return Shown(count, f"{count} ms" if count < 10_000 else seconds(count // 1000).text)
