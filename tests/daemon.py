@@ -10,13 +10,12 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from make import SECRET, make_desk, make_vault
 
 from sms_aaa.config import key_path, load_settings
 from sms_aaa.db.engine import connect
-from sms_aaa.flows.provisioning import Desk
 from sms_aaa.node.key import read_or_create_key
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.digest import SecretDigests
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from sms_aaa.db.engine import Connection
+    from sms_aaa.flows.provisioning import Desk
 
 WAIT_SECONDS = 30.0
 
@@ -173,7 +173,7 @@ class FakeNas:
         self.identifier = 0
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
-    def __enter__(self) -> FakeNas:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

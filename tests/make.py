@@ -157,7 +157,9 @@ def packet_of(said: Said) -> bytes:
     return accounting_request(said.identifier, b"".join(parts) + said.extra, SecretDigests(SECRET))
 
 
-def record_of(said: Said, *, nas_id: int, offset: int, received_at: datetime | None = None) -> tuple[Place, AccountingRecord]:
+def record_of(
+    said: Said, *, nas_id: int, offset: int, received_at: datetime | None = None
+) -> tuple[Place, AccountingRecord]:
     received_ns = int((received_at or said.at).timestamp() * 1_000_000) * 1000
     return Place("node1", 1, offset), AccountingRecord(received_ns, nas_id, "127.0.0.1", 40_000, packet_of(said))
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import pwd
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sms_aaa.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sms_aaa.config import Settings
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.schema import SchemaStatus
@@ -135,4 +137,15 @@ def _login_name() -> str:
         return f"uid {os.getuid()}"
 
 
-pass_caller = click.make_pass_decorator(Caller)
+def pass_caller(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives the command its Caller first.
+
+    Not click's own decorator: that goes through a context manager, which sets attributes on what is raised, and the
+    outcomes of flows are frozen.
+    """
+
+    @wraps(command)
+    def with_caller(*args: Any, **kwargs: Any) -> Any:
+        return command(click.get_current_context().find_object(Caller), *args, **kwargs)
+
+    return with_caller

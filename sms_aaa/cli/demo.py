@@ -70,7 +70,9 @@ ZONES = ("Europe/Berlin", "Europe/Lisbon", "America/New_York", "Asia/Tokyo")
 START_SECONDS_MAX = 120.0
 STOP_SECONDS_MAX = 90.0
 COMMAND_SECONDS_MAX = 60.0
-LINES_SHOWN_MAX = 24
+HEAD_LINES, TAIL_LINES = 14, 10
+"""What is shown of a long answer: how it begins, and what it comes to."""
+
 LOG_LINES_SHOWN = 5
 SETTINGS_NAME = "demo.toml"
 _COMMAND = (sys.executable, "-P", "-c", "from sms_aaa.cli.main import main; main(prog_name='sms-aaa')")
@@ -390,16 +392,17 @@ def _people(subscribers: int) -> Iterator[NewSubscriber]:
 def _show_commands(stage: Stage) -> None:
     """Each command as it is typed, and what it says."""
     _show(stage, "sessions")
-    _show(stage, "why", name_of(SUSPENDED))
+    _show(stage, "why", name_of(SUSPENDED), "--last", "1")
     _show(stage, "usage", name_of(HEAVY))
     _show(stage, "explain", name_of(HEAVY), "--packets", "--limit", "1")
     _show(stage, "reconcile")
     say(f"$ curl -s http://{stage.metrics}/metrics")
     with urllib.request.urlopen(f"http://{stage.metrics}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
-    for line in lines:
-        if line.startswith(_METRICS) and not line.endswith(" 0.0"):
-            say(line)
+    told = [line for line in lines if line.startswith(_METRICS) and not line.endswith(" 0.0")]
+    for line in told:
+        say(line)
+    say(f"... and {len(lines) - len(told)} lines more")
 
 
 def _show(stage: Stage, *arguments: str) -> None:
@@ -414,12 +417,13 @@ def _show(stage: Stage, *arguments: str) -> None:
         check=False,
         timeout=COMMAND_SECONDS_MAX,
     )
-    lines = answer.stdout.splitlines()
+    lines = answer.stdout.strip().splitlines()
+    hidden = len(lines) - HEAD_LINES - TAIL_LINES
+    if hidden > 1:
+        lines[HEAD_LINES:-TAIL_LINES] = [f"... {hidden} lines more ..."]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in lines[:LINES_SHOWN_MAX]:
+    for line in lines:
         say(line[:width])
-    if len(lines) > LINES_SHOWN_MAX:
-        say(f"... and {len(lines) - LINES_SHOWN_MAX} lines more")
     say()
     expect(answer.returncode == 0, f"`sms-aaa {shlex.join(arguments)}` ended with {answer.returncode}")
 

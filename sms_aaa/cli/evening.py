@@ -179,7 +179,7 @@ class Evening:
             self._play(_Part(device=device_of(number), begin=60, interims=8, octets_in=10**7, octets_out=_GB // 5))
         lost = " and ".join(map(name_of, LOST))
         say(f"  {name_of(METERED)}  Start, Interim-Updates, Stop; upload and download have prices of their own")
-        say(f"  {lost}: Start, Interim-Updates, and then nothing: their Stops are lost")
+        say(f"  {lost}  Start, Interim-Updates, and then nothing: their Stops are lost")
         self._reboot(self._began + 120 * _MINUTE, "reboots (Accounting-On), which closes what it lost")
         for number in ONLINE:
             self._play(_Part(device=device_of(number), begin=150, interims=5, octets_in=10**7, octets_out=_GB // 10))

@@ -12,7 +12,7 @@ from sms_aaa.cli.caller import Caller, pass_caller
 from sms_aaa.cli.exits import Exit, Failure
 from sms_aaa.cli.options import listing_options
 from sms_aaa.cli.output import Cell, Format, document, heading, listing, money, note, octets, say
-from sms_aaa.cli.usage import cycle_options, exact_text, find_cycles
+from sms_aaa.cli.usage import cycle_options, exact, find_cycles
 from sms_aaa.cli.verbs import Verb
 
 if TYPE_CHECKING:
@@ -132,17 +132,17 @@ def _show_line(line: ExplainedLine, currency: str, seen: _Packets) -> None:
     if line.line.component is None:
         say(f"  {row.component}: {posted}, the fee of {row.plan}")
         return
-    exact = exact_text(int(row.numerator), line.line.denominator, currency)
-    say(f"  {row.component}: {posted} posted, {exact} exact, {row.quantity} octets by {row.plan}")
+    price = exact(int(row.numerator), line.line.denominator, currency).text
+    say(f"  {row.component}: {posted} posted, {price} exact, {row.quantity} octets by {row.plan}")
     for part in line.slices:
         _show_slice(line, part, currency, seen)
 
 
 def _show_slice(line: ExplainedLine, part: ExplainedSlice, currency: str, seen: _Packets) -> None:
     rated, denominator = part.rated, line.line.denominator
-    exact = exact_text(int(rated.numerator), denominator, currency)
+    price = exact(int(rated.numerator), denominator, currency).text
     span = f"{_time(part.from_at)} to {_time(part.to_at)}"
-    say(f"    {span}: {rated.quantity} octets after {rated.total_before}: {exact}")
+    say(f"    {span}: {rated.quantity} octets after {rated.total_before}: {price}")
     if part.is_cut:
         say(f"      cut at the edge of the cycle out of {_time(part.delta.from_at)} to {_time(part.delta.to_at)}")
     for tier in part.parts:
@@ -185,14 +185,15 @@ def _document(one: Explanation, seen: _Packets) -> dict[str, object]:
 
 def _line_document(line: ExplainedLine, currency: str, seen: _Packets) -> dict[str, object]:
     row = line.line.row
+    is_usage = line.line.component is not None
     return {
         "component": row.component,
         "kind": row.kind,
         "plan": row.plan,
-        "quantity": row.quantity,
-        "numerator": int(row.numerator),
-        "denominator": line.line.denominator,
         "posted_minor": row.posted_minor,
+        "quantity": row.quantity if is_usage else None,
+        "numerator": int(row.numerator) if is_usage else None,
+        "denominator": line.line.denominator if is_usage else None,
         "slices": [
             {
                 "slice": part.rated.slice,
@@ -202,7 +203,7 @@ def _line_document(line: ExplainedLine, currency: str, seen: _Packets) -> dict[s
                 "quantity": part.rated.quantity,
                 "total_before": part.rated.total_before,
                 "numerator": int(part.rated.numerator),
-                "exact": exact_text(int(part.rated.numerator), line.line.denominator, currency),
+                "exact": exact(int(part.rated.numerator), line.line.denominator, currency),
                 "run_id": part.rated.run_id,
                 "tiers": [_tier_document(tier) for tier in part.parts],
                 "delta": _delta_document(part.delta, seen),
@@ -265,10 +266,10 @@ def _packet_document(packet: SeenPacket | PacketAway) -> dict[str, object]:
 
 def _row(line: ExplainedLine, part: ExplainedSlice, currency: str) -> tuple[Cell, ...]:
     delta, rated = part.delta, part.rated
-    exact = exact_text(int(rated.numerator), line.line.denominator, currency)
+    price = exact(int(rated.numerator), line.line.denominator, currency)
     return (
         line.line.row.component, delta.session_id, delta.acct_session_id, delta.nas, delta.seq, rated.slice,
-        part.from_at, part.to_at, part.is_cut, rated.quantity, rated.total_before, exact, delta.before_in,
+        part.from_at, part.to_at, part.is_cut, rated.quantity, rated.total_before, price, delta.before_in,
         delta.before_out, delta.after_in, delta.after_out, delta.run, delta.wrapped,
     )  # fmt: skip
 
@@ -277,10 +278,10 @@ def _tier_text(line: ExplainedLine, tier: PricePart, currency: str) -> str:
     component = line.line.component
     assert component is not None
     bound = f"up to {octets(tier.tier_up_to_octets).text}" if tier.tier_up_to_octets is not None else "and beyond"
-    price = exact_text(tier.price_picounits * component.unit_octets, component.denominator, currency)
-    exact = exact_text(tier.numerator, component.denominator, currency)
+    price = exact(tier.price_picounits * component.unit_octets, component.denominator, currency).text
+    cost = exact(tier.numerator, component.denominator, currency).text
     where = f"tier {octets(tier.tier_from_octets).text} {bound}"
-    return f"{where}: {tier.octets} octets at {price} per {component.unit.label}: {exact}"
+    return f"{where}: {tier.octets} octets at {price} per {component.unit.label}: {cost}"
 
 
 def _delta_text(delta: DeltaRow) -> str:

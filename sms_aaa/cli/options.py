@@ -58,7 +58,7 @@ def read_secret(label: str, *, given: str | None, from_stdin: bool) -> Secret | 
     if given is not None:
         return Secret(given.encode())
     if from_stdin:
-        return Secret(click.get_binary_stream("stdin").read(SECRET_OCTETS_MAX).rstrip(b"\r\n"))
+        return Secret(sys.stdin.buffer.read(SECRET_OCTETS_MAX).rstrip(b"\r\n"))
     if not sys.stdin.isatty():
         return None
     typed = click.prompt(label.capitalize(), hide_input=True, confirmation_prompt=True, err=True)

@@ -113,8 +113,12 @@ def _write_csv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_plain(cell) for cell in row] for row in rows)
+    writer.writerows([_csv_value(_plain(cell)) for cell in row] for row in rows)
     click.echo(text.getvalue(), nl=False)
+
+
+def _csv_value(value: str | int | bool | None) -> str | int | None:
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _write_plain(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:

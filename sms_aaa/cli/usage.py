@@ -120,15 +120,19 @@ def _cells(line: Line, currency: str) -> dict[str, Cell]:
         row.kind,
         row.plan,
         octets(row.quantity) if line.component is not None else None,
-        Shown(*[exact_text(int(row.numerator), line.denominator, currency)] * 2) if line.component else posted.text,
+        exact(int(row.numerator), line.denominator, currency) if line.component else _amount(posted.text),
         posted,
         currency,
     )
     return dict(zip(_COLUMNS, cells, strict=True))
 
 
-def exact_text(numerator: int, denominator: int, currency: str) -> str:
-    """An exact price in units of its currency."""
+def exact(numerator: int, denominator: int, currency: str) -> Shown:
+    """An exact price in units of its currency: programs get the digits alone."""
     from sms_aaa.rules.money import format_exact
 
-    return format_exact(numerator, denominator, currency)
+    return _amount(format_exact(numerator, denominator, currency))
+
+
+def _amount(text: str) -> Shown:
+    return Shown(text.partition(" ")[0], text)

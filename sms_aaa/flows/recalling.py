@@ -81,7 +81,7 @@ class Recalled:
 
 @dataclass(frozen=True, slots=True)
 class Recollection:
-    """The newest first. `subscribers`: whom the name belongs to now; `is_cut`: the stream is longer than was searched.
+    """The newest first. `subscribers`: whom they are about; `is_cut`: the stream is longer than was searched.
 
     `faults` say what of the stream could not be read, with its place.
     """
@@ -125,6 +125,9 @@ def recall(
         found = {_key(decision): decision for decision in [*stream.decisions, *settled]}
         newest = sorted(found.values(), key=lambda decision: decision.at, reverse=True)[:last]
         names = _names(connection, known, newest)
+        if connection is not None and not subscribers:
+            # A device under the user name of somebody: whose name that is.
+            subscribers = db_subscribers.find_by_identity(connection, [decision.username for decision in newest])
     finally:
         if known is not None:
             known.close()

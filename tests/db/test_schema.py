@@ -46,7 +46,9 @@ def test_partitions_are_made_ahead_once_and_old_decisions_go_with_theirs(databas
     with connect(database_dsn, name="test") as connection:
         assert create_ahead(connection, NOVEMBER) == 4 * len(PARTITIONED)
         assert create_ahead(connection, NOVEMBER) == 0
-        names = [row[0] for row in connection.execute("select relname from pg_class where relname ~ '^decision_[0-9]{6}$'")]
+        names = [
+            row[0] for row in connection.execute("select relname from pg_class where relname ~ '^decision_[0-9]{6}$'")
+        ]
         assert sorted(names) == ["decision_202610", "decision_202611", "decision_202612", "decision_202701"]
         assert drop_decisions_before(connection, NOVEMBER) == ["decision_202610"]
 
@@ -63,10 +65,14 @@ def test_a_position_moves_only_from_where_it_stands(database_dsn: str) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "insert into cycle (account_id, starts_at, ends_at) values (1, '2026-11-01', '2026-12-01'), "
-        "(1, '2026-11-15', '2026-12-15')",
-        "insert into subscription (service_id, plan_version_id, during) values (1, 1, '[2026-01-01,)'), "
-        "(1, 1, '[2026-06-01,)')",
+        (
+            "insert into cycle (account_id, starts_at, ends_at) values (1, '2026-11-01', '2026-12-01'), "
+            "(1, '2026-11-15', '2026-12-15')"
+        ),
+        (
+            "insert into subscription (service_id, plan_version_id, during) values (1, 1, '[2026-01-01,)'), "
+            "(1, 1, '[2026-06-01,)')"
+        ),
     ],
 )
 def test_cycles_tile_and_a_service_is_on_one_plan_at_a_time(database_dsn: str, statement: str) -> None:

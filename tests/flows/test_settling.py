@@ -38,7 +38,10 @@ class World:
     def settle(self, *said: Said, received_after: int = 0):
         records = [
             record_of(
-                one, nas_id=self.nas_id, offset=next(self.offsets), received_at=one.at + timedelta(seconds=received_after)
+                one,
+                nas_id=self.nas_id,
+                offset=next(self.offsets),
+                received_at=one.at + timedelta(seconds=received_after),
             )
             for one in said
         ]

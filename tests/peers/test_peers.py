@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +16,7 @@ from make import SECRET, make_nas, make_plan, make_subscriber
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.peers, pytest.mark.xdist_group("peers")]
 
@@ -85,8 +85,10 @@ def test_radclients_accounting_becomes_exactly_its_octets_and_its_price(daemon: 
         (
             "Stop",
             now,
-            "Acct-Session-Time = 600, Acct-Input-Octets = 500000000, Acct-Output-Octets = 705032704, "
-            "Acct-Output-Gigawords = 1",
+            (
+                "Acct-Session-Time = 600, Acct-Input-Octets = 500000000, Acct-Output-Octets = 705032704, "
+                "Acct-Output-Gigawords = 1"
+            ),
         ),
     ):
         extra = f", {counters}" if counters else ""
@@ -107,7 +109,7 @@ def test_eapol_test_is_refused_in_good_order(daemon: Daemon, tmp_path: Path) -> 
     config = tmp_path / "eap.conf"
     config.write_text('network={\n key_mgmt=IEEE8021X\n eap=MD5\n identity="alice"\n password="wonderland"\n}\n')
     done = subprocess.run(
-        ["eapol_test", "-c", config, "-a", "127.0.0.1", "-p", str(daemon.access_port), "-s", SECRET.decode(), "-t", "5"],
+        ["eapol_test", "-c", config, "-a", "127.0.0.1", "-p", str(daemon.access_port), "-s", SECRET.decode(), "-t5"],
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert "Access-Reject" in done.stdout or "code=3" in done.stdout, done.stdout[-2000:]

@@ -137,7 +137,9 @@ def test_silence_closes_softly() -> None:
 
 
 def test_a_delta_keeps_its_two_readings() -> None:
-    _, deltas, _ = play(reading(Event.START, None), reading(Event.INTERIM, 300, (10, 20)), reading(Event.STOP, 600, (15, 50)))
+    _, deltas, _ = play(
+        reading(Event.START, None), reading(Event.INTERIM, 300, (10, 20)), reading(Event.STOP, 600, (15, 50))
+    )
     assert [(d.before_in, d.after_in, d.before_out, d.after_out) for d in deltas] == [(0, 10, 0, 20), (10, 15, 20, 50)]
     assert [(d.from_at, d.to_at) for d in deltas] == [
         (T0, T0 + timedelta(seconds=300)),
@@ -161,7 +163,9 @@ octet_steps = st.lists(st.tuples(st.integers(0, 10**12), st.integers(0, 10**12))
 
 @settings(max_examples=200, deadline=None)
 @given(octet_steps, st.data())
-def test_order_loss_and_repetition_of_interims_change_no_total(steps: list[tuple[int, int]], data: st.DataObject) -> None:
+def test_order_loss_and_repetition_of_interims_change_no_total(
+    steps: list[tuple[int, int]], data: st.DataObject
+) -> None:
     """Records of one session, as a NAS sends them: whichever arrive, in whatever order, however often."""
     records = [reading(Event.START, None)]
     total_in = total_out = 0
@@ -183,7 +187,7 @@ anything = st.builds(
     st.sampled_from([Event.START, Event.INTERIM, Event.STOP]),
     st.none() | st.integers(0, 2**32 - 1),
     st.none() | st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)),
-    at=st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(lambda moment: moment.replace(tzinfo=UTC)),  # noqa: DTZ001
+    at=st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(lambda moment: moment.replace(tzinfo=UTC)),
     gigawords=st.booleans(),
 )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 from daemon import Daemon, FakeNas, wait_until
@@ -52,7 +52,7 @@ class Load:
     def __post_init__(self) -> None:
         self.thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         self.thread.start()
         return self
 
@@ -96,7 +96,12 @@ class Load:
             return
         self.logins += 1
         session, began = f"load-{number}", int(time.time())
-        steps = (AcctStatusType.START, AcctStatusType.INTERIM_UPDATE, AcctStatusType.INTERIM_UPDATE, AcctStatusType.STOP)
+        steps = (
+            AcctStatusType.START,
+            AcctStatusType.INTERIM_UPDATE,
+            AcctStatusType.INTERIM_UPDATE,
+            AcctStatusType.STOP,
+        )
         for step, status in enumerate(steps):
             self.sent[session] = step
             report = Report(
@@ -118,8 +123,7 @@ class Load:
 def assert_each_answered_record_counts_once(daemon: Daemon, load: Load) -> None:
     wait_until(lambda: _settled(daemon), "everything settled and rated", 60)
     stored = {
-        str(row[0]): row[1:]
-        for row in daemon.query("select acct_session_id, octets_in, octets_out, life from session")
+        str(row[0]): row[1:] for row in daemon.query("select acct_session_id, octets_in, octets_out, life from session")
     }
     assert len(load.answered) > 50, "the load did something"
     for session, step in load.answered.items():

@@ -1,0 +1,88 @@
+"""Outcomes carried out, with a clock that the test moves and a real socket: answer, later, silence."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sms_aaa.flows.tables import Nas
+from sms_aaa.radius.digest import SecretDigests
+from sms_aaa.radius.packet import Packet
+from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy
+from sms_aaa.server import dispatch
+from sms_aaa.server.dispatch import SILENCE, Answer, Asked, Deferred, Dispatcher
+from sms_aaa.server.duplicates import DuplicateCache, Standing
+from sms_aaa.server.gate import Admitted
+from sms_aaa.server.sockets import Endpoint, bind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEY = ("127.0.0.1", 1645, 256)
+AUTHENTICATOR = b"a" * 16
+
+
+class World:
+    def __init__(self, server: socket.socket, nas: socket.socket) -> None:
+        self.cache = DuplicateCache(10)
+        self.dispatcher = Dispatcher(self.cache)
+        self.endpoint = Endpoint(server)
+        self.nas = nas
+        known = Nas(1, 0, "bng1", SecretDigests(b"x"), Dialect.GENERIC, MessageAuthenticatorPolicy.AUTO, single=True)
+        packet = Packet(b"", 1, 0, AUTHENTICATOR, {}, None, -1)
+        self.asked = Asked(Admitted(packet, known, KEY), nas.getsockname())
+        assert self.look_up() is Standing.NEW
+
+    def look_up(self) -> bytes | Standing:
+        return self.cache.look_up(KEY, AUTHENTICATOR, 0)
+
+    def received(self) -> bytes | None:
+        try:
+            return self.nas.recv(100)
+        except BlockingIOError:
+            return None
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with (
+        bind("127.0.0.1:0", receive_buffer_octets=1 << 20) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nas,
+    ):
+        nas.bind(("127.0.0.1", 0))
+        nas.setblocking(False)
+        yield World(server, nas)
+
+
+def test_an_answer_is_sent_and_remembered(world: World) -> None:
+    world.dispatcher.carry_out(world.endpoint, world.asked, Answer(b"reply"))
+    assert world.received() == b"reply"
+    assert world.look_up() == b"reply"
+
+
+def test_a_deferred_answer_waits_for_its_time_and_a_retransmission_finds_it_pending(world: World) -> None:
+    world.dispatcher.carry_out(world.endpoint, world.asked, Deferred(b"reject", 100.0))
+    assert world.dispatcher.seconds_to_next(99.5, 10) == 0.5
+    world.dispatcher.send_due(99.9)
+    assert world.received() is None
+    assert world.look_up() is Standing.PENDING
+    world.dispatcher.send_due(100.0)
+    assert world.received() == b"reject"
+    assert world.look_up() == b"reject"
+
+
+def test_silence_sends_nothing_and_lets_a_retransmission_try_anew(world: World) -> None:
+    world.dispatcher.carry_out(world.endpoint, world.asked, SILENCE)
+    assert world.received() is None
+    assert world.look_up() is Standing.NEW
+
+
+def test_what_waits_is_bounded_and_beyond_it_is_shed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "DEFERRED_MAX", 1)
+    world.dispatcher.carry_out(world.endpoint, world.asked, Deferred(b"one", 1.0))
+    world.dispatcher.carry_out(world.endpoint, world.asked, Deferred(b"two", 1.0))
+    assert world.dispatcher.shed == 1
+    world.dispatcher.send_due(2.0)
+    assert (world.received(), world.received()) == (b"one", None)

@@ -1,0 +1,128 @@
+"""The metrics: declared once, named as Prometheus wants it, labels from enums and provisioned names only."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+
+from sms_aaa.metrics import (
+    LATENCY_AT,
+    LATENCY_BOUNDS_US,
+    NAS_ROWS_MAX,
+    Collector,
+    Names,
+    NasCount,
+    ProcessView,
+    Word,
+    fault_word,
+    nas_word,
+    observe,
+    reason_word,
+    set_nas_rows,
+    set_plan_rows,
+)
+from sms_aaa.node.board import COUNTERS_PER_SLOT, Board
+from sms_aaa.radius.faults import PacketFault
+from sms_aaa.rules.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+PROCESSES = [
+    ProcessView("access-1", 0, is_up=True, restarts=2),
+    ProcessView("accounting-1", 1, is_up=False, restarts=0),
+]
+NAMES = Names({7: "bng1"}, {3: "home-100"})
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[Board]:
+    made = Board.create(tmp_path / "board", slots=2, now_ns=time.time_ns())
+    assert isinstance(made, Board)
+    yield made
+    made.close()
+
+
+def lines(board: Board) -> dict[str, float]:
+    registry = CollectorRegistry()
+    registry.register(Collector(board, lambda: PROCESSES, lambda: NAMES, time.time_ns))
+    text = generate_latest(registry).decode()
+    return {
+        name: float(value)
+        for name, value in (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    }
+
+
+def test_words_of_the_slots_are_added_up_and_told_under_their_names(board: Board) -> None:
+    first, second = board.slot(0).counters, board.slot(1).counters
+    first[Word.REPLIES], second[Word.REPLIES] = 3, 4
+    first[reason_word(Reason.BAD_PASSWORD)] = 5
+    second[fault_word(PacketFault.UNKNOWN_NAS)] = 6
+    set_nas_rows(first, [(0, 7)])
+    first[nas_word(0, NasCount.ACCESS)] = 9
+    set_plan_rows(second, [(3, 11), (99, 1)])
+    observe(first, LATENCY_AT, 600, 4)
+    found = lines(board)
+    assert found["sms_aaa_replies_total"] == 7
+    assert found['sms_aaa_access_decisions_total{reason="bad-password"}'] == 5
+    assert found['sms_aaa_packet_drops_total{fault="unknown-nas"}'] == 6
+    assert found['sms_aaa_requests_total{kind="access",nas="bng1"}'] == 9
+    assert found['sms_aaa_sessions_online{plan="home-100"}'] == 11
+    assert found['sms_aaa_sessions_online{plan="none"}'] == 1
+    assert found['sms_aaa_process_up{process="accounting-1"}'] == 0
+    assert found['sms_aaa_process_restarts_total{process="access-1"}'] == 2
+    assert found['sms_aaa_request_duration_seconds_bucket{le="0.0005",process="access-1"}'] == 0
+    assert found['sms_aaa_request_duration_seconds_bucket{le="0.001",process="access-1"}'] == 4
+    assert found['sms_aaa_request_duration_seconds_sum{process="access-1"}'] == pytest.approx(0.0024)
+
+
+def test_every_reason_and_every_fault_has_its_line_before_it_happens(board: Board) -> None:
+    found = lines(board)
+    assert {f'sms_aaa_access_decisions_total{{reason="{reason.label}"}}' for reason in Reason} <= set(found)
+    assert {f'sms_aaa_packet_drops_total{{fault="{fault.label}"}}' for fault in PacketFault} <= set(found)
+
+
+def test_names_end_in_their_unit_and_counters_in_total(board: Board) -> None:
+    registry = CollectorRegistry()
+    registry.register(Collector(board, lambda: PROCESSES, lambda: NAMES, time.time_ns))
+    for family in registry.collect():
+        assert re.fullmatch(r"sms_aaa_[a-z_]+", family.name), family.name
+        assert family.documentation, family.name
+        assert not family.name.endswith(("_ms", "_us", "_ns", "_bytes")), family.name
+
+
+def test_no_word_stands_for_two_things() -> None:
+    words = [int(word) for word in Word]
+    words += [reason_word(reason) for reason in Reason] + [fault_word(fault) for fault in PacketFault]
+    words += [LATENCY_AT + offset for offset in range(len(LATENCY_BOUNDS_US) + 2)]
+    words += [nas_word(index, count) for index in (0, 1, NAS_ROWS_MAX - 1) for count in NasCount]
+    assert len(words) == len(set(words))
+    assert max(words) < COUNTERS_PER_SLOT
+
+
+def test_a_row_that_goes_to_another_nas_begins_at_zero_and_too_many_share_the_last(board: Board) -> None:
+    counters = board.slot(0).counters
+    set_nas_rows(counters, [(0, 7)])
+    counters[nas_word(0, NasCount.ACCESS)] = 5
+    set_nas_rows(counters, [(0, 7)])
+    assert counters[nas_word(0, NasCount.ACCESS)] == 5
+    set_nas_rows(counters, [(0, 8)])
+    assert counters[nas_word(0, NasCount.ACCESS)] == 0
+    assert nas_word(NAS_ROWS_MAX + 50, NasCount.ACCESS) == nas_word(NAS_ROWS_MAX - 1, NasCount.ACCESS)
+    counters[nas_word(NAS_ROWS_MAX + 50, NasCount.ACCESS)] = 3
+    assert lines(board)['sms_aaa_requests_total{kind="access",nas="other"}'] == 3
+
+
+def test_every_metric_that_the_alerts_name_is_there(board: Board) -> None:
+    known = {name.partition("{")[0] for name in lines(board)}
+    rules = (ROOT / "etc" / "prometheus" / "sms-aaa.rules.yml").read_text()
+    named = set(re.findall(r"sms_aaa_[a-z_]+", rules))
+    assert named
+    assert named <= known
