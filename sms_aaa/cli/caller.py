@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from sms_aaa.flows.provisioning import Desk
     from sms_aaa.flows.vault import Vault
     from sms_aaa.rules.actor import Actor
+
+_QUOTED = re.compile(r"[\"']([^\"']*)[\"']")
+_ADDRESS_OR_SOCKET = re.compile(r"[0-9.]+|[0-9a-f:]+|/.*/\.s\.PGSQL\.[0-9]+")
 
 
 class Caller:
@@ -80,10 +84,23 @@ class Caller:
 
     def connect_anyhow(self, *, statement_timeout_seconds: int | None = None) -> Connection:
         """To the database, whatever its schema is."""
-        from sms_aaa.db.engine import connect
+        from sms_aaa.db.engine import Misfit, Unavailable, connect
 
+        dsn = self.dsn()
         timeout = statement_timeout_seconds or self.settings.database.statement_timeout_seconds
-        return connect(self.dsn(), name="cli", statement_timeout_seconds=timeout)
+        try:
+            return connect(dsn, name="cli", statement_timeout_seconds=timeout)
+        except Misfit:
+            # Its text quotes what it stumbled over, which may be a piece of the password.
+            raise Failure(
+                Exit.INVALID, "database.dsn cannot be read", "write it as postgresql://user@host/name"
+            ) from None
+        except Unavailable as away:
+            raise Failure(
+                Exit.UNAVAILABLE,
+                f"the database: {_without_secrets(str(away), dsn)}",
+                "see that it runs, and that database.dsn is right",
+            ) from None
 
     def actor(self, ticket: str | None) -> Actor:
         from sms_aaa.rules.actor import Actor, Door
@@ -125,6 +142,19 @@ def schema_problem(status: SchemaStatus) -> tuple[str, str]:
         return reason, f"run the program that goes with it (this one needs {status.needed})"
     has = "no schema" if status.state is SchemaState.EMPTY else f"schema {status.revision}"
     return f"the database has {has}, needed is {status.needed}", "run `sms-aaa db upgrade`"
+
+
+def _without_secrets(said: str, dsn: str) -> str:
+    """The first line of what libpq says, without what it quotes of a password that it took for a host or a port."""
+    from sms_aaa.config import masked_dsn
+
+    shown = masked_dsn(dsn)
+
+    def quoted(match: re.Match[str]) -> str:
+        is_harmless = match[1] in shown or _ADDRESS_OR_SOCKET.fullmatch(match[1])
+        return match[0] if is_harmless else "***"
+
+    return _QUOTED.sub(quoted, said.strip().partition("\n")[0])
 
 
 def _login_name() -> str:

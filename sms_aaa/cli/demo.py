@@ -430,8 +430,16 @@ def _show(stage: Stage, *arguments: str) -> None:
 
 def _say_what_next(stage: Stage) -> None:
     spare = device_of(SPARE)
-    # Signed, because this NAS has signed before, and the server then insists on it.
-    request = f"User-Name={spare.username},User-Password={spare.password},Message-Authenticator=0x00"
+    # With a device, so that trying it again is the same login again; signed, because this NAS has signed before and the
+    # server insists on it from then on.
+    request = ",".join(
+        (
+            f"User-Name={spare.username}",
+            f"User-Password={spare.password}",
+            f"Calling-Station-Id={spare.station}",
+            "Message-Authenticator=0x00",
+        )
+    )
     heading("6  Now you, from another terminal")
     say(f"$ echo '{request}' | radclient -x 127.0.0.1:{stage.access_port} auth {NAS_SECRET}")
     say(f"$ export SMS_AAA_CONFIG={shlex.quote(str(stage.settings_file))}")

@@ -280,8 +280,11 @@ class Evening:
 
 def wait_for_nas(nas: Simulator) -> None:
     """Status-Server until every worker answers: then the node knows the NAS, and all that was created before it."""
+    began = time.monotonic()
     outcomes = nas.ask_all([status_server() for _ in range(2 * SOURCE_PORTS)])
     expect(all(outcome.reply is not None for outcome in outcomes), "the server does not know the NAS yet")
+    seconds = time.monotonic() - began
+    say(f"  Status-Server answered after {seconds:.1f} s: until then the node knows no such NAS and keeps silent")
 
 
 def try_wrong_secret(nas: Simulator) -> None:

@@ -43,6 +43,8 @@ class Failure(click.ClickException):
     def __init__(self, code: Exit, reason: str, remedy: str) -> None:
         super().__init__(f"{reason}; {remedy}")
         self.code = code
+        self.reason = reason
+        self.remedy = remedy
 
     # click declares it as a constant of the class; here it belongs to each failure.
     @property

@@ -32,13 +32,10 @@ def _of_database(error: Exception) -> Failure | None:
         return Failure(Exit.CONFLICT, "somebody changed the same thing meanwhile", "try again")
     if isinstance(error, Unavailable):
         said = str(error).strip().partition("\n")[0]
-        return Failure(Exit.UNAVAILABLE, f"the database: {said}", "see that it runs and that database.dsn is right")
+        return Failure(Exit.UNAVAILABLE, f"the database: {said}", "try again when it is there")
     if isinstance(error, Misfit):
-        # Its text may quote a piece of the DSN, and so of a password: it is not shown.
         return Failure(
-            Exit.UNAVAILABLE,
-            f"the database cannot be used as it is ({type(error).__name__})",
-            "see that database.dsn is well formed, and run `sms-aaa db check`",
+            Exit.UNAVAILABLE, f"the database cannot be used as it is ({type(error).__name__})", "see `sms-aaa db check`"
         )
     return None
 

@@ -139,7 +139,7 @@ def _session(device: Device, classes: tuple[bytes, ...]) -> Script:
 
 @dataclass(slots=True)
 class Tally:
-    """What was measured. Times in seconds, 8 octets each: 80 MB for the largest login run."""
+    """What was measured. `seconds` is without Rejects, which a server sends late on purpose; 8 octets each."""
 
     answers: dict[int, int] = field(default_factory=dict)
     seconds: array[float] = field(default_factory=lambda: array("d"))
@@ -152,14 +152,15 @@ class Tally:
             self.lost += 1
             return
         self.answers[outcome.reply.code] = self.answers.get(outcome.reply.code, 0) + 1
-        self.seconds.append(outcome.seconds)
+        if outcome.reply.code != Code.ACCESS_REJECT:
+            self.seconds.append(outcome.seconds)
 
     @property
     def answered(self) -> int:
-        return len(self.seconds)
+        return sum(self.answers.values())
 
     def quantile_us(self, percent: int) -> int | None:
-        """The time within which so many of the answered were answered, the first try included; None without any."""
+        """Within what time after the first try so many percent of the answers came; None without any."""
         ordered = sorted(self.seconds)
         return round(ordered[min(len(ordered) * percent // 100, len(ordered) - 1)] * 1e6) if ordered else None
 
@@ -271,6 +272,8 @@ def _report(tally: Tally, elapsed_seconds: float, profile: Profile, form: Format
         "p99_us": tally.quantile_us(99),
     }
     facts(values, form)
+    if Code.ACCESS_REJECT in tally.answers:
+        note("Rejects come late on purpose (access.reject_delay_seconds), so they are asked again and not in p50 and p99.")
 
 
 def _judge(tally: Tally) -> None:

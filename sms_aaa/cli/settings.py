@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sms_aaa.cli.caller import Caller, pass_caller
-from sms_aaa.cli.exits import Exit
+from sms_aaa.cli.exits import Exit, Failure
 from sms_aaa.cli.options import listing_options
 from sms_aaa.cli.output import Format, document, listing, say
 from sms_aaa.cli.verbs import Verbs
@@ -41,7 +41,7 @@ def show(caller: Caller, form: Format) -> None:
     if form is Format.JSON:
         document({section: {key: _value(value) for key, value in keys.items()} for section, keys in shown.items()})
         return
-    rows = [(f"{section}.{key}", str(_value(value))) for section, keys in shown.items() for key, value in keys.items()]
+    rows = [(f"{section}.{key}", _text(value)) for section, keys in shown.items() for key, value in keys.items()]
     listing(("setting", "value"), rows, form)
 
 
@@ -82,20 +82,12 @@ def _of_key(caller: Caller) -> Iterator[tuple[str, str, str]]:
 
 
 def _of_database(caller: Caller) -> Iterator[tuple[str, str, str]]:
-    from sms_aaa.cli.exits import Failure
-    from sms_aaa.cli.failures import failure_of
-    from sms_aaa.db.engine import Misfit, Unavailable
-
     if caller.settings.database.embedded:
         return  # it is there when the server runs
     try:
         caller.connect().close()
     except Failure as unfit:
-        reason, _, remedy = unfit.message.rpartition("; ")
-        yield "database.dsn", reason, remedy
-    except (*Unavailable, *Misfit) as away:
-        reason, _, remedy = failure_of(away).message.rpartition("; ")
-        yield "database.dsn", reason, remedy
+        yield "database.dsn", unfit.reason, unfit.remedy
 
 
 def _value(value: object) -> str | int | list[str]:
@@ -103,3 +95,8 @@ def _value(value: object) -> str | int | list[str]:
     if isinstance(value, list | tuple):
         return [str(item) for item in value]
     return value if isinstance(value, int) else str(value)
+
+
+def _text(value: object) -> str:
+    shown = _value(value)
+    return ", ".join(shown) if isinstance(shown, list) else str(shown)

@@ -122,13 +122,12 @@ def _facts(running: Running, counts: _Counts, caller: Caller) -> dict[str, Cell]
 
 
 def _database_state(caller: Caller) -> str:
-    from sms_aaa.db.engine import Unavailable
     from sms_aaa.db.schema import SchemaState, find_status
 
     try:
         with caller.connect_anyhow() as connection:
             schema = find_status(connection)
-    except (*Unavailable, Failure):
+    except Failure:
         return "away"
     return "up" if schema.state is SchemaState.CURRENT else schema_problem(schema)[0]
 

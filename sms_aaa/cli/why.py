@@ -119,12 +119,10 @@ def _next(reason: Reason, subscriber: str, *, nas: str) -> str:
 
 
 def _recall(caller: Caller, name: str, last: int) -> Recollection:
-    from sms_aaa.db.engine import Unavailable
-
     try:
         connection = caller.connect()
-    except (*Unavailable, Failure) as away:
-        note("sms-aaa: the database is away: this node's own decisions answer alone")
+    except Failure as away:
+        note(f"sms-aaa: {away.reason}: this node's own decisions answer alone")
         found = recall_for(caller, None, name, last=last)
         if not found.decisions:
             raise Failure(

@@ -24,6 +24,7 @@ from sms_aaa.node.journal_reader import Batch, JournalFile, list_files, read, re
 from sms_aaa.node.records import DecisionRecord, unpack_decision
 from sms_aaa.node.replica import Replica, ReplicaMeta
 from sms_aaa.radius.credentials import Method
+from sms_aaa.radius.packet import as_text
 from sms_aaa.rules.access import Check, checks_of
 from sms_aaa.rules.identity import canonical_mac
 from sms_aaa.rules.reasons import Reason
@@ -52,10 +53,10 @@ class Wanted:
     devices: frozenset[str]
     services: frozenset[int]
 
-    def matches(self, decision: DecisionRow) -> bool:
-        if decision.username in self.usernames or decision.service_id in self.services:
+    def matches(self, record: DecisionRecord) -> bool:
+        if record.service_id in self.services or as_text(record.username) in self.usernames:
             return True
-        return bool(self.devices) and _device(decision.calling_station_id) in self.devices
+        return bool(self.devices) and _device(as_text(record.calling_station_id)) in self.devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +229,8 @@ def _matching(batch: Batch, place: Place, wanted: Wanted) -> list[DecisionRow]:
     found = []
     for record in batch.records:
         unpacked = unpack_decision(record.payload)
-        if isinstance(unpacked, DecisionRecord):
-            decision = decision_row(Place(place.node, place.sequence, record.offset), unpacked)
-            if wanted.matches(decision):
-                found.append(decision)
+        if isinstance(unpacked, DecisionRecord) and wanted.matches(unpacked):
+            found.append(decision_row(Place(place.node, place.sequence, record.offset), unpacked))
     return found
 
 

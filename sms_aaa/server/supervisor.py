@@ -7,6 +7,7 @@ stay open here meanwhile: the kernel keeps what arrives.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -331,17 +332,21 @@ def _make_posts(settings: Settings) -> list[Post]:
     posts: list[Post] = []
     for module, section in (("access", settings.access), ("accounting", settings.accounting)):
         for number in range(1, section.workers + 1):
-            sockets = [_bind(listen, module, section.receive_buffer_octets) for listen in section.listen]
+            bound = (_bind(listen, module, section.receive_buffer_octets) for listen in section.listen)
+            sockets = [passed for passed in bound if passed is not None]
             posts.append(Post(f"{module}-{number}", module, len(posts), needs_database=False, sockets=sockets))
     for module in ("replicator", "settler", "rater"):
         posts.append(Post(module, module, len(posts), needs_database=True))
     return posts
 
 
-def _bind(listen: str, section: str, receive_buffer_octets: int) -> socket.socket:
+def _bind(listen: str, section: str, receive_buffer_octets: int) -> socket.socket | None:
+    """None for an IPv6 wildcard on a machine without IPv6: the defaults name one and must work there too."""
     try:
         return bind(listen, receive_buffer_octets=receive_buffer_octets)
     except OSError as fault:
+        if listen.startswith("[::]:") and fault.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+            return None
         raise StartError(
             f"{section}.listen {listen}: {fault.strerror}", "free the port or set another address"
         ) from fault

@@ -175,8 +175,13 @@ class NodeReader:
         if self.replica.switched(now_ns):
             opened = Replica.open(self._child.state_folder)
             if isinstance(opened, Replica):
+                before = self.meta().database_id
                 self.replica.close()
                 self.replica, self._version = opened, -1
+                if self.meta().database_id != before:
+                    # J8: what this worker journals is bound to the old database; its successor begins with the new.
+                    self._child.log.warning("database-changed", reason="the replica is of another database now")
+                    self._child.stopping = True
         with self.replica.read() as view:
             version = view.tables_version()
         if version == self._version:
