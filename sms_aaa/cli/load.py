@@ -273,7 +273,9 @@ def _report(tally: Tally, elapsed_seconds: float, profile: Profile, form: Format
     }
     facts(values, form)
     if Code.ACCESS_REJECT in tally.answers:
-        note("Rejects come late on purpose (access.reject_delay_seconds), so they are asked again and not in p50 and p99.")
+        note(
+            "Rejects come late on purpose (access.reject_delay_seconds): asked again meanwhile, and not in p50 and p99."
+        )
 
 
 def _judge(tally: Tally) -> None:

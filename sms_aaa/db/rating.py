@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -116,16 +117,25 @@ def list_subscriptions(connection: Connection, service_ids: Iterable[int]) -> li
         ).fetchall()
 
 
-def upsert_cycle(connection: Connection, account_id: int, starts_at: datetime, ends_at: datetime) -> int:
-    """The id of the account's cycle with these bounds; ExclusionViolation if it would overlap another."""
-    row = connection.execute(
-        """insert into cycle (account_id, starts_at, ends_at) values (%s, %s, %s)
-           on conflict (account_id, starts_at) do update set ends_at = cycle.ends_at returning id, ends_at""",
-        (account_id, starts_at, ends_at),
-    ).fetchone()
-    assert row is not None
-    assert row[1] == ends_at, "an account's cycles keep their bounds"
-    return int(row[0])
+def upsert_cycles(
+    connection: Connection, cycles: Sequence[tuple[int, datetime, datetime]]
+) -> dict[tuple[int, datetime], int]:
+    """Ids by (account id, start) of these (account id, start, end); ExclusionViolation if one would overlap another."""
+    rows = connection.execute(
+        """with wanted as (
+             select * from unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[])
+               w(account_id, starts_at, ends_at)),
+           added as (
+             insert into cycle (account_id, starts_at, ends_at) select * from wanted
+             on conflict (account_id, starts_at) do nothing returning id, account_id, starts_at, ends_at)
+           select * from added
+           union all
+           select c.id, c.account_id, c.starts_at, c.ends_at from cycle c join wanted using (account_id, starts_at)""",
+        ([c[0] for c in cycles], [c[1] for c in cycles], [c[2] for c in cycles]),
+    ).fetchall()
+    ends = {(account_id, starts_at): ends_at for account_id, starts_at, ends_at in cycles}
+    assert all(row[3] == ends[row[1], row[2]] for row in rows), "an account's cycles keep their bounds"
+    return {(row[1], row[2]): int(row[0]) for row in rows}
 
 
 def list_totals(connection: Connection, keys: Sequence[TotalKey]) -> dict[TotalKey, Total]:
@@ -135,27 +145,36 @@ def list_totals(connection: Connection, keys: Sequence[TotalKey]) -> dict[TotalK
            from unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::int[]) k(account_id, cycle_id, sub, component)
            join usage_total t on t.account_id = k.account_id and t.cycle_id = k.cycle_id
              and t.subscription_id = k.sub and t.component_id = k.component""",
-        (
-            [key.account_id for key in keys],
-            [key.cycle_id for key in keys],
-            [key.subscription_id for key in keys],
-            [key.component_id for key in keys],
-        ),
+        _columns(keys),
     ).fetchall()
     return {TotalKey(*row[:4]): Total(row[4], int(row[5]), row[6]) for row in rows}
 
 
 def upsert_totals(connection: Connection, totals: dict[TotalKey, Total]) -> None:
-    connection.cursor().executemany(
+    ordered = sorted(totals.items())
+    connection.execute(
         """insert into usage_total (account_id, cycle_id, subscription_id, component_id, quantity, numerator,
                                     posted_minor)
-           values (%s, %s, %s, %s, %s, %s, %s)
+           select * from unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::int[], %s::bigint[], %s::numeric[],
+                                %s::bigint[])
            on conflict (account_id, cycle_id, subscription_id, component_id) do update
            set quantity = excluded.quantity, numerator = excluded.numerator, posted_minor = excluded.posted_minor""",
-        [
-            (k.account_id, k.cycle_id, k.subscription_id, k.component_id, t.quantity, t.numerator, t.posted_minor)
-            for k, t in sorted(totals.items())
-        ],
+        (
+            *_columns([key for key, _ in ordered]),
+            [total.quantity for _, total in ordered],
+            [Decimal(total.numerator) for _, total in ordered],
+            [total.posted_minor for _, total in ordered],
+        ),
+    )
+
+
+def _columns(keys: Sequence[TotalKey]) -> tuple[list[int], list[int], list[int], list[int]]:
+    """The keys as arrays, a field each."""
+    return (
+        [key.account_id for key in keys],
+        [key.cycle_id for key in keys],
+        [key.subscription_id for key in keys],
+        [key.component_id for key in keys],
     )
 
 
@@ -226,14 +245,16 @@ def list_without_cycle(connection: Connection, now: datetime, *, limit: int) -> 
         ).fetchall()
 
 
-def insert_charge(connection: Connection, key: TotalKey, amount_minor: int) -> bool:
-    """A recurring fee of a cycle; False when it is there already."""
-    inserted = connection.execute(
+def insert_charges(connection: Connection, charges: Sequence[tuple[TotalKey, int]]) -> list[TotalKey]:
+    """Recurring fees of cycles, as (key, amount in minor units); which of them were not there already."""
+    rows = connection.execute(
         """insert into charge (account_id, cycle_id, subscription_id, component_id, amount_minor)
-           values (%s, %s, %s, %s, %s) on conflict (cycle_id, subscription_id, component_id) do nothing""",
-        (key.account_id, key.cycle_id, key.subscription_id, key.component_id, amount_minor),
-    )
-    return inserted.rowcount == 1
+           select * from unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::int[], %s::bigint[])
+           on conflict (cycle_id, subscription_id, component_id) do nothing
+           returning account_id, cycle_id, subscription_id, component_id""",
+        (*_columns([key for key, _ in charges]), [amount_minor for _, amount_minor in charges]),
+    ).fetchall()
+    return [TotalKey(*row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

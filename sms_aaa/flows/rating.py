@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from sms_aaa import __version__
 from sms_aaa.db import ledger as db_ledger
 from sms_aaa.db import plans as db_plans
@@ -20,7 +22,8 @@ from sms_aaa.db.rating import AccountRow, QueuedDelta, RatedUsage, SubscriptionR
 from sms_aaa.rules.cycle import Cycle, cycle_at
 from sms_aaa.rules.ledger import LedgerAccount, difference_entry, revenue
 from sms_aaa.rules.plan import Plan, plan_from_document
-from sms_aaa.rules.rating import Slice, UsageFact, is_plausible, posted_minor, rate, slices
+from sms_aaa.rules.rating import Slice, UsageFact, cycles_of, is_plausible, posted_minor, rate, slices
+from sms_aaa.rules.tariff import UsageComponent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,69 +59,57 @@ class RatedBatch:
 
 
 class PlanShelf:
-    """Plan versions, read once each: they never change. The rater's, for as long as it lives."""
+    """Plan versions, read once each: they never change. The rater's, for as long as it lives.
 
-    __slots__ = ("_plans",)
+    `by_component`: name and plan of every component id on it.
+    """
+
+    __slots__ = ("_plans", "by_component")
 
     def __init__(self) -> None:
         self._plans: dict[int, PricedPlan] = {}
+        self.by_component: dict[int, tuple[str, Plan]] = {}
 
     def get(self, connection: Connection, plan_version_id: int) -> PricedPlan:
         if plan_version_id not in self._plans:
             [row] = db_plans.list_versions(connection, [plan_version_id])
-            components = db_plans.list_components(connection, plan_version_id)
-            self._plans[plan_version_id] = PricedPlan(plan_from_document(row.document), components)
+            component_ids = db_plans.list_components(connection, plan_version_id)
+            plan = plan_from_document(row.document)
+            self._plans[plan_version_id] = PricedPlan(plan, component_ids)
+            self.by_component.update({number: (name, plan) for name, number in component_ids.items()})
         return self._plans[plan_version_id]
 
-    def by_component(self) -> dict[int, tuple[str, Plan]]:
-        """Name and plan of every component id read so far."""
-        return {
-            component_id: (name, priced.plan)
-            for priced in self._plans.values()
-            for name, component_id in priced.component_ids.items()
-        }
+
+class _Opening(Struct, frozen=True):
+    """A subscription in a cycle of the account that pays for it."""
+
+    account_id: int
+    cycle: Cycle
+    subscription: SubscriptionRow
 
 
-class _Batch:
-    """Totals and entries of one transaction, in memory until all of it is priced."""
+class _Part(Struct, frozen=True, gc=False):
+    """A slice of a delta that waits for its price."""
 
-    def __init__(self, connection: Connection, shelf: PlanShelf) -> None:
-        self.connection = connection
-        self.shelf = shelf
-        self.cycles: dict[tuple[int, datetime], int] = {}
-        self.opened: set[tuple[int, int]] = set()
-        self.totals: dict[TotalKey, Total] = {}
-        self.fees: list[PostedEntry] = []
+    delta: QueuedDelta
+    opening: _Opening
+    component: UsageComponent
+    component_id: int
+    slice: Slice
 
-    def cycle_id(self, account: AccountRow, cycle: Cycle) -> int:
-        at = (account.id, cycle.start)
-        if at not in self.cycles:
-            self.cycles[at] = db_rating.upsert_cycle(self.connection, account.id, cycle.start, cycle.end)
-        return self.cycles[at]
 
-    def open(self, account: AccountRow, cycle: Cycle, subscription: SubscriptionRow) -> int:
-        """The cycle's id; the first time that a subscription meets it, its fees are charged and its totals begin at 0.
+@dataclass(slots=True)
+class _Books:
+    """Cycles and totals of one transaction: loaded set-wise, moved in memory, stored set-wise."""
 
-        The fee is due in advance and whole; a subscription that does not touch the cycle owes none for it, though
-        usage of a session that outlives its subscription may fall into it.
-        """
-        cycle_id = self.cycle_id(account, cycle)
-        if (cycle_id, subscription.id) in self.opened:
-            return cycle_id
-        self.opened.add((cycle_id, subscription.id))
-        priced = self.shelf.get(self.connection, subscription.plan_version_id)
-        keys = {
-            name: TotalKey(account.id, cycle_id, subscription.id, component_id)
-            for name, component_id in priced.component_ids.items()
-        }
-        usage = [keys[component.name] for component in priced.plan.tariff.usage]
-        stored = db_rating.list_totals(self.connection, usage)
-        self.totals.update({key: stored.get(key, _NOTHING) for key in usage})
-        if subscription.starts_at < cycle.end and (subscription.ends_at is None or subscription.ends_at > cycle.start):
-            for fee in priced.plan.tariff.recurring:
-                if db_rating.insert_charge(self.connection, keys[fee.name], fee.amount_minor):
-                    self.fees.extend(_posted(keys[fee.name], None, 0, fee.amount_minor, fee.name, priced.plan))
-        return cycle_id
+    cycle_ids: dict[tuple[int, datetime], int]
+    totals: dict[TotalKey, Total]
+    before: dict[TotalKey, Total]
+    fees: list[PostedEntry]
+
+    def key(self, opening: _Opening, component_id: int) -> TotalKey:
+        cycle_id = self.cycle_ids[opening.account_id, opening.cycle.start]
+        return TotalKey(opening.account_id, cycle_id, opening.subscription.id, component_id)
 
 
 def rate_batch(connection: Connection, shelf: PlanShelf, *, now: datetime, limit: int) -> RatedBatch:
@@ -129,42 +120,149 @@ def rate_batch(connection: Connection, shelf: PlanShelf, *, now: datetime, limit
     accounts = db_rating.lock_accounts(connection, (delta.account_id for delta in queued))
     subscriptions = _by_service(db_rating.list_subscriptions(connection, (delta.service_id for delta in queued)))
     run_id = db_rating.insert_run(connection, program=__version__, started_at=now, deltas=len(queued))
-    batch = _Batch(connection, shelf)
-    rated: list[RatedUsage] = []
-    in_suspense: list[QueuedDelta] = []
-    implausible: list[QueuedDelta] = []
-    before: dict[TotalKey, Total] = {}
+    parts: list[_Part] = []
+    suspended: dict[str, list[QueuedDelta]] = {NO_SUBSCRIPTION: [], IMPLAUSIBLE_TIMES: []}
+    calendar = _Calendar()
     for delta in queued:
         subscription = find_subscription(subscriptions.get(delta.service_id, ()), delta.to_at)
         if subscription is None:
-            in_suspense.append(delta)
-            continue
-        if not is_plausible(_fact(delta)):
-            implausible.append(delta)
-            continue
-        rated.extend(_rate_delta(batch, accounts[delta.account_id], subscription, delta, run_id, before))
-    db_rating.insert_rated(connection, rated)
-    db_rating.insert_suspense(connection, in_suspense, NO_SUBSCRIPTION)
-    db_rating.insert_suspense(connection, implausible, IMPLAUSIBLE_TIMES)
-    entries = batch.fees + _post(batch, before, run_id)
-    db_rating.upsert_totals(connection, batch.totals)
-    db_ledger.insert_entries(connection, entries)
-    return RatedBatch(len(queued), len(rated), len(entries), len(in_suspense) + len(implausible))
+            suspended[NO_SUBSCRIPTION].append(delta)
+        elif not is_plausible(_fact(delta)):
+            suspended[IMPLAUSIBLE_TIMES].append(delta)
+        else:
+            priced = shelf.get(connection, subscription.plan_version_id)
+            parts.extend(_cut(delta, accounts[delta.account_id], subscription, priced, calendar))
+    books = _open_books(connection, shelf, [part.opening for part in parts])
+    db_rating.insert_rated(connection, [_rate(books, part, run_id, shelf) for part in parts])
+    for reason, deltas in suspended.items():
+        db_rating.insert_suspense(connection, deltas, reason)
+    entries = _close_books(connection, shelf, books, run_id)
+    return RatedBatch(len(queued), len(parts), entries, sum(map(len, suspended.values())))
 
 
 def open_cycles(connection: Connection, shelf: PlanShelf, *, now: datetime, limit: int) -> int:
     """Opens the present cycle of up to `limit` subscriptions that have none, idle ones too; how many it was."""
     missing = db_rating.list_without_cycle(connection, now, limit=limit)
     accounts = db_rating.lock_accounts(connection, (row.account_id for row in missing))
-    batch = _Batch(connection, shelf)
+    openings = []
     for row in missing:
         account = accounts[row.account_id]
         # Begun before now, as the listing says: so its fee is due.
         subscription = SubscriptionRow(row.subscription_id, 0, row.plan_version_id, now, None)
-        batch.open(account, cycle_at(now, account.zone, account.anchor_day), subscription)
-    db_rating.upsert_totals(connection, batch.totals)
-    db_ledger.insert_entries(connection, batch.fees)
+        openings.append(_Opening(account.id, cycle_at(now, account.zone, account.anchor_day), subscription))
+    books = _open_books(connection, shelf, openings)
+    _close_books(connection, shelf, books, None)
     return len(missing)
+
+
+class _Calendar:
+    """The cycles that a batch has met: most deltas lie in one that an earlier delta lay in."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], Cycle] = {}
+
+    def cycles(self, fact: UsageFact, account: AccountRow) -> list[Cycle]:
+        at = (account.zone, account.anchor_day)
+        known = self._known.get(at)
+        if known is not None and known.start <= fact.from_at and fact.to_at < known.end:
+            return [known]
+        cycles = cycles_of(fact, account.zone, account.anchor_day)
+        self._known[at] = cycles[-1]
+        return cycles
+
+
+def _cut(
+    delta: QueuedDelta, account: AccountRow, subscription: SubscriptionRow, priced: PricedPlan, calendar: _Calendar
+) -> list[_Part]:
+    """The delta's slices in every component of its tariff."""
+    fact = _fact(delta)
+    cycles = calendar.cycles(fact, account)
+    openings = {cycle: _Opening(account.id, cycle, subscription) for cycle in cycles}
+    return [
+        _Part(delta, openings[part.cycle], component, priced.component_ids[component.name], part)
+        for component in priced.plan.tariff.usage
+        for part in slices(fact, component, cycles)
+    ]
+
+
+def _open_books(connection: Connection, shelf: PlanShelf, openings: Iterable[_Opening]) -> _Books:
+    """Cycles and totals of these openings; those that are opened now begin at zero and get their fees."""
+    by_place = {(o.account_id, o.cycle.start, o.subscription.id): o for o in openings}
+    cycles = {(o.account_id, o.cycle.start): (o.account_id, o.cycle.start, o.cycle.end) for o in by_place.values()}
+    books = _Books(db_rating.upsert_cycles(connection, sorted(cycles.values())), {}, {}, [])
+    usage = {place: _usage_keys(connection, shelf, books, opening) for place, opening in by_place.items()}
+    stored = db_rating.list_totals(connection, [key for keys in usage.values() for key in keys])
+    charges: dict[TotalKey, tuple[int, str, Plan]] = {}
+    for place, opening in by_place.items():
+        books.totals.update({key: stored.get(key, _NOTHING) for key in usage[place]})
+        if not any(key in stored for key in usage[place]):
+            books.before.update(dict.fromkeys(usage[place], _NOTHING))
+            charges.update(_fees(connection, shelf, books, opening))
+    amounts = [(key, amount_minor) for key, (amount_minor, _, _) in charges.items()]
+    for key in db_rating.insert_charges(connection, amounts):
+        amount_minor, name, plan = charges[key]
+        books.fees.extend(_posted(key, None, 0, amount_minor, name, plan))
+    return books
+
+
+def _usage_keys(connection: Connection, shelf: PlanShelf, books: _Books, opening: _Opening) -> list[TotalKey]:
+    priced = shelf.get(connection, opening.subscription.plan_version_id)
+    return [books.key(opening, priced.component_ids[component.name]) for component in priced.plan.tariff.usage]
+
+
+def _fees(
+    connection: Connection, shelf: PlanShelf, books: _Books, opening: _Opening
+) -> dict[TotalKey, tuple[int, str, Plan]]:
+    """The fees of a cycle that is opened: due in advance and whole.
+
+    A subscription that does not touch the cycle owes none for it, though usage of a session that outlives its
+    subscription may fall into it.
+    """
+    subscription, cycle = opening.subscription, opening.cycle
+    if subscription.starts_at >= cycle.end or (
+        subscription.ends_at is not None and subscription.ends_at <= cycle.start
+    ):
+        return {}
+    priced = shelf.get(connection, subscription.plan_version_id)
+    return {
+        books.key(opening, priced.component_ids[fee.name]): (fee.amount_minor, fee.name, priced.plan)
+        for fee in priced.plan.tariff.recurring
+    }
+
+
+def _rate(books: _Books, part: _Part, run_id: int, shelf: PlanShelf) -> RatedUsage:
+    """Moves the part's total by its price."""
+    key = books.key(part.opening, part.component_id)
+    total = books.totals[key]
+    books.before.setdefault(key, total)
+    result = rate(part.component, total_before=total.quantity, quantity=part.slice.quantity)
+    currency = shelf.by_component[part.component_id][1].tariff.currency
+    posted = posted_minor(part.component, currency, result.total_after)
+    books.totals[key] = Total(result.total_after, total.numerator + result.numerator, posted)
+    return RatedUsage(
+        key=key,
+        session_id=part.delta.session_id,
+        seq=part.delta.seq,
+        slice=part.slice.index,
+        to_at=part.delta.to_at,
+        run_id=run_id,
+        quantity=part.slice.quantity,
+        total_before=result.total_before,
+        numerator=result.numerator,
+    )
+
+
+def _close_books(connection: Connection, shelf: PlanShelf, books: _Books, run_id: int | None) -> int:
+    """Stores the totals that moved, and posts what each rounded total moved by; how many entries that made."""
+    entries = list(books.fees)
+    for key, was in sorted(books.before.items()):
+        name, plan = shelf.by_component[key.component_id]
+        entries.extend(_posted(key, run_id, was.posted_minor, books.totals[key].posted_minor, name, plan))
+    db_rating.upsert_totals(connection, {key: books.totals[key] for key in books.before})
+    db_ledger.insert_entries(connection, entries)
+    return len(entries)
 
 
 def find_subscription(subscriptions: Sequence[SubscriptionRow], at: datetime) -> SubscriptionRow | None:
@@ -183,58 +281,8 @@ def _by_service(rows: Iterable[SubscriptionRow]) -> dict[int, list[SubscriptionR
     return found
 
 
-def _rate_delta(
-    batch: _Batch,
-    account: AccountRow,
-    subscription: SubscriptionRow,
-    delta: QueuedDelta,
-    run_id: int,
-    before: dict[TotalKey, Total],
-) -> list[RatedUsage]:
-    priced = batch.shelf.get(batch.connection, subscription.plan_version_id)
-    fact = _fact(delta)
-    rows = []
-    for component in priced.plan.tariff.usage:
-        for part in slices(fact, component, account.zone, account.anchor_day):
-            cycle_id = batch.open(account, part.cycle, subscription)
-            key = TotalKey(account.id, cycle_id, subscription.id, priced.component_ids[component.name])
-            total = batch.totals[key]
-            before.setdefault(key, total)
-            result = rate(component, total_before=total.quantity, quantity=part.quantity)
-            posted = posted_minor(component, priced.plan.tariff.currency, result.total_after)
-            batch.totals[key] = Total(result.total_after, total.numerator + result.numerator, posted)
-            rows.append(_rated_usage(key, delta, part, run_id, result.total_before, result.numerator))
-    return rows
-
-
 def _fact(delta: QueuedDelta) -> UsageFact:
     return UsageFact(delta.octets_in, delta.octets_out, delta.from_at, delta.to_at)
-
-
-def _rated_usage(
-    key: TotalKey, delta: QueuedDelta, part: Slice, run_id: int, total_before: int, numerator: int
-) -> RatedUsage:
-    return RatedUsage(
-        key=key,
-        session_id=delta.session_id,
-        seq=delta.seq,
-        slice=part.index,
-        to_at=delta.to_at,
-        run_id=run_id,
-        quantity=part.quantity,
-        total_before=total_before,
-        numerator=numerator,
-    )
-
-
-def _post(batch: _Batch, before: dict[TotalKey, Total], run_id: int) -> list[PostedEntry]:
-    """What the batch moved each rounded total by."""
-    entries: list[PostedEntry] = []
-    plans = batch.shelf.by_component()
-    for key, was in sorted(before.items()):
-        name, plan = plans[key.component_id]
-        entries.extend(_posted(key, run_id, was.posted_minor, batch.totals[key].posted_minor, name, plan))
-    return entries
 
 
 def _posted(

@@ -156,16 +156,15 @@ def slice_quantities(quantity: int, *, start: datetime, end: datetime, edges: Se
 
 
 def is_plausible(fact: UsageFact) -> bool:
-    """Whether `slices` can cut it: no month is shorter than 28 days, so it cannot cross more than CYCLES_MAX cycles."""
+    """Whether it can be cut: no month is shorter than 28 days, so it cannot cross more than CYCLES_MAX cycles."""
     return fact.to_at - fact.from_at < CYCLES_MAX * timedelta(days=28)
 
 
-def slices(fact: UsageFact, component: UsageComponent, zone: str, anchor_day: int) -> tuple[Slice, ...]:
+def slices(fact: UsageFact, component: UsageComponent, cycles: Sequence[Cycle]) -> tuple[Slice, ...]:
     """The delta's slices for one component, one per cycle that it touches; quantities add up to what it counts.
 
-    ValueError when it crosses more than CYCLES_MAX cycles: its times are wrong, and the caller quarantines it.
+    `cycles`: those of `cycles_of`.
     """
-    cycles = _cycles_of(fact, zone, anchor_day)
     edges = [cycle.end for cycle in cycles[:-1]]
     quantity = component.measure.octets(upload=fact.octets_upload, download=fact.octets_download)
     parts = slice_quantities(quantity, start=fact.from_at, end=fact.to_at, edges=edges)
@@ -176,7 +175,11 @@ def slices(fact: UsageFact, component: UsageComponent, zone: str, anchor_day: in
     )
 
 
-def _cycles_of(fact: UsageFact, zone: str, anchor_day: int) -> list[Cycle]:
+def cycles_of(fact: UsageFact, zone: str, anchor_day: int) -> list[Cycle]:
+    """The cycles of an account that a delta touches, in order.
+
+    ValueError when there are more than CYCLES_MAX: its times are wrong; `is_plausible` tells before.
+    """
     cycles = [cycle_at(fact.from_at, zone, anchor_day)]
     # [from_at, to_at): a delta that ends on an edge has nothing in the cycle that begins there.
     while cycles[-1].end < fact.to_at:

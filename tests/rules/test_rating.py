@@ -14,6 +14,7 @@ from sms_aaa.rules.cycle import cycle_at
 from sms_aaa.rules.ledger import LedgerAccount, difference_entry, revenue
 from sms_aaa.rules.rating import (
     UsageFact,
+    cycles_of,
     explain_price,
     posted_minor,
     price_cycle,
@@ -199,7 +200,7 @@ def test_slices_of_a_delta_tile_it_in_time_and_quantity(
     anchor_day: int,
 ) -> None:
     fact = UsageFact(*octets, from_at, from_at + length)
-    parts = slices(fact, component, zone, anchor_day)
+    parts = slices(fact, component, cycles_of(fact, zone, anchor_day))
     assert sum(part.quantity for part in parts) == component.measure.octets(upload=octets[0], download=octets[1])
     assert [part.index for part in parts] == list(range(len(parts)))
     assert (parts[0].from_at, parts[-1].to_at) == (fact.from_at, fact.to_at)
@@ -213,17 +214,18 @@ def test_slices_of_a_delta_tile_it_in_time_and_quantity(
 def test_a_delta_across_a_cycle_edge_is_cut_there_linearly() -> None:
     edge = datetime(2026, 2, 1, tzinfo=UTC)
     fact = UsageFact(100, 900, edge - timedelta(minutes=3), edge + timedelta(minutes=2))
-    assert [part.quantity for part in slices(fact, DATA, "UTC", 1)] == [600, 400]
+    assert [part.quantity for part in slices(fact, DATA, cycles_of(fact, "UTC", 1))] == [600, 400]
 
 
 def test_a_delta_that_ends_on_an_edge_belongs_before_it_and_one_without_length_after_it() -> None:
     edge = datetime(2026, 2, 1, tzinfo=UTC)
-    (before,) = slices(UsageFact(1, 1, edge - timedelta(minutes=5), edge), DATA, "UTC", 1)
-    (after,) = slices(UsageFact(1, 1, edge, edge), DATA, "UTC", 1)
+    early, late = UsageFact(1, 1, edge - timedelta(minutes=5), edge), UsageFact(1, 1, edge, edge)
+    (before,) = slices(early, DATA, cycles_of(early, "UTC", 1))
+    (after,) = slices(late, DATA, cycles_of(late, "UTC", 1))
     assert before.cycle.end == edge == after.cycle.start
 
 
 def test_a_delta_over_more_than_a_century_is_refused() -> None:
     fact = UsageFact(1, 1, datetime(1900, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC))
     with pytest.raises(ValueError, match="crosses more than 1200 cycles"):
-        slices(fact, DATA, "UTC", 1)
+        cycles_of(fact, "UTC", 1)
