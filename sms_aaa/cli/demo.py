@@ -281,6 +281,7 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
 def _stay(server: subprocess.Popen[bytes]) -> None:
     """At a terminal until Enter or Ctrl-C, so that the reader can try things; else not at all."""
     if not sys.stdin.isatty():
+        say("Without a terminal the demo ends here; at one, its server stays for this.")
         return
     heading("The server runs on. Enter or Ctrl-C ends it.")
     try:

@@ -168,21 +168,33 @@ class LiveChange:
         """Takes a place for a login if fewer than `sessions_max` others hold one (0: any number).
 
         Entries that ran out before `now` are dropped. An entry of the same device (unless b"") or token is the login
-        itself: it is replaced, not counted. `token`: 8 octets; `now`, `until`: epoch seconds.
+        itself: it is replaced, not counted, and its time is not shortened (a device that is online and authenticates
+        anew in mid-session stays so until its next Interim). `token`: 8 octets; `now`, `until`: epoch seconds.
         """
-        entries = self._load(service_id)
-        if isinstance(entries, LiveFault):
-            return entries
-        others = [
-            entry
-            for entry in entries
-            if entry.until >= now and entry.token != token and not (device and entry.device == device)
-        ]
-        seen = len(others)
-        if 0 < sessions_max <= seen:
-            return LimitReached(seen)
-        others.append(LiveEntry(token, device or _NO_DEVICE, until, nas_id, _RESERVED))
-        return self._store(service_id, others) or Reserved(token, seen)
+        if self.fault is not None:
+            return self.fault
+        assert self._transaction is not None, "a change is used inside its `with` block"
+        key = _SERVICE.pack(service_id)
+        try:
+            value = self._transaction.get(key, b"")
+            others = []
+            for at in range(0, len(value), _ENTRY_OCTETS):
+                its_token, its_device, its_until, _, _ = _ENTRY.unpack_from(value, at)
+                if its_token == token or (device and its_device == device):
+                    until = max(until, its_until)
+                elif its_until >= now:
+                    others.append(value[at : at + _ENTRY_OCTETS])
+            seen = len(others)
+            if 0 < sessions_max <= seen:
+                return LimitReached(seen)
+            others.append(_ENTRY.pack(token, device or _NO_DEVICE, until, nas_id, _RESERVED))
+            if seen < ENTRIES_PER_SERVICE_MAX:
+                self._transaction.put(key, b"".join(others))
+                return Reserved(token, seen)
+        except (lmdb.Error, struct.error) as error:
+            self.fault = _fault(error)
+            return self.fault
+        return self._store(service_id, _unpack(b"".join(others))) or Reserved(token, seen)
 
     def promote(self, service_id: int, token: bytes, *, device: bytes, nas_id: int, until: int) -> None:
         """Start or Interim: the login is online at least to `until`. Again, or late, it changes nothing more.

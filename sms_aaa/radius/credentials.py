@@ -45,7 +45,7 @@ _RC4_128 = attribute(MS_MPPE_ENCRYPTION_TYPES, integer(4))
 _RC4_40_OR_128 = attribute(MS_MPPE_ENCRYPTION_TYPES, integer(6))
 
 # RFC 2865 section 4.1 and RFC 3579 section 3.3: one of these at most, and once. EAP-Message alone may come in pieces.
-_SINGLE_CREDENTIALS = (USER_PASSWORD, CHAP_PASSWORD, MS_CHAP_RESPONSE, MS_CHAP2_RESPONSE)
+_SINGLE_CREDENTIALS = frozenset((USER_PASSWORD, CHAP_PASSWORD, MS_CHAP_RESPONSE, MS_CHAP2_RESPONSE))
 
 
 class Method(IntEnum):
@@ -227,11 +227,11 @@ def read_credential(packet: Packet, digests: SecretDigests) -> Credential | Pack
     A fault when it has several (RFC 2865 section 4.1 forbids that) or one that is cut wrong.
     """
     attributes = packet.attributes
-    present = [key for key in _SINGLE_CREDENTIALS if key in attributes]
+    present = attributes.keys() & _SINGLE_CREDENTIALS
     if not present:
         return None
-    key = present[0]
-    if len(present) > 1 or EAP_MESSAGE in attributes:
+    key = present.pop()
+    if present or EAP_MESSAGE in attributes:
         return PacketFault.CREDENTIAL_CONFLICT
     if packet.repeated is not None and any(again == key for again, _ in packet.repeated):
         return PacketFault.CREDENTIAL_CONFLICT

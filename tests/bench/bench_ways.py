@@ -1,0 +1,194 @@
+"""The two ways in this process, step by step, without sockets: microseconds a login, records settled and deltas rated.
+
+`python tests/bench/bench_ways.py`. Compare figures of one run only: a machine's speed is another the next minute.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from make import Said, make_desk, make_nas, make_plan, make_subscriber, record_of
+
+from sms_aaa.db.engine import connect
+from sms_aaa.db.partitions import create_ahead
+from sms_aaa.db.schema import upgrade
+from sms_aaa.flows.access import RANDOM_OCTETS, AccessRequest, answer_request, decide_requests, reserve_places
+from sms_aaa.flows.rating import PlanShelf, rate_batch
+from sms_aaa.flows.settling import settle_accounting
+from sms_aaa.flows.tables import Tables
+from sms_aaa.flows.vault import Vault
+from sms_aaa.node.board import COUNTERS_PER_SLOT
+from sms_aaa.node.journal import Stream, Writer, make_folder
+from sms_aaa.node.live import LiveSet
+from sms_aaa.node.records import pack_decision
+from sms_aaa.node.replica import Replica
+from sms_aaa.node.replica_writer import EntitlementChange, ReplicaChanges, ReplicaWriter
+from sms_aaa.radius import dictionary
+from sms_aaa.radius.digest import SecretDigests
+from sms_aaa.radius.packet import Code, attribute, integer
+from sms_aaa.radius.request import access_request, pap_attributes
+from sms_aaa.rules.entitlement import (
+    Dialect,
+    Entitlement,
+    MessageAuthenticatorPolicy,
+    NodeNas,
+    NodePlan,
+    Policy,
+)
+from sms_aaa.rules.secret import Secret
+from sms_aaa.server.duplicates import DuplicateCache
+from sms_aaa.server.gate import Gate
+from sms_aaa.server.postgres import EmbeddedPostgres
+
+SECRET = b"testing123"
+SERVICES, LOGINS, BATCH, ROUNDS = 10_000, 20_000, 64, 5
+SESSIONS, SETTLE_BATCH = 8_000, 2_000
+
+
+def fill_replica(root: Path, vault: Vault) -> None:
+    writer = ReplicaWriter.new_generation(root, database_id=bytes(16), schema_version=1)
+    assert isinstance(writer, ReplicaWriter)
+    policy = Policy(rate_up_kbps=20_000, rate_down_kbps=100_000, session_timeout_seconds=86_400, sessions_max=2)
+    sealed = vault.seal_nas_secret(Secret(SECRET), 1, nonce=os.urandom(12))
+    nas = NodeNas(1, "bench", "127.0.0.1/32", [sealed], Dialect.MIKROTIK, MessageAuthenticatorPolicy.AUTO, 3799)
+    writer.apply(ReplicaChanges(cursor="", refreshed_ns=1, plans=[NodePlan(1, "plan", 1, policy)], nases=[nas]))
+    for start in range(0, SERVICES, 5_000):
+        changes = []
+        for number in range(start, start + 5_000):
+            credential = vault.seal_password(Secret(b"pw%07d" % number), number + 1, nonce=os.urandom(12))
+            entitlement = Entitlement(number + 1, 1, 1, 1, credential, 0x0A000000 + number)
+            changes.append(EntitlementChange(1, b"user%07d" % number, entitlement))
+        writer.apply(ReplicaChanges(cursor="", refreshed_ns=1, entitlements=changes))
+    assert writer.make_current() is None
+    writer.close()
+
+
+def make_logins() -> list[bytes]:
+    digests = SecretDigests(SECRET)
+    logins = []
+    for number in range(LOGINS):
+        user, authenticator = random.randrange(SERVICES), os.urandom(16)
+        attributes = b"".join(
+            (
+                attribute(dictionary.USER_NAME, b"user%07d" % user),
+                pap_attributes(b"pw%07d" % user, authenticator, digests),
+                attribute(dictionary.NAS_PORT, integer(user & 0xFFFF)),
+                attribute(dictionary.SERVICE_TYPE, integer(2)),
+                attribute(dictionary.FRAMED_PROTOCOL, integer(1)),
+                attribute(dictionary.CALLING_STATION_ID, b"02-00-00-00-%02X-%02X" % (user >> 8 & 255, user & 255)),
+                attribute(dictionary.NAS_IDENTIFIER, b"bench-nas"),
+            )
+        )
+        logins.append(access_request(number & 255, authenticator, attributes, digests))
+    return logins
+
+
+def bench_access(root: Path) -> None:
+    vault = Vault(bytes(32))
+    fill_replica(root, vault)
+    replica, live = Replica.open(root), LiveSet.open(root, boot_id="bench")
+    assert isinstance(replica, Replica)
+    assert isinstance(live, LiveSet)
+    nases, plans = replica.nas_list(), replica.plans()
+    assert isinstance(nases, list)
+    assert isinstance(plans, list)
+    tables = Tables(nases, plans, vault)
+    folder = make_folder(root / "journal", Stream.DECISIONS)
+    assert isinstance(folder, Path)
+    journal = Writer(folder, Stream.DECISIONS, bytes(16), None, synced=False)
+    counters = memoryview(bytearray(8 * COUNTERS_PER_SLOT)).cast("Q")
+    logins = make_logins()
+    best: dict[str, float] = {}
+    for _ in range(ROUNDS):
+        cache = DuplicateCache(10)
+        gate = Gate(code=Code.ACCESS_REQUEST, tables=tables, cache=cache, counters=counters, proven=set())
+        spent: dict[str, float] = defaultdict(float)
+        for start in range(0, LOGINS, BATCH):
+            marks = [time.perf_counter()]
+            admitted = [gate.admit(login, ("127.0.0.1", start), 0.0) for login in logins[start : start + BATCH]]
+            marks.append(time.perf_counter())
+            requests = [AccessRequest(one.packet, one.nas) for one in admitted]  # type: ignore[union-attr] # all are new
+            with replica.read() as view:
+                cases = decide_requests(
+                    requests,
+                    tables=tables,
+                    vault=vault,
+                    view=view,
+                    randomness=os.urandom(RANDOM_OCTETS * len(requests)),
+                )
+            marks.append(time.perf_counter())
+            now_ns = time.time_ns()
+            with live.write() as change:
+                reserve_places(cases, change, now=now_ns // 10**9, until=now_ns // 10**9 + 60)
+            marks.append(time.perf_counter())
+            answers = [answer_request(case, now_ns) for case in cases]
+            marks.append(time.perf_counter())
+            journal.append([pack_decision(answer.decision) for answer in answers], now_ns)
+            marks.append(time.perf_counter())
+            for one, answer in zip(admitted, answers, strict=True):
+                cache.remember(one.key, one.packet.authenticator, answer.reply)  # type: ignore[union-attr] # as above
+            marks.append(time.perf_counter())
+            steps = ("gate", "decide", "reserve", "answer", "journal", "remember")
+            for step, began, ended in zip(steps, marks, marks[1:], strict=False):
+                spent[step] += ended - began
+        for step, seconds in {**spent, "all": sum(spent.values())}.items():
+            best[step] = min(best.get(step, seconds), seconds)
+    for step, seconds in best.items():
+        sys.stdout.write(f"login, {step:<9} {seconds / LOGINS * 1e6:7.2f} us\n")
+    journal.close()
+
+
+def bench_settling(root: Path) -> None:
+    server = EmbeddedPostgres.start(root / "postgres")
+    try:
+        upgrade(server.dsn)
+        with connect(server.dsn, name="bench", repeatable=True) as connection:
+            desk = make_desk(connection)
+            nas_id = make_nas(desk)
+            make_plan(desk)
+            services = [make_subscriber(desk, name=f"user{number}") for number in range(200)]
+            create_ahead(connection, datetime.now(UTC))
+            connection.commit()
+            began_at = datetime.now(UTC) - timedelta(seconds=1000)
+            records = []
+            for session in range(SESSIONS):
+                for status, seconds in (("start", None), ("interim", 300), ("stop", 600)):
+                    said = Said(
+                        status=status,
+                        at=began_at + timedelta(seconds=seconds or 0),
+                        session=f"s{session}",
+                        seconds=seconds,
+                        octets_in=seconds and seconds * 1000,
+                        octets_out=seconds and seconds * 5000,
+                        service_id=services[session % len(services)],
+                        token=session.to_bytes(8, "big"),
+                    )
+                    records.append(record_of(said, nas_id=nas_id, offset=64 + 8 * len(records)))
+            began = time.perf_counter()
+            for start in range(0, len(records), SETTLE_BATCH):
+                batch = records[start : start + SETTLE_BATCH]
+                settle_accounting(connection, batch, single_nas={nas_id: True})
+                connection.commit()
+            sys.stdout.write(f"settled          {len(records) / (time.perf_counter() - began):7.0f} records/s\n")
+            shelf, rated, began = PlanShelf(), 0, time.perf_counter()
+            while deltas := rate_batch(connection, shelf, now=datetime.now(UTC), limit=1000).deltas:
+                connection.commit()
+                rated += deltas
+            sys.stdout.write(f"rated            {rated / (time.perf_counter() - began):7.0f} deltas/s\n")
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        bench_access(Path(folder) / "node")
+        bench_settling(Path(folder))
