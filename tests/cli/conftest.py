@@ -8,7 +8,7 @@ import json
 import os
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ from sms_aaa.node.records import (
 from sms_aaa.rules.session import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).parents[2]
 PLAN_FILE = str(ROOT / "policies" / "home-100.toml")
@@ -73,16 +73,16 @@ class Terminal:
     environ: dict[str, str]
     transcript: list[str] = field(default_factory=list)
 
-    def type(self, *arguments: str, input: str | None = None, **environ: str) -> Answer:
+    def type(self, *arguments: str, typed: str | None = None, **environ: str) -> Answer:
         runner = CliRunner(env={**self.environ, **environ})
-        result = runner.invoke(main, arguments, input=input, prog_name="sms-aaa")
+        result = runner.invoke(main, arguments, input=typed, prog_name="sms-aaa")
         self.transcript.append(result.output)
         assert "Traceback" not in result.output
         return Answer(result.exit_code, result.stdout, result.stderr)
 
-    def done(self, *arguments: str, input: str | None = None, **environ: str) -> str:
+    def done(self, *arguments: str, typed: str | None = None, **environ: str) -> str:
         """What a command that must succeed says."""
-        answer = self.type(*arguments, input=input, **environ)
+        answer = self.type(*arguments, typed=typed, **environ)
         assert answer.code == 0, answer
         return answer.out
 
@@ -101,19 +101,24 @@ def lonely(tmp_path) -> Terminal:
 
 
 @pytest.fixture
-def terminal(tmp_path, database_dsn) -> Terminal:
-    return Terminal({"SMS_AAA_NODE_STATE_FOLDER": str(tmp_path / "state"), "SMS_AAA_DATABASE_DSN": database_dsn})
+def terminal(tmp_path, database_dsn) -> Iterator[Terminal]:
+    """Whatever a test types, no password or secret may have come to the screen in the end."""
+    terminal = Terminal({"SMS_AAA_NODE_STATE_FOLDER": str(tmp_path / "state"), "SMS_AAA_DATABASE_DSN": database_dsn})
+    yield terminal
+    screen = "".join(terminal.transcript)
+    assert PASSWORD not in screen
+    assert SECRET.decode() not in screen
 
 
 @pytest.fixture
 def stocked(terminal) -> Terminal:
     """With a NAS, a plan, alice by password and cam by device."""
-    terminal.done("nas", "add", "bng1", "127.0.0.1", "--secret-stdin", input=SECRET.decode())
+    terminal.done("nas", "add", "bng1", "127.0.0.1", "--secret-stdin", typed=SECRET.decode())
     terminal.done("plan", "add", PLAN_FILE)
-    terminal.done(
-        "subscriber", "add", "alice", "--plan", "home-100", "--password-stdin", "--zone", "Europe/Berlin",
-        input=f"{PASSWORD}\n",
-    )  # fmt: skip
+    # No test may run at the edge of a cycle, whatever the day is.
+    anchor_day = (datetime.now(UTC).day + 13) % 28 + 1
+    alice = ("subscriber", "add", "alice", "--plan", "home-100", "--password-stdin")
+    terminal.done(*alice, "--zone", "Europe/Berlin", "--anchor-day", str(anchor_day), typed=f"{PASSWORD}\n")
     terminal.done("subscriber", "add", "cam", "--plan", "home-100", "--mac", "00:11:22:33:44:55")
     return terminal
 

@@ -50,7 +50,7 @@ def password_of(terminal, name: str) -> bytes | None:
 def test_a_nas_comes_is_shown_changes_and_goes(terminal):
     assert terminal.done("nas", "list") == "no NAS yet: sms-aaa nas add NAME ADDRESS\n"
     added = terminal.done(
-        "nas", "add", "bng1", "192.0.2.1", "--dialect", "mikrotik", "--secret-stdin", input="a shared secret\n"
+        "nas", "add", "bng1", "192.0.2.1", "--dialect", "mikrotik", "--secret-stdin", typed="a shared secret\n"
     )
     assert added == "NAS bng1 added\n"
     assert nas_secret(terminal, "bng1") == b"a shared secret"
@@ -104,13 +104,13 @@ def test_what_cannot_be_done_to_a_nas_says_why(stocked, words, code, said):
 
 
 def test_removing_asks_and_no_leaves_everything(stocked):
-    answer = stocked.type("nas", "remove", "bng1", input="n\n")
+    answer = stocked.type("nas", "remove", "bng1", typed="n\n")
     assert answer.code == Exit.ABORTED
     assert "NAS bng1 (127.0.0.1/32) has 0 live sessions" in answer.err
     assert stocked.type("nas", "show", "bng1").code == 0
-    assert stocked.type("subscriber", "remove", "alice", input="").code == Exit.ABORTED  # nobody there to be asked
+    assert stocked.type("subscriber", "remove", "alice", typed="").code == Exit.ABORTED  # nobody there to be asked
     assert stocked.type("subscriber", "show", "alice").code == 0
-    assert stocked.done("subscriber", "remove", "alice", input="y\n") == "subscriber alice removed\n"
+    assert stocked.done("subscriber", "remove", "alice", typed="y\n") == "subscriber alice removed\n"
     assert stocked.type("subscriber", "show", "alice").code == Exit.NOT_FOUND
 
 
@@ -213,7 +213,7 @@ def test_what_cannot_be_done_to_a_subscriber_says_why(stocked, words, code, said
 
 
 def test_a_credential_is_replaced_from_standard_input(stocked):
-    assert stocked.done("credential", "set", "alice", "--password-stdin", input="looking-glass\n") == (
+    assert stocked.done("credential", "set", "alice", "--password-stdin", typed="looking-glass\n") == (
         "the password of alice is changed\n"
     )
     assert password_of(stocked, "alice") == b"looking-glass"

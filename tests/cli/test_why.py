@@ -134,10 +134,11 @@ def test_nothing_known_says_whether_the_name_is_anybodys(stocked):
 
 
 def test_while_postgresql_is_away_the_node_answers_with_the_names_of_its_replica(stocked, node, database_dsn):
-    writer = ReplicaWriter.open(node.folder)
+    writer = ReplicaWriter.new_generation(node.folder, database_id=node.database_id, schema_version=1)
     assert isinstance(writer, ReplicaWriter)
     with connect(database_dsn, name="test") as connection:
-        assert not hasattr(fill(connection, writer, now_ns=NOW_NS), "kind")
+        assert fill(connection, writer, now_ns=NOW_NS, progress=lambda _done, _of: None) == 2
+    assert writer.make_current() is None
     writer.close()
     node.decide(decided(Reason.CONCURRENT_LIMIT, sessions_seen=1), settle=False)
     answer = stocked.type("why", "alice", **AWAY)
