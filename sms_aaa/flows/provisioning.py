@@ -7,6 +7,7 @@ done as things stand is a Refused. Neither leaves anything half done: the door r
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from ipaddress import IPv4Address, ip_network
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from sms_aaa.db import nas as db_nas
 from sms_aaa.db import plans as db_plans
 from sms_aaa.db import subscribers as db_subscribers
 from sms_aaa.db.engine import UniqueViolation
+from sms_aaa.rules.cycle import ZoneUnknownError, cycle_at
 from sms_aaa.rules.entitlement import Dialect, IdentityKind, MessageAuthenticatorPolicy, ServiceState
 from sms_aaa.rules.identity import canonical_mac
 from sms_aaa.rules.plan import parse_plan, plan_digest, plan_to_document
@@ -41,7 +43,7 @@ class RefusedKind(StrEnum):
     CONFLICT = "conflict"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # not frozen: contextlib sets the traceback of what passes through
 class Refused(Exception):  # noqa: N818 - an outcome that a door turns into an exit code, not a program's error
     """It cannot be done as things stand: the thing is not there, or something is in its way."""
 
@@ -53,7 +55,7 @@ class Refused(Exception):  # noqa: N818 - an outcome that a door turns into an e
         return f"{self.reason}; {self.remedy}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Invalid(Exception):  # noqa: N818 - as above
     """A value is wrong: where, why, what to do."""
 
@@ -233,6 +235,7 @@ def add_subscriber(desk: Desk, new: NewSubscriber) -> int:
     if plan is None:
         raise Refused(RefusedKind.NOT_FOUND, f"there is no plan {new.plan}", "see `sms-aaa plan list`")
     static_ipv4 = _static_ipv4(new.static_ipv4)
+    _check_cycle(new.zone, new.anchor_day)
     try:
         subscriber_id = db_subscribers.insert_subscriber(
             desk.connection, name=new.name, full_name=new.full_name, email=new.email, phone=new.phone
@@ -340,6 +343,16 @@ def _check_name(place: str, name: str) -> None:
         raise Invalid(
             place, f"{name!r} is not a name", f"1 to {NAME_OCTETS_MAX} octets, printable, without space at either end"
         )
+
+
+def _check_cycle(zone: str, anchor_day: int) -> None:
+    """The account's cycles must be such that they can be reckoned."""
+    try:
+        cycle_at(datetime(2000, 1, 1, tzinfo=UTC), zone, anchor_day)
+    except ZoneUnknownError as unknown:
+        raise Invalid("zone", str(unknown), "see the tz database") from unknown
+    except ValueError as fault:
+        raise Invalid("anchor day", str(fault), "give the day of the month on which cycles begin") from fault
 
 
 def _prefix(text: str) -> str:

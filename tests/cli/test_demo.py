@@ -23,7 +23,6 @@ SMS_AAA = str(Path(sys.executable).with_name("sms-aaa"))
 DEMO_SECONDS_MAX = 120
 
 # One after the other: each brings up a server with a database, and they would share two cores.
-pytestmark = pytest.mark.xdist_group("demo")
 
 
 def left_running(folder: Path) -> list[str]:

@@ -147,6 +147,7 @@ def test_what_is_taken_is_refused_with_what_it_is(desk: Desk, how: dict[str, str
         ({"mac": "not a mac"}, "mac"),
         ({"static_ipv4": "2001:db8::1"}, "static address"),
         ({"name": " alice"}, "name"),
+        ({"zone": "Atlantis/Poseidonis"}, "zone"),
         ({"name": "ali\x00ce"}, "name"),
     ],
 )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.peers, pytest.mark.xdist_group("peers")]
+pytestmark = pytest.mark.peers
 
 FREERADIUS = shutil.which("freeradius") or "/usr/sbin/freeradius"
 PLAN_ATTRIBUTES = ('Mikrotik-Rate-Limit = "20M/100M"', "Session-Timeout = 86400", "Acct-Interim-Interval = 300")
