@@ -139,7 +139,7 @@ def _processes(running: Running, board: Board) -> list[tuple[Cell, ...]]:
             process.name,
             process.pid or None,
             process.pid != 0,
-            _since(board.slot(process.slot).heartbeat_ns, now_ns) if process.pid else None,
+            _since(board.slot(process.slot).heartbeat_ns, time.monotonic_ns()) if process.pid else None,
             process.restarts,
             datetime.fromtimestamp(int(process.since), UTC) if process.since else None,
         )

@@ -42,7 +42,7 @@ def work_with_database(
                 work(connection)
         except Unavailable as away:
             child.log.warning("database-away", reason=str(away).strip().partition("\n")[0])
-            child.slot.beat(time.time_ns())
+            child.beat()
             if while_away is not None:
                 while_away()
             time.sleep(RETRY_SECONDS)

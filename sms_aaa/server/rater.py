@@ -31,7 +31,7 @@ class Rater:
 
     def _rate_on(self, connection: Connection) -> None:
         while True:
-            self._child.slot.beat(time.time_ns())
+            self._child.beat()
             worked = self._rate(connection)
             self._keep_house(connection)
             if self._child.stopping:

@@ -56,7 +56,7 @@ class Replicator:
     def _follow_on(self, connection: Connection, ears: Connection) -> None:
         writer = self._open(connection)
         while not self._child.stopping:
-            self._child.slot.beat(time.time_ns())
+            self._child.beat()
             if not self._follow(connection, writer):
                 writer.close()
                 writer = self._rebuild(connection)
@@ -117,7 +117,7 @@ class Replicator:
         return writer
 
     def _say(self, done: int, of: int) -> None:
-        self._child.slot.beat(time.time_ns())
+        self._child.beat()
         if done % 100_000 == 0:
             self._child.log.info("replica-filling", services=done, of=of)
 

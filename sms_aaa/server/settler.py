@@ -89,7 +89,7 @@ class Settler:
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._child.stopping:
-            self._child.slot.beat(time.time_ns())
+            self._child.beat()
             self._measure_backlog()
             time.sleep(0.1)
 
@@ -121,7 +121,7 @@ class Settler:
         """Until asked to end, and then until nothing is left or the time for it is over."""
         give_up_at = float("inf")
         while True:
-            self._child.slot.beat(time.time_ns())
+            self._child.beat()
             worked = self._settle_stream(connection, Stream.ACCOUNTING)
             worked |= self._settle_stream(connection, Stream.DECISIONS)
             self._keep_house(connection)

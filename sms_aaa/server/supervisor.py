@@ -172,10 +172,9 @@ class Supervisor:
 
     def _kill_if_stuck(self, post: Post, now: float) -> None:
         assert post.process is not None
-        heartbeat = self._board.slot(post.slot).heartbeat_ns / 1e9
-        alive_at = max(heartbeat, post.started_at)
-        if time.time() - alive_at > STUCK_SECONDS and now - post.started > STUCK_SECONDS:
-            self._log.error("process-stuck", name=post.name, silent_seconds=int(time.time() - alive_at))
+        alive_at = max(self._board.slot(post.slot).heartbeat_ns / 1e9, post.started)
+        if now - alive_at > STUCK_SECONDS:
+            self._log.error("process-stuck", name=post.name, silent_seconds=int(now - alive_at))
             post.process.kill()
 
     def _start(self, post: Post) -> None:

@@ -104,7 +104,7 @@ class UdpWorker:
 
     def _keep_house(self, now: float) -> None:
         now_ns = time.time_ns()
-        self.child.slot.beat(now_ns)
+        self.child.beat()
         self.cache.expire(now)
         if self.reader.refresh(now_ns):
             self._use_tables()
