@@ -86,7 +86,8 @@ class AccountingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class JournalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    file_octets_max: Annotated[int, Meta(ge=65_536, le=4_294_967_296)] = 67_108_864
+    # Above the largest batch: 1,024 records with a RADIUS packet of up to 4,096 octets each.
+    file_octets_max: Annotated[int, Meta(ge=8_388_608, le=4_294_967_296)] = 67_108_864
     decisions_octets_max: Annotated[int, Meta(ge=1_048_576)] = 1_073_741_824
     retention_days: RetentionDays = 7
 
@@ -315,7 +316,10 @@ def _secret(kind: type, value: object) -> Secret:
     assert kind is Secret
     if not isinstance(value, str):
         raise TypeError("Expected `str`")
-    return Secret(value.encode())
+    try:
+        return Secret(value.encode())
+    except UnicodeEncodeError:  # its text would quote the octet that is none
+        raise ValueError("it is not UTF-8") from None
 
 
 def _as_default(field: FieldInfo) -> str:
@@ -344,10 +348,43 @@ def _check_listen(addresses: tuple[str, ...]) -> None:
         raise ValueError("an address stands there twice")
 
 
+# libpq's grammars, without backtracking. A URL here is stricter in one thing: libpq takes what follows an @ or / of an
+# unescaped password for the host, the port or the name, and would then tell it to everybody who cannot connect.
+_DSN_PAIRS = re.compile(r"(?:\s*+\w++\s*+=\s*+(?:'(?:\\.|[^'\\])*+'|(?!')(?:\\.|[^\s\\])*+\\?+))++\s*+", re.DOTALL)
+_DSN_HOST = r"(?:\[[^\]\s]++\]|[^\[:/?,@\s]*+)(?::[0-9]*+)?+"
+_DSN_PARAMETER = r"[^=&\s]++=[^=&\s]*+"
+_DSN_URL = re.compile(
+    r"postgres(?:ql)?://(?:[^:@/\s]*+(?::[^@/\s]*+)?@)?+"
+    rf"{_DSN_HOST}(?:,{_DSN_HOST})*+(?:/[^?@\s]*+)?+(?:\?(?:{_DSN_PARAMETER}(?:&{_DSN_PARAMETER})*+&?+)?+)?+"
+)
+_DSN_BAD_PERCENT = re.compile(r"%(?!(?!00)[0-9A-Fa-f]{2})")
+
+
+def _is_percent_encoded(text: str) -> bool:
+    try:
+        unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        return False
+    return not _DSN_BAD_PERCENT.search(text)
+
+
 def _check_dsn(dsn: Secret) -> None:
+    """Whether libpq can read it. What is wrong is said without a piece of it: any piece may be one of the password."""
     text = dsn.reveal().decode()
-    if text and not text.startswith(("postgresql://", "postgres://")) and "=" not in text:
+    if not text:
+        return
+    if "\0" in text:
+        raise ValueError("it holds the character 0")
+    if text.startswith(("postgresql://", "postgres://")):
+        if not _DSN_URL.fullmatch(text) or not _is_percent_encoded(text):
+            raise ValueError(
+                "it is not postgresql://user:password@host:port/name?option=value; "
+                "in a name or password write %40 for @, %2F for /, %3A for :, %25 for %, %20 for a space"
+            )
+    elif "=" not in text:
         raise ValueError("it is neither postgresql://user@host/name nor host=... user=... dbname=...")
+    elif not _DSN_PAIRS.fullmatch(text):
+        raise ValueError("it is not host=... user=... dbname=...; a value with spaces stands in single quotes")
 
 
 _CHECKS: dict[tuple[str, str], Callable[[Any], object]] = {

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 
 from sms_aaa import config
 from sms_aaa.config import (
@@ -81,7 +85,7 @@ def test_the_file_is_the_argument_else_the_variable_else_the_default_path(tmp_pa
         ("SMS_AAA_ACCESS_LISTEN", "[::1]:1812, 127.0.0.1:1812", "access", "listen", ("[::1]:1812", "127.0.0.1:1812")),
         ("SMS_AAA_ACCESS_LISTEN", '["[::1]:1812"]', "access", "listen", ("[::1]:1812",)),
         ("SMS_AAA_DATABASE_DSN", "host=db user=sms", "database", "dsn", Secret(b"host=db user=sms")),
-        ("SMS_AAA_JOURNAL_FILE_OCTETS_MAX", "1_000_000", "journal", "file_octets_max", 1_000_000),
+        ("SMS_AAA_JOURNAL_FILE_OCTETS_MAX", "10_000_000", "journal", "file_octets_max", 10_000_000),
     ],
 )
 def test_a_variable_is_written_as_in_toml_or_plainly(variable, text, section, key, value):
@@ -111,6 +115,7 @@ def test_a_variable_is_written_as_in_toml_or_plainly(variable, text, section, ke
         ("[rating]\nzone = '../UTC'", "rating.zone", "is not a time zone", 'zone = "UTC"'),
         ("[rating]\nzone = 'Europe'", "rating.zone", "is not a time zone", 'zone = "UTC"'),
         ("[log]\nlevel = 'loud'", "log.level", "loud", '"debug", "info", "warning", "error"'),
+        ("[journal]\nfile_octets_max = 8388607", "journal.file_octets_max", ">= 8388608", "file_octets_max = 67108864"),
         ("[database]\ndsn = 5", "database.dsn", "Expected `str`", 'dsn = ""'),
     ],
 )
@@ -137,6 +142,79 @@ def test_a_dsn_that_is_none_is_refused_without_showing_it():
     error = refusal(SMS_AAA_DATABASE_DSN="hunter2")
     assert "hunter2" not in str(error)
     assert "neither" in error.reason
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "host=db password=my hunter2",
+        "host=db password='hunter2",
+        "host=db =hunter2",
+        " \t",
+        "postgresql://sms:my hunter2@db/sms",
+        "postgresql://sms:my@hunter2@db/sms",
+        "postgresql://sms:my/hunter2@db/sms",
+        "postgresql://sms:12/hunter2@db/sms",
+        "postgresql://sms:hunter2%zz@db/sms",
+        "postgresql://sms:hunter2%00@db/sms",
+        "postgresql://sms:hunter2%a2@db/sms",
+        "postgresql://db:hunter2/sms",
+        "postgresql://[::1/hunter2",
+        "postgresql://db/sms?hunter2",
+        "postgresql://db/sms?password=my=hunter2",
+        "host=hunter2\0",
+        "host=hunter2\udcff",
+    ],
+)
+def test_a_dsn_that_libpq_would_misread_is_refused_by_its_name_alone(tmp_path, dsn):
+    error = refusal(SMS_AAA_DATABASE_DSN=dsn)
+    assert error.place == "SMS_AAA_DATABASE_DSN"
+    assert "hunter2" not in f"{error!s} {error.__cause__!s} {error.__context__!s}"
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://",
+        "postgres://sms:p%40ss%2Fw%20rd?&:!@[::1]:5432,db2:,[fe80::1]/sms%20x?sslmode=verify-full&application_name=",
+        "postgresql:///sms?host=/var/run/postgresql&connect_timeout=3",
+        "postgresql://db?ssl=true",
+        "host = db user='it'password = 'my \\'hunter2\\\\' port=5432 dbname=",
+        "password=a=b=c'd\\ e\\",
+        "dbname=postgresql://a@b/c",
+    ],
+)
+def test_a_dsn_that_libpq_reads_is_taken(dsn):
+    conninfo_to_dict(dsn)
+    assert load_settings(None, {"SMS_AAA_DATABASE_DSN": dsn}).database.dsn == Secret(dsn.encode())
+
+
+def _is_read_by_libpq(dsn):
+    try:
+        conninfo_to_dict(dsn)
+    except ProgrammingError as error:
+        # Which names it knows changes with its version.
+        return str(error).startswith(("invalid connection option", "invalid URI query parameter"))
+    return True
+
+
+@given(st.text(alphabet="ab%2f4:/?@&=[],' \\", max_size=24), st.sampled_from(["", "host=a ", "postgresql://"]))
+@settings(max_examples=500)
+def test_what_is_taken_as_a_dsn_libpq_can_read_but_for_names_that_it_does_not_know(rest, start):
+    text = (start + rest).strip()
+    try:
+        load_settings(None, {"SMS_AAA_DATABASE_DSN": json.dumps(text)})
+    except SettingsError:
+        return
+    assert _is_read_by_libpq(text)
+
+
+@given(st.text(alphabet="a=' \\", max_size=400))
+@settings(max_examples=100)
+def test_no_dsn_takes_long_to_read(text):
+    """A pattern that tries again what it has read would need longer than the age of the world."""
+    with contextlib.suppress(SettingsError):
+        load_settings(None, {"SMS_AAA_DATABASE_DSN": json.dumps(text)})
 
 
 def test_a_file_that_is_not_there_is_refused_only_if_it_was_named(tmp_path):

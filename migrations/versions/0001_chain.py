@@ -199,7 +199,7 @@ create table session (
     reading_offset bigint not null,
     run integer not null,
     deltas integer not null check (deltas >= 0),
-    terminate_cause integer,
+    terminate_cause bigint,
     estimated boolean not null default false,
     received_at timestamptz not null,
     framed_ip inet,
@@ -210,7 +210,7 @@ create table session (
     nas_identifier text,
     nas_port bigint,
     nas_port_id text,
-    nas_port_type integer,
+    nas_port_type bigint,
     calling_station_id text,
     called_station_id text,
     unique (nas_id, nas_key, acct_session_id, life),
@@ -218,7 +218,9 @@ create table session (
     check (updated_at >= started_at)
 ) with (fillfactor = 80);
 comment on table session is 'Octets in: from the subscriber (upload), octets out: to the subscriber. Totals equal the sum of the deltas.';
-create index session_live on session (nas_id, updated_at) where state = 1;
+create index session_live on session (nas_id, nas_key) where state = 1;
+create index session_heard on session (received_at) where state = 1;
+create index session_held on session (service_id) where state = 1;
 create index session_service on session (service_id, started_at desc);
 create index session_username on session (username, started_at desc);
 create index session_account on session (account_id, started_at);
@@ -299,6 +301,7 @@ create table rating_queue (
     primary key (session_id, seq)
 );
 comment on table rating_queue is 'Deltas that wait for the rater: written with the delta, consumed with its rated usage.';
+create index rating_queue_order on rating_queue (queued_at);
 create index rating_queue_account on rating_queue (account_id);
 
 create table suspense (
@@ -360,6 +363,20 @@ create table rated_usage (
     primary key (account_id, session_id, seq, component_id, slice, generation, to_at)
 ) partition by range (to_at);
 comment on table rated_usage is 'What a slice of a delta cost, exactly: numerator over the component''s denominator. Never rounded.';
+
+create table cycle_due (
+    subscription_id bigint primary key references subscription on delete cascade,
+    due_at timestamptz not null
+);
+comment on table cycle_due is 'When the next cycle of a subscription is to be opened; idle accounts are found by it too.';
+create index cycle_due_at on cycle_due (due_at);
+
+create function subscription_begins() returns trigger language plpgsql as $$
+begin
+    insert into cycle_due (subscription_id, due_at) values (new.id, lower(new.during));
+    return null;
+end $$;
+create trigger subscription_begins after insert on subscription for each row execute function subscription_begins();
 
 create table charge (
     id bigint generated always as identity primary key,

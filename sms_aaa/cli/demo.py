@@ -259,12 +259,13 @@ def _wait_until_healthy(stage: Stage, server: subprocess.Popen[bytes]) -> None:
 def _problem(stage: Stage) -> str | None:
     """What /healthz complains about last, which is what the rest waits for; None when all is well."""
     try:
-        with urllib.request.urlopen(f"http://{stage.metrics}/healthz", timeout=5):
-            return None
+        with urllib.request.urlopen(f"http://{stage.metrics}/healthz", timeout=5) as answer:
+            health = json.load(answer)
     except urllib.error.HTTPError as unwell:
-        return str(json.load(unwell)["problems"][-1])
+        health = json.load(unwell)
     except OSError:
         return "the server is being started"
+    return None if health["status"] == "ok" else str(health["problems"][-1])
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

@@ -252,7 +252,7 @@ class Evening:
     def _find_difference(self) -> str | None:
         from sms_aaa.db.rating import queue_length
 
-        found = {row.acct_session_id: row for row in self._sessions(State.OPEN, State.CLOSED, State.STALE)}
+        found = {row.acct_session_id: row for row in self._sessions(State.OPEN, State.CLOSED, State.LAPSED)}
         for session_id, part in self._parts.items():
             row = found.get(session_id)
             if row is None:
@@ -260,7 +260,7 @@ class Evening:
             if (row.octets_in, row.octets_out) != (part.total_in, part.total_out):
                 return f"session {session_id} has {row.octets_in} + {row.octets_out} octets"
             lost = part.device.username in map(name_of, LOST)
-            state = State.CLOSED if part.stops or lost else State.OPEN
+            state = State.CLOSED if part.stops else State.LAPSED if lost else State.OPEN
             if (row.state, row.estimated) != (int(state), lost):
                 return f"session {session_id} is {State(row.state).name.lower()}"
         waiting, _ = queue_length(self._connection)

@@ -32,7 +32,9 @@ def reconcile(caller: Caller, limit: int, form: Format) -> None:
     """Prove that every octet counted is rated, waiting or in suspense, and posted.
 
     It counts again from the facts, in one snapshot, while the server goes on. Octets of sessions that belong to no
-    service are excluded, by name. The exit code is 1 when anything is off; accounts that are off come first.
+    service are excluded, by name. Every total is priced again by its tariff, and every fee that is due is looked for.
+    The exit code is 1 when anything is off; accounts that are off come first. Records in quarantine were never counted:
+    they are shown beside the proof and do not break it.
 
     Example: sms-aaa reconcile --json
     """
@@ -66,6 +68,9 @@ def _show(found: Reconciliation, rows: Sequence[Sequence[Cell]], *, hidden: int)
         heading("excluded, by name")
         excluded = [(row.reason, octets(row.octets_in), octets(row.octets_out)) for row in found.excluded]
         listing(("reason", "octets_up", "octets_down"), excluded, Format.TABLE)
+    if found.quarantined:
+        heading("in quarantine, by reason")
+        listing(("reason", "records"), [(row.reason, row.records) for row in found.quarantined], Format.TABLE)
     heading("laws")
     listing(("law", "holds"), [(law.text, not law.violations) for law in found.laws], Format.TABLE)
     for law in found.laws:
@@ -84,7 +89,15 @@ def _show(found: Reconciliation, rows: Sequence[Sequence[Cell]], *, hidden: int)
     say()
     say(f"up:   {_sum_text(found.upload)}")
     say(f"down: {_sum_text(found.download)}")
-    say("everything adds up" if found.holds else "something is off: see above")
+    say(_summary(found))
+
+
+def _summary(found: Reconciliation) -> str:
+    verdict = "everything adds up" if found.holds else "something is off: see above"
+    records = sum(row.records for row in found.quarantined)
+    if not records:
+        return verdict
+    return f"{verdict}; {records} {'record is' if records == 1 else 'records are'} in quarantine, not settled"
 
 
 def _sum_text(sums: DirectionBalance) -> str:
@@ -118,6 +131,7 @@ def _document(found: Reconciliation, rows: Sequence[Sequence[Cell]]) -> dict[str
         "excluded": [
             {"reason": row.reason, "octets_up": row.octets_in, "octets_down": row.octets_out} for row in found.excluded
         ],
+        "quarantine": [{"reason": row.reason, "records": row.records} for row in found.quarantined],
         "components": [
             {
                 "account_id": component.account_id,

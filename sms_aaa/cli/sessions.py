@@ -44,7 +44,7 @@ def sessions(caller: Caller, name: str | None, *, every: bool, nas_name: str | N
     from sms_aaa.db.sessions import list_sessions
     from sms_aaa.flows.provisioning import get_nas, get_subscriber
 
-    states = [State.OPEN, State.CLOSED, State.STALE] if every else [State.OPEN]
+    states = [State.OPEN, State.CLOSED, State.LAPSED] if every else [State.OPEN]
     with caller.connect() as connection:
         if nas_name is not None:
             get_nas(connection, nas_name)

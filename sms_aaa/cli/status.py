@@ -133,7 +133,6 @@ def _database_state(caller: Caller) -> str:
 
 
 def _processes(running: Running, board: Board) -> list[tuple[Cell, ...]]:
-    now_ns = time.time_ns()
     return [
         (
             process.name,

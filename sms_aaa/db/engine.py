@@ -23,6 +23,9 @@ CONNECT_TIMEOUT_SECONDS = 5
 Unavailable = (psycopg.OperationalError, psycopg.InterfaceError)
 """The database cannot be reached or went away: try again later, nothing of the transaction is stored."""
 
+TimedOut = (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
+"""Those of `Unavailable` with which the server is there: a statement, or its wait for a lock, took too long."""
+
 Conflict = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation)
 """Somebody else was faster: the same transaction may succeed when it is tried again."""
 

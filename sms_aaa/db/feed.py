@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from psycopg import sql
+
 if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
 
@@ -35,18 +37,27 @@ def get_database_id(connection: Connection) -> bytes:
 
 
 def get_cursor(connection: Connection) -> str:
-    row = connection.execute("select pg_current_snapshot()::text").fetchone()
+    """`cluster timeline snapshot`: a snapshot means something in the history that it was taken in, and nowhere else."""
+    row = connection.execute(sql.SQL("select {} || ' ' || pg_current_snapshot()::text").format(_HISTORY)).fetchone()
     assert row is not None
     return str(row[0])
+
+
+_HISTORY = sql.SQL("(select system_identifier || '.' || timeline_id from pg_control_system(), pg_control_checkpoint())")
+_NEW = sql.SQL("""xid >= pg_snapshot_xmin(%(snapshot)s::pg_snapshot)
+    and not pg_visible_in_snapshot(xid, %(snapshot)s::pg_snapshot)
+    and xid < pg_snapshot_xmax(pg_current_snapshot())""")
+"""Rows that a cursor has not seen. (Rows with numbers that are still to come were restored from another cluster.)"""
+
+
+def _snapshot(cursor: str) -> str:
+    return cursor.rpartition(" ")[2]
 
 
 def list_changes(connection: Connection, cursor: str) -> Changes:
     """What is visible to this transaction and was not in `cursor`. To be called first in a REPEATABLE READ one."""
     rows = connection.execute(
-        """select distinct kind, object_id from feed
-           where xid >= pg_snapshot_xmin(%(cursor)s::pg_snapshot)
-             and not pg_visible_in_snapshot(xid, %(cursor)s::pg_snapshot)""",
-        {"cursor": cursor},
+        sql.SQL("select distinct kind, object_id from feed where {}").format(_NEW), {"snapshot": _snapshot(cursor)}
     ).fetchall()
     by_kind: dict[str, list[int]] = {"service": [], "nas": [], "plan": []}
     for kind, object_id in rows:
@@ -56,20 +67,26 @@ def list_changes(connection: Connection, cursor: str) -> Changes:
 
 def has_changes(connection: Connection, cursor: str) -> bool:
     row = connection.execute(
-        """select exists (select from feed where xid >= pg_snapshot_xmin(%(cursor)s::pg_snapshot)
-                          and not pg_visible_in_snapshot(xid, %(cursor)s::pg_snapshot))""",
-        {"cursor": cursor},
+        sql.SQL("select exists (select from feed where {})").format(_NEW), {"snapshot": _snapshot(cursor)}
     ).fetchone()
     return bool(row and row[0])
 
 
 def covers(connection: Connection, cursor: str) -> bool:
-    """Whether the feed still has everything since `cursor`: false after its retention, or in a database gone back."""
+    """Whether the feed still has everything since `cursor`.
+
+    Not after its retention, nor in another history: a restored copy, a server gone back in time, a promoted standby.
+    """
+    history, _, snapshot = cursor.rpartition(" ")
     row = connection.execute(
-        """select coalesce((select xid from feed order by xid limit 1), pg_snapshot_xmax(%(cursor)s::pg_snapshot))
-                  <= pg_snapshot_xmax(%(cursor)s::pg_snapshot)
-              and pg_snapshot_xmax(%(cursor)s::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot())""",
-        {"cursor": cursor},
+        sql.SQL(
+            """select {} = %(history)s
+                  and coalesce((select xid from feed where xid < pg_snapshot_xmax(pg_current_snapshot())
+                                order by xid limit 1), pg_snapshot_xmax(%(snapshot)s::pg_snapshot))
+                      <= pg_snapshot_xmax(%(snapshot)s::pg_snapshot)
+                  and pg_snapshot_xmax(%(snapshot)s::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot())"""
+        ).format(_HISTORY),
+        {"history": history, "snapshot": snapshot},
     ).fetchone()
     return bool(row and row[0])
 

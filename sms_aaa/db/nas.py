@@ -39,7 +39,20 @@ def insert_nas(
     message_authenticator: MessageAuthenticatorPolicy,
     coa_port: int,
 ) -> int:
-    """The new NAS's id. UniqueViolation when the name or the prefix is taken."""
+    """The NAS's id. UniqueViolation when the name or the prefix is taken.
+
+    One that was removed and comes back at the same prefix is the same NAS: its sessions, which may still run, go on
+    under the id that they have, and are not counted from zero under another.
+    """
+    row = connection.execute(
+        """update nas set name = %s, dialect = %s, message_authenticator = %s, coa_port = %s, removed_at = null
+           where id = (select max(id) from nas where prefix = %s and removed_at is not null)
+             and not exists (select from nas where prefix = %s and removed_at is null)
+           returning id""",
+        (name, dialect.value, message_authenticator.value, coa_port, prefix, prefix),
+    ).fetchone()
+    if row is not None:
+        return int(row[0])
     row = connection.execute(
         """insert into nas (name, prefix, dialect, message_authenticator, coa_port)
            values (%s, %s, %s, %s, %s) returning id""",

@@ -89,3 +89,12 @@ def list_components(connection: Connection, plan_version_id: int) -> dict[str, i
 def _one(connection: Connection, where: sql.SQL, *parameters: object) -> PlanVersionRow | None:
     with connection.cursor(row_factory=class_row(PlanVersionRow)) as cursor:
         return cursor.execute(_QUERY.format(where), parameters).fetchone()
+
+
+def get_longest_interim(connection: Connection) -> int:
+    """Seconds between the reports of the slowest plan; 0 without plans."""
+    row = connection.execute(
+        "select coalesce(max((document->'policy'->>'interim_seconds')::int), 0) from plan_version"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])

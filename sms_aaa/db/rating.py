@@ -98,10 +98,13 @@ def claim_queue(connection: Connection, limit: int) -> list[QueuedDelta]:
 
 
 def lock_accounts(connection: Connection, ids: Iterable[int]) -> dict[int, AccountRow]:
-    """The owners, locked in the order of their ids: two raters never wait for each other in a circle."""
+    """The owners, locked in the order of their ids: two raters never wait for each other in a circle.
+
+    A session that is stored for one of them meanwhile only refers to it, and does not wait.
+    """
     with connection.cursor(row_factory=class_row(AccountRow)) as cursor:
         rows = cursor.execute(
-            "select id, currency, zone, anchor_day from account where id = any(%s) order by id for update",
+            "select id, currency, zone, anchor_day from account where id = any(%s) order by id for no key update",
             (sorted(set(ids)),),
         )
         return {row.id: row for row in rows}
@@ -209,40 +212,58 @@ def insert_suspense(connection: Connection, deltas: Iterable[QueuedDelta], reaso
     )
 
 
+QUEUE_COUNTED_MAX = 1_000_000
+
+
 def queue_length(connection: Connection) -> tuple[int, datetime | None]:
-    """How many deltas wait, and since when the oldest does."""
-    row = connection.execute("select count(*), min(queued_at) from rating_queue").fetchone()
+    """How many deltas wait, counted no further than QUEUE_COUNTED_MAX, and since when the oldest does."""
+    row = connection.execute(
+        """select (select count(*) from (select from rating_queue limit %s) q),
+                  (select min(queued_at) from rating_queue)""",
+        (QUEUE_COUNTED_MAX,),
+    ).fetchone()
     assert row is not None
     return int(row[0]), row[1]
 
 
 @dataclass(frozen=True, slots=True)
-class OpenAccountRow:
-    """A running subscription whose account has no cycle at the instant that was asked for, or no fee in it."""
+class DueRow:
+    """A subscription whose next cycle is to be opened, with the account that pays for it."""
 
     account_id: int
     subscription_id: int
     plan_version_id: int
-    currency: str
     zone: str
     anchor_day: int
 
 
-def list_without_cycle(connection: Connection, now: datetime, *, limit: int) -> list[OpenAccountRow]:
-    """Running subscriptions that are not charged for the cycle of `now` yet: idle accounts too."""
-    with connection.cursor(row_factory=class_row(OpenAccountRow)) as cursor:
+def list_due(connection: Connection, now: datetime, *, limit: int) -> list[DueRow]:
+    """Running subscriptions whose next cycle has begun, idle accounts too; what has ended is not asked for again."""
+    connection.execute(
+        """delete from cycle_due d using subscription u
+           where u.id = d.subscription_id and d.due_at <= %(now)s and upper(u.during) <= %(now)s""",
+        {"now": now},
+    )
+    with connection.cursor(row_factory=class_row(DueRow)) as cursor:
         return cursor.execute(
-            """select a.id as account_id, u.id as subscription_id, u.plan_version_id, a.currency, a.zone, a.anchor_day
-               from subscription u
+            """select g.account_id, u.id as subscription_id, u.plan_version_id, a.zone, a.anchor_day
+               from cycle_due d
+               join subscription u on u.id = d.subscription_id and u.during @> %(now)s
                join assignment g on g.service_id = u.service_id and g.during @> %(now)s
                join account a on a.id = g.account_id
-               where u.during @> %(now)s and not exists (
-                 select from cycle c
-                 join usage_total t on t.cycle_id = c.id and t.account_id = c.account_id and t.subscription_id = u.id
-                 where c.account_id = a.id and c.starts_at <= %(now)s and c.ends_at > %(now)s)
-               order by a.id, u.id limit %(limit)s""",
+               where d.due_at <= %(now)s order by d.due_at limit %(limit)s""",
             {"now": now, "limit": limit},
         ).fetchall()
+
+
+def update_due(connection: Connection, due: Sequence[tuple[int, datetime]]) -> None:
+    """(subscription id, when its next cycle begins) of subscriptions whose present cycle is open."""
+    connection.execute(
+        """update cycle_due d set due_at = n.due_at
+           from unnest(%s::bigint[], %s::timestamptz[]) n(subscription_id, due_at)
+           where d.subscription_id = n.subscription_id""",
+        ([subscription_id for subscription_id, _ in due], [due_at for _, due_at in due]),
+    )
 
 
 def insert_charges(connection: Connection, charges: Sequence[tuple[TotalKey, int]]) -> list[TotalKey]:

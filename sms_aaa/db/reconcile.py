@@ -1,4 +1,8 @@
-"""Queries that prove counted = rated = posted: they count again from the facts, not from running totals."""
+"""Queries that prove counted = rated = posted: they count again from the facts, not from running totals.
+
+A law that compares two tables joins them fully: what only one of them has is the worst difference there is. What takes
+a tariff to judge is not judged here but read out row by row, for flows/reconciling.py.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,13 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from decimal import Decimal
+
     from sms_aaa.db.engine import Connection
+
+ROWS_AT_ONCE = 2_000
+"""Of a table that is read whole, how many rows a round trip brings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,21 @@ def list_excluded(connection: Connection) -> list[ExcludedRow]:
 
 
 @dataclass(frozen=True, slots=True)
+class QuarantinedRow:
+    """Records that could not be settled and still wait for somebody, by the reason; their octets are in no session."""
+
+    reason: str
+    records: int
+
+
+def list_quarantined(connection: Connection) -> list[QuarantinedRow]:
+    with connection.cursor(row_factory=class_row(QuarantinedRow)) as cursor:
+        return cursor.execute(
+            "select reason, count(*) as records from quarantine where resolved_at is null group by 1 order by 1"
+        ).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
 class RatedSumRow:
     """Rated octets of one component of an account, summed from the rated rows."""
 
@@ -87,6 +112,71 @@ def list_rated_sums(connection: Connection) -> list[RatedSumRow]:
                join component k on k.id = r.component_id
                group by 1, 2, 3 order by 1, 2, 3"""
         ).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class PricedTotalRow:
+    """A running total with what it is priced by; `component` None: the subscription's plan has none with this id.
+
+    `numerator` is a whole number, as PostgreSQL's numeric comes.
+    """
+
+    account_id: int
+    cycle_id: int
+    subscription_id: int
+    component_id: int
+    plan_version_id: int
+    component: str | None
+    quantity: int
+    numerator: Decimal
+    posted_minor: int
+
+
+def stream_totals(connection: Connection) -> Iterator[PricedTotalRow]:
+    """Every running total, ROWS_AT_ONCE in memory."""
+    with connection.cursor(name="totals", row_factory=class_row(PricedTotalRow)) as cursor:
+        cursor.itersize = ROWS_AT_ONCE
+        yield from cursor.execute(
+            """select t.account_id, t.cycle_id, t.subscription_id, t.component_id, u.plan_version_id,
+                      k.name as component, t.quantity, t.numerator, t.posted_minor
+               from usage_total t join subscription u on u.id = t.subscription_id
+               left join component k on k.id = t.component_id and k.plan_version_id = u.plan_version_id"""
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FeeRow:
+    """A fee of the plan in a cycle that was opened, beside what was charged (None: nothing).
+
+    Where a charge stands that no plan has a fee for, `plan_version_id`, `component` and `is_due` are None. `is_due`:
+    the subscription touches the cycle; a plan that ended meanwhile may have been charged before.
+    """
+
+    account_id: int
+    cycle_id: int
+    subscription_id: int
+    component_id: int
+    plan_version_id: int | None
+    component: str | None
+    is_due: bool | None
+    charged_minor: int | None
+
+
+def stream_fees(connection: Connection) -> Iterator[FeeRow]:
+    """Every fee that is due or charged, ROWS_AT_ONCE in memory. A cycle that was opened has totals, be they zero."""
+    with connection.cursor(name="fees", row_factory=class_row(FeeRow)) as cursor:
+        cursor.itersize = ROWS_AT_ONCE
+        yield from cursor.execute(
+            """select account_id, cycle_id, subscription_id, component_id, f.plan_version_id, f.component, f.is_due,
+                      h.amount_minor as charged_minor
+               from (select o.account_id, o.cycle_id, o.subscription_id, k.id as component_id, k.plan_version_id,
+                            k.name as component, u.during && tstzrange(c.starts_at, c.ends_at) as is_due
+                     from (select distinct account_id, cycle_id, subscription_id from usage_total) o
+                     join cycle c on c.id = o.cycle_id
+                     join subscription u on u.id = o.subscription_id
+                     join component k on k.plan_version_id = u.plan_version_id and k.kind = 'recurring') f
+               full join charge h using (account_id, cycle_id, subscription_id, component_id)"""
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,28 +214,32 @@ _LAWS: tuple[tuple[str, LiteralString], ...] = (
     ),
     (
         "a total is the sum of its rated usage",
-        """select format('account %s cycle %s component %s', t.account_id, t.cycle_id, t.component_id),
-                  format('total %s (%s), rated %s (%s)', t.quantity, t.numerator, coalesce(r.quantity, 0),
-                         coalesce(r.numerator, 0))
-           from usage_total t join component k on k.id = t.component_id
-           left join (select account_id, cycle_id, subscription_id, component_id, sum(quantity) as quantity,
+        """select format('account %s cycle %s subscription %s component %s', account_id, cycle_id, subscription_id,
+                         component_id),
+                  format('total %s, rated %s', coalesce(t.quantity || ' (' || t.numerator || ')', 'nothing'),
+                         coalesce(r.quantity || ' (' || r.numerator || ')', 'nothing'))
+           from (select account_id, cycle_id, subscription_id, component_id, quantity, numerator from usage_total) t
+           full join (select account_id, cycle_id, subscription_id, component_id, sum(quantity) as quantity,
                              sum(numerator) as numerator from rated_usage group by 1, 2, 3, 4) r
              using (account_id, cycle_id, subscription_id, component_id)
-           where t.quantity <> coalesce(r.quantity, 0) or t.numerator <> coalesce(r.numerator, 0)""",
+           where t.quantity is null or t.quantity <> coalesce(r.quantity, 0)
+             or t.numerator <> coalesce(r.numerator, 0)""",
     ),
     (
         "the ledger has what the totals and charges say",
-        """select format('account %s cycle %s component %s', t.account_id, t.cycle_id, t.component_id),
-                  format('sub-ledger %s, ledger %s', t.posted, coalesce(e.posted, 0))
+        """select format('account %s cycle %s subscription %s component %s', account_id, cycle_id, subscription_id,
+                         component_id),
+                  format('sub-ledger %s, ledger %s', coalesce(t.posted::text, 'nothing'),
+                         coalesce(e.posted::text, 'nothing'))
            from (select account_id, cycle_id, subscription_id, component_id, posted_minor as posted from usage_total
                  union all
                  select account_id, cycle_id, subscription_id, component_id, amount_minor from charge) t
-           left join (select account_id, cycle_id, subscription_id, component_id,
+           full join (select account_id, cycle_id, subscription_id, component_id,
                              sum(case when debit = 'unbilled-receivable' then amount_minor else -amount_minor end)
                                as posted
                       from entry group by 1, 2, 3, 4) e
              using (account_id, cycle_id, subscription_id, component_id)
-           where t.posted <> coalesce(e.posted, 0)""",
+           where t.posted is null or t.posted <> coalesce(e.posted, 0)""",
     ),
     (
         "a session's deltas are numbered without a gap",
@@ -156,7 +250,7 @@ _LAWS: tuple[tuple[str, LiteralString], ...] = (
 
 
 def list_violations(connection: Connection, *, limit: int = 20) -> list[tuple[str, list[Violation]]]:
-    """Every law with the rows that break it: an empty list is the proof."""
+    """Every law of the tables with up to `limit` rows that break it: none is the proof."""
     found = []
     for law, query in _LAWS:
         bounded = sql.SQL(query) + sql.SQL(" limit ") + sql.Literal(limit)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -14,8 +13,11 @@ from sms_aaa.rules.session import Life, Place, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from sms_aaa.db.engine import Connection
+
+assert int(State.OPEN) == 1, "the statements below say 1: the indexes of open sessions are found by the very constant"
 
 SessionKey = tuple[int, str, str]
 """(nas id, NAS key, Acct-Session-Id): what a NAS calls a session."""
@@ -49,7 +51,6 @@ class StoredSession(Struct, frozen=True, gc=False, kw_only=True):
     service_id: int | None
     account_id: int | None
     excluded: str | None
-    received_at: datetime
 
 
 _FACTS = tuple(field for field in SessionFacts.__struct_fields__)
@@ -59,23 +60,17 @@ _COLUMNS = (
     "reading_in", "reading_out", "reading_gigawords", "reading_node", "reading_sequence", "reading_offset", "run",
     "deltas", "terminate_cause", "estimated", "received_at", *_FACTS,
 )  # fmt: skip
-_TYPES = (
-    "int8", "int4", "text", "text", "int4", "int2", "int8", "int8", "text",
-    "timestamptz", "timestamptz", "timestamptz", "int8", "int8", "int8", "timestamptz", "int8",
-    "int8", "int8", "bool", "text", "int8", "int8", "int4",
-    "int4", "int4", "bool", "timestamptz", "text", "bytea", "inet", "cidr", "cidr", "inet",
-    "inet", "text", "int8", "text", "int4", "text", "text",
-)  # fmt: skip
-assert len(_COLUMNS) == len(_TYPES), "a COPY needs a type for every column"
+_ADDRESSES = {"framed_ip", "framed_ipv6_address", "nas_ip"}
+_PREFIXES = {"framed_ipv6_prefix", "delegated_ipv6_prefix"}
 
 # COPY goes as text here: an address is text on both sides, and only an object of its own has the binary form.
 _NAMES = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
 # host() and ::text: addresses are handed around as text, exactly as PostgreSQL prints them.
 _SELECT = sql.SQL(", ").join(
-    sql.SQL("host({})").format(sql.Identifier(name)) if kind == "inet" else
-    sql.SQL("{}::text").format(sql.Identifier(name)) if kind == "cidr" else
+    sql.SQL("host({})").format(sql.Identifier(name)) if name in _ADDRESSES else
+    sql.SQL("{}::text").format(sql.Identifier(name)) if name in _PREFIXES else
     sql.Identifier(name)
-    for name, kind in zip(_COLUMNS, _TYPES, strict=True)
+    for name in _COLUMNS
 )  # fmt: skip
 
 
@@ -121,34 +116,47 @@ def update_sessions(connection: Connection, sessions: Iterable[StoredSession]) -
 def close_rebooted(
     connection: Connection, nas_id: int, nas_key: str, before: datetime
 ) -> list[tuple[int, bytes | None]]:
-    """Accounting-On or -Off: closes this NAS's sessions that started before it, at their last known update.
+    """Accounting-On or -Off: ends this NAS's sessions that started before it, at their last known update.
 
-    (service id, token) of each that was closed, for the live set.
+    (service id, token) of each that was ended, for the live set.
     """
     rows = connection.execute(
         """update session set state = %s, stopped_at = updated_at, estimated = true
-           where nas_id = %s and nas_key = %s and state in (%s, %s) and started_at < %s
-           returning service_id, token""",
-        (int(State.CLOSED), nas_id, nas_key, int(State.OPEN), int(State.STALE), before),
+           where nas_id = %s and nas_key = %s and state = 1 and started_at < %s returning service_id, token""",
+        (int(State.LAPSED), nas_id, nas_key, before),
     ).fetchall()
     return [(int(row[0]), row[1]) for row in rows if row[0] is not None]
 
 
 def close_stale(connection: Connection, *, now: datetime, multiple: int, limit: int) -> list[tuple[int, bytes | None]]:
-    """Closes softly the sessions from which nothing was *received* for a multiple of their plan's interim interval."""
+    """Ends softly the sessions from which nothing was *received* for a multiple of their plan's interim interval.
+
+    No interval counts as less than 300 s. So nothing younger than that is looked at, by the index of open sessions.
+    """
     rows = connection.execute(
-        """update session s set state = %(stale)s, stopped_at = null, estimated = true
+        """update session s set state = %(lapsed)s, stopped_at = updated_at, estimated = true
            where id in (
              select s.id from session s
              left join subscription u on u.service_id = s.service_id and u.during @> %(now)s
              left join plan_version v on v.id = u.plan_version_id
-             where s.state = %(open)s and s.received_at < %(now)s - %(multiple)s
-               * make_interval(secs => greatest(coalesce((v.document->'policy'->>'interim_seconds')::int, 0), 300))
+             where s.state = 1 and s.received_at < %(now)s - %(multiple)s * interval '300 seconds'
+               and s.received_at < %(now)s - %(multiple)s
+                 * make_interval(secs => greatest(coalesce((v.document->'policy'->>'interim_seconds')::int, 0), 300))
              order by s.id limit %(limit)s for update of s skip locked)
            returning service_id, token""",
-        {"stale": int(State.STALE), "open": int(State.OPEN), "now": now, "multiple": multiple, "limit": limit},
+        {"lapsed": int(State.LAPSED), "now": now, "multiple": multiple, "limit": limit},
     ).fetchall()
     return [(int(row[0]), row[1]) for row in rows if row[0] is not None]
+
+
+def list_held(connection: Connection, logins: Sequence[tuple[int, bytes]]) -> set[bytes]:
+    """Tokens of these (service id, token) that an open session still stands under: several may share one Class."""
+    rows = connection.execute(
+        """select s.token from unnest(%s::bigint[], %s::bytea[]) l(service_id, token)
+           join session s on s.service_id = l.service_id and s.token = l.token where s.state = 1""",
+        ([service_id for service_id, _ in logins], [token for _, token in logins]),
+    ).fetchall()
+    return {bytes(row[0]) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +224,7 @@ def list_live_logins(connection: Connection) -> list[LiveLogin]:
     with connection.cursor(row_factory=class_row(LiveLogin)) as cursor:
         return cursor.execute(
             """select service_id, token, nas_id, nas_port, nas_port_id, calling_station_id
-               from session where state = %s and service_id is not null and token is not null""",
-            (int(State.OPEN),),
+               from session where state = 1 and service_id is not null and token is not null"""
         ).fetchall()
 
 
@@ -226,8 +233,7 @@ def count_live_by_plan(connection: Connection) -> list[tuple[int, int]]:
     rows = connection.execute(
         """select coalesce(u.plan_version_id, 0), count(*) from session s
            left join subscription u on u.service_id = s.service_id and u.during @> now()
-           where s.state = %s group by 1""",
-        (int(State.OPEN),),
+           where s.state = 1 group by 1"""
     ).fetchall()
     return [(int(row[0]), int(row[1])) for row in rows]
 
@@ -248,7 +254,7 @@ def _row(session: StoredSession) -> tuple[Any, ...]:
         session.excluded, life.started_at, life.updated_at, life.stopped_at, life.seconds, life.octets_in,
         life.octets_out, life.reading_at, life.reading_seconds, life.reading_in, life.reading_out,
         life.reading_gigawords, place.node, place.sequence, place.offset, life.run, life.deltas,
-        life.terminate_cause, life.estimated, session.received_at, *[getattr(facts, name) for name in _FACTS],
+        life.terminate_cause, life.estimated, life.received_at, *[getattr(facts, name) for name in _FACTS],
     )  # fmt: skip
 
 
@@ -264,5 +270,4 @@ def _stored(row: Sequence[Any]) -> StoredSession:
         service_id=values["service_id"],
         account_id=values["account_id"],
         excluded=values["excluded"],
-        received_at=values["received_at"],
     )

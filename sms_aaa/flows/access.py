@@ -19,7 +19,7 @@ from sms_aaa.node.replica import ReplicaFault
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.credentials import Credential, Method, StoredPassword, read_credential
 from sms_aaa.radius.faults import PacketFault
-from sms_aaa.radius.packet import Code, Packet, attribute, ipv4
+from sms_aaa.radius.packet import HEADER_OCTETS, PACKET_OCTETS_MAX, Code, Packet, attribute, ipv4
 from sms_aaa.rules.access import decide, decide_rights
 from sms_aaa.rules.entitlement import Entitlement, IdentityKind
 from sms_aaa.rules.identity import mac_identity
@@ -39,12 +39,14 @@ SALT_OCTETS = 4
 RANDOM_OCTETS = TOKEN_OCTETS + SALT_OCTETS
 """How much randomness a request may need; the door draws it for a batch at once."""
 
+REPLY_OCTETS_MAX = PACKET_OCTETS_MAX - HEADER_OCTETS - 18
+"""For attributes beside the Message-Authenticator."""
+
 _CALL_CHECK = (10).to_bytes(4, "big")
 _PPP = (1).to_bytes(4, "big")
 _USERNAME = int(IdentityKind.USERNAME)
 _MAC = int(IdentityKind.MAC)
 _FRAMED_PPP = attribute(dictionary.SERVICE_TYPE, (2).to_bytes(4, "big")) + attribute(dictionary.FRAMED_PROTOCOL, _PPP)
-_USERNAME_OCTETS_MAX = 253
 
 
 class AccessRequest(Struct, frozen=True, gc=False):
@@ -122,16 +124,19 @@ def reserve_places(cases: Sequence[Case], change: LiveChange, *, now: int, until
             case.reason = Reason.CONCURRENT_LIMIT
 
 
-def answer_request(case: Case, now_ns: int) -> AccessAnswer:
-    """The third step: the reply in the NAS's dialect, and the decision for the journal."""
+def answer_request(case: Case, now_ns: int) -> AccessAnswer | PacketFault:
+    """The third step: the reply in the NAS's dialect, and the decision for the journal.
+
+    A fault where the request brought more Proxy-State than a reply with its rights has room for: silence.
+    """
     packet, nas = case.request.packet, case.request.nas
     if case.reason is Reason.ACCEPTED:
         code, attributes = Code.ACCESS_ACCEPT, _accept_attributes(case)
     else:
         code, attributes = Code.ACCESS_REJECT, _reject_attributes(case)
-    if dictionary.PROXY_STATE in packet.attributes:
-        # RFC 2865 section 5.33: copied unmodified and in order.
-        attributes += b"".join(attribute(dictionary.PROXY_STATE, value) for value in packet.all(dictionary.PROXY_STATE))
+    attributes += copied_proxy_states(packet)
+    if len(attributes) > REPLY_OCTETS_MAX:
+        return PacketFault.PROXY_STATE_LIMIT
     reply = nas.digests.reply(code, packet.identifier, packet.authenticator, attributes, message_authenticator=True)
     return AccessAnswer(reply, case.reason, _decision(case, now_ns))
 
@@ -173,10 +178,25 @@ def _device(packet: Packet, username: bytes) -> bytes | None:
 
 
 def device_of(packet: Packet, nas_id: int) -> bytes:
-    """Which device on which port of which NAS: what makes a retransmission or a re-login the same one."""
+    """Which device asks: what makes a retransmission or a re-login the same one; b"" when nothing tells."""
     attributes = packet.attributes
-    port = attributes.get(dictionary.NAS_PORT_ID) or attributes.get(dictionary.NAS_PORT, b"")
-    return device_key(nas_id, port, attributes.get(dictionary.CALLING_STATION_ID, b""))
+    return name_device(
+        nas_id,
+        station=attributes.get(dictionary.CALLING_STATION_ID, b""),
+        port_id=attributes.get(dictionary.NAS_PORT_ID, b""),
+        port=attributes.get(dictionary.NAS_PORT, b""),
+    )
+
+
+def name_device(nas_id: int, *, station: bytes, port_id: bytes, port: bytes) -> bytes:
+    """A device's key: by its own address at this NAS, else by the port that it is at.
+
+    Where the NAS tells the station the port says nothing more: many number their ports by session, and the same
+    device would be another after each dial-up. A NAS-Port of 0 is what a NAS says that has no ports.
+    """
+    if station:
+        return device_key(nas_id, b"", station)
+    return device_key(nas_id, port_id or port, b"") if port_id or port.strip(b"\0") else b""
 
 
 def encode_class(service_id: int, token: bytes) -> bytes:
@@ -190,6 +210,13 @@ def read_class(packet: Packet) -> tuple[int, bytes] | None:
         if len(value) == 20 and value.startswith(CLASS_MAGIC):
             return int.from_bytes(value[4:12], "big"), value[12:]
     return None
+
+
+def copied_proxy_states(packet: Packet) -> bytes:
+    """RFC 2865 section 5.33: unmodified and in order."""
+    if dictionary.PROXY_STATE not in packet.attributes:
+        return b""
+    return b"".join(attribute(dictionary.PROXY_STATE, value) for value in packet.all(dictionary.PROXY_STATE))
 
 
 def _accept_attributes(case: Case) -> bytes:

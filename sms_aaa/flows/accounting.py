@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from sms_aaa.flows.access import device_of, read_class
+from sms_aaa.flows.access import copied_proxy_states, device_of, read_class
 from sms_aaa.flows.tables import Nas
 from sms_aaa.node.records import AccountingRecord, pack_accounting
 from sms_aaa.radius import dictionary
-from sms_aaa.radius.packet import Code, Packet, attribute
+from sms_aaa.radius.packet import Code, Packet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,9 +54,8 @@ def pack_requests(requests: Sequence[AccountingRequest], *, now_ns: int) -> list
 def reply_to(request: AccountingRequest) -> bytes:
     """The Accounting-Response: to be sent only when the record is on disk (RFC 2866 section 4.1)."""
     packet = request.packet
-    attributes = b""
-    if dictionary.PROXY_STATE in packet.attributes:
-        attributes = b"".join(attribute(dictionary.PROXY_STATE, value) for value in packet.all(dictionary.PROXY_STATE))
+    # A request is no shorter than the Proxy-State in it: the reply always fits.
+    attributes = copied_proxy_states(packet)
     return request.nas.digests.reply(
         Code.ACCOUNTING_RESPONSE, packet.identifier, packet.authenticator, attributes, message_authenticator=False
     )

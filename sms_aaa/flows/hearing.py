@@ -29,6 +29,9 @@ from sms_aaa.rules.session import Event, Place, Reading, event_time
 if TYPE_CHECKING:
     from sms_aaa.node.records import AccountingRecord
 
+OCTETS_MAX = 1 << 56
+"""72 PB: more than a 100 Gbit/s port carries in two months of full load; sums of it still fit where sums are kept."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EVENTS = {1: Event.START, 2: Event.STOP, 3: Event.INTERIM, 7: Event.NAS_REBOOT, 8: Event.NAS_REBOOT}
 
@@ -76,10 +79,13 @@ def hear(record: AccountingRecord, place: Place, *, single: bool) -> Heard | Reb
     session_id = packet.attributes.get(dictionary.ACCT_SESSION_ID)
     if not session_id:
         return Unsettled("no-acct-session-id", quarantine=True)
+    reading = _reading(packet, event, at, received_at, place)
+    if max(reading.octets_in or 0, reading.octets_out or 0) > OCTETS_MAX:
+        return Unsettled("implausible-counters", quarantine=True)
     named = read_class(packet)
     return Heard(
         key=(record.nas_id, nas_key, as_text(session_id)),
-        reading=_reading(packet, event, at, received_at, place),
+        reading=reading,
         facts=_facts(packet, named[1] if named else None),
         service_id=named[0] if named else None,
         clock_overruled=overruled,

@@ -17,6 +17,7 @@ from sms_aaa.db import nas as db_nas
 from sms_aaa.db import plans as db_plans
 from sms_aaa.db import subscribers as db_subscribers
 from sms_aaa.db.engine import UniqueViolation
+from sms_aaa.db.sessions import count_live_of_nas
 from sms_aaa.rules.cycle import ZoneUnknownError, cycle_at
 from sms_aaa.rules.entitlement import Dialect, IdentityKind, MessageAuthenticatorPolicy, ServiceState
 from sms_aaa.rules.identity import canonical_mac
@@ -144,6 +145,8 @@ def set_nas(
 ) -> None:
     """Changes what is given and leaves the rest."""
     nas = get_nas(desk.connection, name)
+    if prefix is not None:
+        _check_same_kind(desk.connection, nas, _prefix(prefix))
     after = {
         "prefix": _prefix(prefix) if prefix is not None else nas.prefix,
         "dialect": (dialect or Dialect(nas.dialect)).value,
@@ -172,6 +175,18 @@ def set_nas(
         "coa_port": nas.coa_port,
     }
     desk.record("changed", "nas", nas.id, before=before, after={**after, "secret_changed": secret is not None})
+
+
+def _check_same_kind(connection: Connection, nas: NasRow, prefix: str) -> None:
+    """A NAS by one address and a NAS by prefix name their sessions differently: none may run while that changes."""
+    before, after = ip_network(nas.prefix), ip_network(prefix)
+    live = count_live_of_nas(connection, nas.id)
+    if live and (before.num_addresses == 1) != (after.num_addresses == 1):
+        raise Refused(
+            RefusedKind.CONFLICT,
+            f"{nas.name} has {live} live sessions, which would be counted anew under {prefix}",
+            "add another NAS for it, or change it when none is online",
+        )
 
 
 def remove_nas(desk: Desk, name: str) -> None:

@@ -35,7 +35,7 @@ NO_SUBSCRIPTION = "no-subscription"
 """Suspense: the service was never on a plan, so no tariff says what its usage costs."""
 
 IMPLAUSIBLE_TIMES = "implausible-times"
-"""Suspense: the delta crosses more cycles than any usage can; its NAS's clock is to be looked at."""
+"""Suspense: the delta is longer than any session is without a reading; its NAS's clock is to be looked at."""
 
 _NOTHING = Total(0, 0, 0)
 
@@ -140,19 +140,27 @@ def rate_batch(connection: Connection, shelf: PlanShelf, *, now: datetime, limit
     return RatedBatch(len(queued), len(parts), entries, sum(map(len, suspended.values())))
 
 
+def suspend_next(connection: Connection, *, reason: str) -> int:
+    """Puts the delta that is first in the queue aside, by name: it was tried alone and cannot be rated."""
+    queued = db_rating.claim_queue(connection, 1)
+    db_rating.insert_suspense(connection, queued, reason)
+    return len(queued)
+
+
 def open_cycles(connection: Connection, shelf: PlanShelf, *, now: datetime, limit: int) -> int:
     """Opens the present cycle of up to `limit` subscriptions that have none, idle ones too; how many it was."""
-    missing = db_rating.list_without_cycle(connection, now, limit=limit)
-    accounts = db_rating.lock_accounts(connection, (row.account_id for row in missing))
+    due = db_rating.list_due(connection, now, limit=limit)
+    accounts = db_rating.lock_accounts(connection, (row.account_id for row in due))
     openings = []
-    for row in missing:
+    for row in due:
         account = accounts[row.account_id]
         # Begun before now, as the listing says: so its fee is due.
         subscription = SubscriptionRow(row.subscription_id, 0, row.plan_version_id, now, None)
         openings.append(_Opening(account.id, cycle_at(now, account.zone, account.anchor_day), subscription))
     books = _open_books(connection, shelf, openings)
     _close_books(connection, shelf, books, None)
-    return len(missing)
+    db_rating.update_due(connection, [(opening.subscription.id, opening.cycle.end) for opening in openings])
+    return len(due)
 
 
 class _Calendar:

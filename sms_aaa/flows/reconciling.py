@@ -2,23 +2,33 @@
 
 Octets are counted again from the deltas and summed again from the rated rows; running totals are looked at only to be
 compared with these sums. Each direction of an account has to balance: counted = rated + waiting + in suspense. What
-belongs to no account is not lost but excluded, by name. To be called in one snapshot: settler and rater go on.
+belongs to no account is not lost but excluded, by name; what could not be settled is in quarantine, by reason. To be
+called in one snapshot: settler and rater go on.
+
+Books can agree with each other and be wrong all the same. So every total is priced again by its tariff, and every fee
+that a cycle owes is looked for: these laws take the plans, and are judged here rather than by a query.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from sms_aaa.db import ledger as db_ledger
 from sms_aaa.db import reconcile as db_reconcile
+from sms_aaa.db.reconcile import Violation
+from sms_aaa.rules.rating import posted_minor, price_numerator
 from sms_aaa.rules.tariff import Measure
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.ledger import LedgerBalance
-    from sms_aaa.db.reconcile import ExcludedRow, RatedSumRow, Violation
+    from sms_aaa.db.reconcile import ExcludedRow, FeeRow, PricedTotalRow, QuarantinedRow
     from sms_aaa.flows.rating import PlanShelf
+    from sms_aaa.rules.tariff import UsageComponent
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +84,20 @@ class Law:
 
 LAW_ROWS_MAX = 20
 
+PRICE_LAW = "a total costs, and has posted, what the tariff says"
+FEE_LAW = "a cycle that is opened is charged each fee of the plan, as the tariff says"
+
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """`ledger` has debits less credits of each ledger account: in each currency they add up to 0."""
+    """`ledger` has debits less credits of each ledger account: in each currency they add up to 0.
+
+    `quarantined` breaks no law: these records were counted by nobody.
+    """
 
     accounts: tuple[AccountBalance, ...]
     excluded: tuple[ExcludedRow, ...]
+    quarantined: tuple[QuarantinedRow, ...]
     components: tuple[ComponentDifference, ...]
     laws: tuple[Law, ...]
     ledger: tuple[LedgerBalance, ...]
@@ -116,7 +133,11 @@ def reconcile(connection: Connection, shelf: PlanShelf) -> Reconciliation:
     rated: dict[int, list[int]] = {}
     components = []
     for row in db_reconcile.list_rated_sums(connection):
-        measure = _measure(connection, shelf, row)
+        component = _usage_component(connection, shelf, row.plan_version_id, row.component)
+        if component is None:
+            components.append(ComponentDifference(row.account_id, row.component, row.quantity, 0))
+            continue
+        measure = component.measure
         in_, out = rated.get(row.account_id, (0, 0))
         counts_in, counts_out = Measure.UPLOAD in measure.directions, Measure.DOWNLOAD in measure.directions
         rated[row.account_id] = [in_ + row.octets_in * counts_in, out + row.octets_out * counts_out]
@@ -126,11 +147,9 @@ def reconcile(connection: Connection, shelf: PlanShelf) -> Reconciliation:
     return Reconciliation(
         tuple(_balances(connection, rated)),
         tuple(db_reconcile.list_excluded(connection)),
+        tuple(db_reconcile.list_quarantined(connection)),
         tuple(components),
-        tuple(
-            Law(text, tuple(violations))
-            for text, violations in db_reconcile.list_violations(connection, limit=LAW_ROWS_MAX)
-        ),
+        tuple(_laws(connection, shelf)),
         tuple(db_ledger.list_balances(connection)),
     )
 
@@ -150,6 +169,60 @@ def _balances(connection: Connection, rated: dict[int, list[int]]) -> list[Accou
     return balances
 
 
-def _measure(connection: Connection, shelf: PlanShelf, row: RatedSumRow) -> Measure:
+def _laws(connection: Connection, shelf: PlanShelf) -> Iterator[Law]:
+    for text, rows in db_reconcile.list_violations(connection, limit=LAW_ROWS_MAX):
+        yield Law(text, tuple(rows))
+    for text, violations in (
+        (PRICE_LAW, _price_violations(connection, shelf)),
+        (FEE_LAW, _fee_violations(connection, shelf)),
+    ):
+        yield Law(text, tuple(islice(violations, LAW_ROWS_MAX)))
+
+
+def _price_violations(connection: Connection, shelf: PlanShelf) -> Iterator[Violation]:
+    """Totals that are not what the tariff of their subscription makes of their octets."""
+    for row in db_reconcile.stream_totals(connection):
+        component = _usage_component(connection, shelf, row.plan_version_id, row.component)
+        if component is None:
+            yield Violation(PRICE_LAW, _where(row), "its subscription's plan has no such usage component")
+            continue
+        currency = shelf.get(connection, row.plan_version_id).plan.tariff.currency
+        numerator = price_numerator(component, row.quantity)
+        posted = posted_minor(component, currency, row.quantity)
+        if row.numerator != numerator or row.posted_minor != posted:
+            found = f"exact {row.numerator:f}, posted {row.posted_minor}; by the tariff {numerator}, {posted}"
+            yield Violation(PRICE_LAW, _where(row), found)
+
+
+def _fee_violations(connection: Connection, shelf: PlanShelf) -> Iterator[Violation]:
+    """Fees that are due and not charged, or charged with another amount, or that no plan has."""
+    for row in db_reconcile.stream_fees(connection):
+        owed = _fee_minor(connection, shelf, row)
+        # A fee that is not due may have been charged before its subscription ended, but never another amount.
+        if row.charged_minor != owed and (row.is_due or row.charged_minor is not None):
+            found = f"charged {_or_nothing(row.charged_minor)}, owed {_or_nothing(owed)}"
+            yield Violation(FEE_LAW, _where(row), found)
+
+
+def _fee_minor(connection: Connection, shelf: PlanShelf, row: FeeRow) -> int | None:
+    if row.plan_version_id is None:
+        return None
     tariff = shelf.get(connection, row.plan_version_id).plan.tariff
-    return next(component.measure for component in tariff.usage if component.name == row.component)
+    return next((fee.amount_minor for fee in tariff.recurring if fee.name == row.component), None)
+
+
+def _usage_component(
+    connection: Connection, shelf: PlanShelf, plan_version_id: int, name: str | None
+) -> UsageComponent | None:
+    tariff = shelf.get(connection, plan_version_id).plan.tariff
+    return next((component for component in tariff.usage if component.name == name), None)
+
+
+def _where(row: PricedTotalRow | FeeRow) -> str:
+    return (
+        f"account {row.account_id} cycle {row.cycle_id} subscription {row.subscription_id} component {row.component_id}"
+    )
+
+
+def _or_nothing(amount_minor: int | None) -> str:
+    return "nothing" if amount_minor is None else str(amount_minor)

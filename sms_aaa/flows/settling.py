@@ -23,9 +23,10 @@ from sms_aaa.db import usage as db_usage
 from sms_aaa.db.decisions import DecisionRow
 from sms_aaa.db.sessions import LiveLogin, SessionFacts, SessionKey, StoredSession
 from sms_aaa.db.usage import Anomaly, ServiceAccount, UsageDelta
+from sms_aaa.flows.access import name_device
 from sms_aaa.flows.hearing import Heard, Rebooted, Unsettled, hear
 from sms_aaa.node.journal import Stream
-from sms_aaa.node.live import OnlineSession, device_key
+from sms_aaa.node.live import OnlineSession
 from sms_aaa.radius.packet import as_text
 from sms_aaa.rules.identity import canonical_mac
 from sms_aaa.rules.session import AnomalyKind, Life, Place, State, find_life, step
@@ -60,6 +61,7 @@ class _Work:
     by_identity: dict[str, ServiceAccount]
     next_id: Callable[[], int]
     new: set[int] = field(default_factory=set)
+    ended: set[int] = field(default_factory=set)
     changed: dict[int, StoredSession] = field(default_factory=dict)
     deltas: list[UsageDelta] = field(default_factory=list)
     anomalies: list[Anomaly] = field(default_factory=list)
@@ -89,15 +91,22 @@ def settle_accounting(
     for said in heard:
         _step(work, said)
     _store(connection, work)
-    releases = [
+    ended = [
         (session.service_id, session.facts.token)
         for session in work.changed.values()
-        if session.life.state is State.CLOSED and session.service_id is not None and session.facts.token is not None
+        if session.id in work.ended and session.service_id is not None and session.facts.token is not None
     ]
     for reboot in rebooted:
-        closed = db_sessions.close_rebooted(connection, reboot.nas_id, reboot.nas_key, reboot.at)
-        releases.extend((service, token) for service, token in closed if token is not None)
+        lost = db_sessions.close_rebooted(connection, reboot.nas_id, reboot.nas_key, reboot.at)
+        ended.extend((service, token) for service, token in lost if token is not None)
+    releases = _free(connection, ended)
     return Settled(len(records), len(work.deltas), len(work.anomalies), quarantined, releases)
+
+
+def _free(connection: Connection, ended: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Those of the logins that ended whose places are free: no other session stands under the same Class."""
+    held = db_sessions.list_held(connection, ended) if ended else set()
+    return [(service, token) for service, token in ended if token not in held]
 
 
 def quarantine(connection: Connection, place: Place, *, reason: str, raw: bytes) -> None:
@@ -139,7 +148,7 @@ def close_stale_sessions(
 ) -> list[tuple[int, bytes]]:
     """Closes softly what has gone silent; (service id, token) of each whose place is free again."""
     closed = db_sessions.close_stale(connection, now=now, multiple=multiple, limit=limit)
-    return [(service, token) for service, token in closed if token is not None]
+    return _free(connection, [(service, token) for service, token in closed if token is not None])
 
 
 def list_online(connection: Connection, *, until: int) -> list[OnlineSession]:
@@ -152,10 +161,9 @@ def list_online(connection: Connection, *, until: int) -> list[OnlineSession]:
 
 def _device(login: LiveLogin) -> bytes:
     """As flows.access.device_of made it from the packet."""
-    port = (login.nas_port_id or "").encode()
-    if not port and login.nas_port is not None:
-        port = login.nas_port.to_bytes(4, "big")
-    return device_key(login.nas_id, port, (login.calling_station_id or "").encode())
+    port = (login.nas_port or 0).to_bytes(4, "big")
+    station, port_id = (login.calling_station_id or "").encode(), (login.nas_port_id or "").encode()
+    return name_device(login.nas_id, station=station, port_id=port_id, port=port)
 
 
 def _load(connection: Connection, heard: Sequence[Heard]) -> _Work:
@@ -163,7 +171,7 @@ def _load(connection: Connection, heard: Sequence[Heard]) -> _Work:
     sessions: dict[SessionKey, list[StoredSession]] = {key: [] for key in keys}
     for stored in db_sessions.lock_sessions(connection, keys):
         sessions[stored.key].append(stored)
-    unknown = [said for said in heard if not sessions[said.key] or said.service_id is not None]
+    unknown = [said for said in heard if not _are_known(sessions[said.key])]
     services = db_usage.list_service_accounts(
         connection,
         service_ids=sorted(_ids(heard, sessions)),
@@ -179,6 +187,11 @@ def _load(connection: Connection, heard: Sequence[Heard]) -> _Work:
     )
 
 
+def _are_known(lives: Sequence[StoredSession]) -> bool:
+    """Whether it is settled whose these are."""
+    return bool(lives) and all(session.service_id is not None for session in lives)
+
+
 def _ids(heard: Sequence[Heard], sessions: dict[SessionKey, list[StoredSession]]) -> set[int]:
     named = {said.service_id for said in heard}
     stored = {session.service_id for lives in sessions.values() for session in lives}
@@ -192,7 +205,7 @@ def _step(work: _Work, said: Heard) -> None:
     service = _service(work, stored, said)
     number = max((s.life.life for s in stored_lives), default=0) + 1
     result = step(life, number, said.reading, rate_kbps=service.rate_kbps if service is not None else 0)
-    session = _new(work, said, result.life, service) if stored is None else _merge(stored, said, result.life)
+    session = _new(work, said, result.life, service) if stored is None else _merge(stored, said, result.life, service)
     if stored is None:
         stored_lives.append(session)
         work.new.add(session.id)
@@ -202,18 +215,27 @@ def _step(work: _Work, said: Heard) -> None:
         stored_lives[stored_lives.index(stored)] = session
     if stored is None or session != stored:
         work.changed[session.id] = session
+    if session.life.state is State.CLOSED and (life is None or life.state is not State.CLOSED):
+        work.ended.add(session.id)
     if result.delta is not None:
         work.deltas.append(UsageDelta(session.id, session.account_id, session.service_id, result.delta))
     if result.anomaly is not None:
         _name(work, session.id, said, result.anomaly)
     if said.clock_overruled:
-        _name(work, session.id, said, AnomalyKind.CLOCK)
+        _name_clock(work, session)
+
+
+def _name_clock(work: _Work, session: StoredSession) -> None:
+    """Once a session, not once a record: a clock in 1970 stays there."""
+    life = session.life
+    place = life.reading_place
+    work.anomalies.append(Anomaly(session.id, session.key[0], AnomalyKind.CLOCK, life.started_at, 0, 0, place))
 
 
 def _service(work: _Work, stored: StoredSession | None, said: Heard) -> ServiceAccount | None:
-    """Whose it is: settled with the session; for a new one our Class says it, else the user name, octet for octet."""
-    if stored is not None:
-        return work.by_service.get(stored.service_id) if stored.service_id is not None else None
+    """Whose it is. Once known it stays; before that our Class says it, else the user name, octet for octet."""
+    if stored is not None and stored.service_id is not None:
+        return work.by_service.get(stored.service_id)
     if said.service_id is not None and said.service_id in work.by_service:
         return work.by_service[said.service_id]
     found = (work.by_identity.get(identity) for identity in _identities(said))
@@ -236,21 +258,26 @@ def _new(work: _Work, said: Heard, life: Life, service: ServiceAccount | None) -
         service_id=service.service_id if service is not None else None,
         account_id=service.account_id if service is not None else None,
         excluded=None if service is not None else _UNKNOWN_SERVICE,
-        received_at=said.reading.received_at,
     )
 
 
-def _merge(stored: StoredSession, said: Heard, life: Life) -> StoredSession:
-    """The session after a record: a later packet may know what an earlier one did not (an address, a prefix)."""
+def _merge(stored: StoredSession, said: Heard, life: Life, service: ServiceAccount | None) -> StoredSession:
+    """The session after a record: a later packet may know what an earlier one did not (an address, whose it is).
+
+    What it says of the login (our Class) replaces what was known: after a re-authentication that is another one.
+    """
     known = stored.facts
-    missing = {
+    changes = {
         name: value
         for name in SessionFacts.__struct_fields__
         if getattr(known, name) is None and (value := getattr(said.facts, name)) is not None
     }
-    received_at = max(stored.received_at, said.reading.received_at)
-    facts = replace(known, **missing) if missing else known
-    return replace(stored, life=life, facts=facts, received_at=received_at)
+    if said.facts.token is not None and said.reading.received_at >= stored.life.received_at:
+        changes["token"] = said.facts.token
+    facts = replace(known, **changes) if changes else known
+    if stored.service_id is None and service is not None:
+        stored = replace(stored, service_id=service.service_id, account_id=service.account_id, excluded=None)
+    return replace(stored, life=life, facts=facts)
 
 
 def _name(work: _Work, session_id: int, said: Heard, kind: AnomalyKind) -> None:

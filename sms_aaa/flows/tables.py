@@ -6,7 +6,7 @@ fell into is bounded and goes with the table).
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -45,27 +45,29 @@ class Plan(Struct, frozen=True):
 class Tables:
     """NASes by source address (the longest prefix wins) and plans by version id."""
 
-    __slots__ = ("_by_address", "_by_prefix", "plans", "unreadable")
+    __slots__ = ("_by_length", "_found", "_rows", "interim_seconds_max", "plans", "unreadable")
 
     def __init__(self, nases: Iterable[NodeNas], plans: Iterable[NodePlan], vault: Vault) -> None:
-        self._by_address: dict[str, Nas | None] = {}
-        self._by_prefix: list[tuple[IPv4Network | IPv6Network, Nas]] = []
+        self._found: dict[str, Nas | None] = {}
+        self._by_length: dict[tuple[int, int], dict[int, Nas]] = {}
+        self._rows: list[tuple[int, int]] = []
         self.plans = {plan.plan_version_id: _compile(plan) for plan in plans}
+        self.interim_seconds_max = max((plan.plan.policy.interim_seconds for plan in self.plans.values()), default=0)
         self.unreadable: list[str] = []
         for index, node_nas in enumerate(sorted(nases, key=lambda nas: nas.nas_id)):
             self._add(node_nas, index, vault)
-        self._by_prefix.sort(key=lambda pair: -pair[0].prefixlen)
+        self._by_length = dict(sorted(self._by_length.items(), reverse=True))
 
     def find_nas(self, address: str) -> Nas | None:
         """Whose address it is; None: nobody's."""
         try:
-            return self._by_address[address]
+            return self._found[address]
         except KeyError:
-            return self._find_by_prefix(address)
+            return self._look_up(address)
 
     def nas_rows(self) -> list[tuple[int, int]]:
         """(index, nas id) of every NAS: what the counters' rows stand for."""
-        return [(nas.index, nas.nas_id) for _, nas in self._by_prefix]
+        return self._rows
 
     def _add(self, node_nas: NodeNas, index: int, vault: Vault) -> None:
         secret = vault.open_nas_secret(node_nas.secrets[0], node_nas.nas_id)
@@ -82,14 +84,23 @@ class Tables:
             message_authenticator=node_nas.message_authenticator,
             single=network.num_addresses == 1,
         )
-        self._by_prefix.append((network, nas))
+        of_length = self._by_length.setdefault((network.version, network.prefixlen), {})
+        of_length[int(network.network_address)] = nas
+        self._rows.append((index, node_nas.nas_id))
 
-    def _find_by_prefix(self, text: str) -> Nas | None:
+    def _look_up(self, text: str) -> Nas | None:
+        """A dict look-up for each length of prefix that there is, the longest first."""
         address = ip_address(text)
-        found = next((nas for network, nas in self._by_prefix if address in network), None)
-        if len(self._by_address) >= ADDRESSES_REMEMBERED_MAX:
-            self._by_address.clear()  # a flood from made-up addresses costs this look-up, not memory
-        self._by_address[text] = found
+        found = None
+        for (version, length), of_length in self._by_length.items():
+            if version == address.version:
+                host_bits = address.max_prefixlen - length
+                found = of_length.get(int(address) >> host_bits << host_bits)
+                if found is not None:
+                    break
+        if len(self._found) >= ADDRESSES_REMEMBERED_MAX:
+            self._found.clear()  # a flood from made-up addresses costs this look-up, not memory
+        self._found[text] = found
         return found
 
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from sms_aaa.rules.tariff import Tariff, UsageComponent
 
-CYCLES_MAX = 1_200  # that one delta may cross: a century; event times are clamped long before that
+CYCLES_MAX = 1_200  # that one delta may cross: a century
+DELTA_MAX = timedelta(days=400)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -156,8 +157,8 @@ def slice_quantities(quantity: int, *, start: datetime, end: datetime, edges: Se
 
 
 def is_plausible(fact: UsageFact) -> bool:
-    """Whether it can be cut: no month is shorter than 28 days, so it cannot cross more than CYCLES_MAX cycles."""
-    return fact.to_at - fact.from_at < CYCLES_MAX * timedelta(days=28)
+    """Whether a delta's times can be true: a session reports more than once in DELTA_MAX."""
+    return fact.to_at - fact.from_at <= DELTA_MAX
 
 
 def slices(fact: UsageFact, component: UsageComponent, cycles: Sequence[Cycle]) -> tuple[Slice, ...]:

@@ -1,7 +1,9 @@
 """The session machine: records of one Acct-Session-Id, in any order, become lives, usage deltas and anomalies.
 
 Identity. A session is NAS + Acct-Session-Id + life. NASes use an id again, so records whose time spans
-[event time - Acct-Session-Time, event time] lie together are one life; a span that lies apart opens another.
+[event time - Acct-Session-Time, event time] lie together are one life; a span that lies apart opens another. Except
+that a NAS whose clock was set in between has not begun anew: where the span lies apart but Acct-Session-Time and the
+counters went on, as long as the time that passed here, it is the same life, and the clock is named.
 
 Order. Packets overtake each other and come through several journals. Within a life the NAS's own Acct-Session-Time
 says which of two readings is newer; only where one of them has none do event times decide. (Event time alone is not
@@ -10,10 +12,13 @@ off now and then, and a reading that seems newer with lower counters would be ta
 equal times the higher counters are newer.
 
 Usage. A newer reading gives the delta to the one before. An older one changes nothing, and is named. Newer with
-lower counters: one 32-bit counter wrapped, if neither reading had Gigawords, the other counter went on and the
-service's rate explains the distance; else the NAS began to count anew (a run within the life), which lowers both.
-Where both could be, the reset is taken: it bills less. Each is named. So usage never falls, and each octet is
-counted once.
+lower counters: a 32-bit counter wrapped, if neither reading had Gigawords, it stood high and stands low, the other
+went on and the service's rate explains the distance; else the NAS began to count anew (a run within the life), and the
+counter that fell counts from zero. One that fell by less than half did not begin anew, it only slipped, and counts
+nothing. Each is named. So usage never falls, and each octet is counted once.
+
+End. CLOSED is what a Stop does. A NAS that rebooted, or fell silent, ends its sessions by inference (LAPSED): a newer
+record opens the same one again, since many a NAS says Accounting-On without having lost a session.
 
 The table below is total: every state meets every event. Rule of this file: whatever changes a session's state or
 counts its usage stands here.
@@ -32,7 +37,7 @@ TOLERANCE = timedelta(seconds=60)
 """How far apart two spans of one life may lie."""
 
 RESTART_TOLERANCE = timedelta(seconds=2)
-"""A Start this much after the Stop of the same id is another life: a repeated Start carries its old event time."""
+"""What began this much after the Stop of the same id is another life: a repeated record carries its old times."""
 
 CLOCK_AHEAD = timedelta(seconds=60)
 CLOCK_BEHIND = timedelta(days=7)
@@ -47,7 +52,7 @@ class State(IntEnum):
     NONE = 0
     OPEN = 1
     CLOSED = 2
-    STALE = 3  # closed softly for want of interims; a newer record opens it again
+    LAPSED = 3  # ended by inference: for want of interims, or by a reboot of its NAS
 
 
 class Event(IntEnum):
@@ -67,18 +72,18 @@ TRANSITIONS = {
     (State.OPEN, Event.START): State.OPEN,
     (State.OPEN, Event.INTERIM): State.OPEN,
     (State.OPEN, Event.STOP): State.CLOSED,
-    (State.OPEN, Event.NAS_REBOOT): State.CLOSED,
-    (State.OPEN, Event.SILENCE): State.STALE,
+    (State.OPEN, Event.NAS_REBOOT): State.LAPSED,
+    (State.OPEN, Event.SILENCE): State.LAPSED,
     (State.CLOSED, Event.START): State.CLOSED,  # overtaken by its Stop
     (State.CLOSED, Event.INTERIM): State.CLOSED,
     (State.CLOSED, Event.STOP): State.CLOSED,
     (State.CLOSED, Event.NAS_REBOOT): State.CLOSED,
     (State.CLOSED, Event.SILENCE): State.CLOSED,
-    (State.STALE, Event.START): State.STALE,  # a Start says nothing new about a session that has been heard since
-    (State.STALE, Event.INTERIM): State.OPEN,
-    (State.STALE, Event.STOP): State.CLOSED,
-    (State.STALE, Event.NAS_REBOOT): State.CLOSED,
-    (State.STALE, Event.SILENCE): State.STALE,
+    (State.LAPSED, Event.START): State.LAPSED,  # a Start says nothing new about a session that has been heard since
+    (State.LAPSED, Event.INTERIM): State.OPEN,
+    (State.LAPSED, Event.STOP): State.CLOSED,
+    (State.LAPSED, Event.NAS_REBOOT): State.LAPSED,
+    (State.LAPSED, Event.SILENCE): State.LAPSED,
 }
 assert len(TRANSITIONS) == len(State) * len(Event), "the session machine must be total"
 
@@ -87,6 +92,7 @@ class AnomalyKind(StrEnum):
     STALE_READING = "stale-reading"  # an older reading that fits between its neighbours no longer: not counted
     COUNTER_WRAP = "counter-wrap"
     COUNTER_RESET = "counter-reset"
+    COUNTER_SLIP = "counter-slip"  # fell by less than half while the other went on: not counted
     CLOCK = "nas-clock"
     UNKNOWN_SERVICE = "unknown-service"
 
@@ -124,6 +130,7 @@ class Life(Struct, frozen=True, gc=False, kw_only=True):
     started_at: datetime
     updated_at: datetime
     stopped_at: datetime | None
+    received_at: datetime  # when the last record about it was received: the one clock that is ours
     seconds: int
     octets_in: int
     octets_out: int
@@ -188,13 +195,25 @@ def find_life(lives: list[Life], reading: Reading) -> Life | None:
         return max(running or lives, key=lambda life: life.started_at, default=None)
     begin = reading.at - timedelta(seconds=reading.session_seconds or 0)
     near = [life for life in lives if _belongs(life, begin, reading)]
-    return min(near, key=lambda life: abs(life.started_at - begin), default=None)
+    found = min(near, key=lambda life: abs(life.started_at - begin), default=None)
+    return found or next((life for life in lives if _goes_on(life, reading)), None)
 
 
 def _belongs(life: Life, begin: datetime, reading: Reading) -> bool:
-    if reading.event is Event.START and life.stopped_at is not None and begin > life.stopped_at + RESTART_TOLERANCE:
+    if life.stopped_at is not None and begin > life.stopped_at + RESTART_TOLERANCE:
         return False
     return begin <= life.updated_at + TOLERANCE and reading.at >= life.started_at - TOLERANCE
+
+
+def _goes_on(life: Life, reading: Reading) -> bool:
+    """Whether the NAS's clock was set while this life went on: its own time and ours passed alike."""
+    if life.state is State.CLOSED or not reading.session_seconds or reading.session_seconds < life.reading_seconds:
+        return False
+    octets_in, octets_out = _counters(life, reading)
+    if octets_in < life.reading_in or octets_out < life.reading_out:
+        return False
+    passed_there = timedelta(seconds=reading.session_seconds - life.reading_seconds)
+    return abs(passed_there - (reading.received_at - life.received_at)) <= TOLERANCE
 
 
 def step(life: Life | None, number: int, reading: Reading, *, rate_kbps: int = 0) -> Step:
@@ -202,6 +221,21 @@ def step(life: Life | None, number: int, reading: Reading, *, rate_kbps: int = 0
 
     `rate_kbps`, the faster direction of the service's plan, bounds what a wrapped counter may mean; 0: not known.
     """
+    clock_was_set = life is not None and _clock_was_set(life, reading)
+    result = _step(life, number, reading, rate_kbps)
+    received_at = max(result.life.received_at, reading.received_at)
+    anomaly = result.anomaly or (AnomalyKind.CLOCK if clock_was_set else None)
+    return Step(replace(result.life, received_at=received_at), result.delta, anomaly)
+
+
+def _clock_was_set(life: Life, reading: Reading) -> bool:
+    if not reading.session_seconds:
+        return False
+    begin = reading.at - timedelta(seconds=reading.session_seconds)
+    return not _belongs(life, begin, reading)
+
+
+def _step(life: Life | None, number: int, reading: Reading, rate_kbps: int) -> Step:
     if life is None:
         life = _begin(number, reading)
         if reading.event is Event.START or not _has_usage(reading):
@@ -215,9 +249,7 @@ def step(life: Life | None, number: int, reading: Reading, *, rate_kbps: int = 0
 def close(life: Life, event: Event) -> Life:
     """A session that ends without a Stop, at its last known update: its end is an estimate."""
     state = TRANSITIONS[life.state, event]
-    if state is life.state:
-        return life
-    return replace(life, state=state, stopped_at=life.updated_at if state is State.CLOSED else None, estimated=True)
+    return life if state is life.state else replace(life, state=state, stopped_at=life.updated_at, estimated=True)
 
 
 def _has_usage(reading: Reading) -> bool:
@@ -234,6 +266,7 @@ def _begin(number: int, reading: Reading) -> Life:
         started_at=started_at,
         updated_at=reading.at,
         stopped_at=reading.at if closed else None,
+        received_at=reading.received_at,
         seconds=0,
         octets_in=0,
         octets_out=0,
@@ -316,8 +349,8 @@ def _count(life: Life, reading: Reading, before: State, rate_kbps: int) -> Step:
         seconds=elapsed,
         run=life.run + reset,
         wrapped=anomaly is AnomalyKind.COUNTER_WRAP,
-        before_in=0 if reset else life.reading_in,
-        before_out=0 if reset else life.reading_out,
+        before_in=life.reading_in,
+        before_out=life.reading_out,
         after_in=octets_in,
         after_out=octets_out,
         before_place=None if before is State.NONE else life.reading_place,
@@ -335,7 +368,7 @@ def _advance(life: Life, reading: Reading, counted: Delta, seconds: int, *, stor
         life,
         state=state,
         updated_at=updated_at,
-        stopped_at=updated_at if stopping or state is State.CLOSED else None,
+        stopped_at=updated_at if state is State.CLOSED else None,
         seconds=life.seconds + counted.seconds,
         octets_in=life.octets_in + counted.octets_in,
         octets_out=life.octets_out + counted.octets_out,
@@ -348,7 +381,7 @@ def _advance(life: Life, reading: Reading, counted: Delta, seconds: int, *, stor
         run=counted.run,
         deltas=life.deltas + stored,
         terminate_cause=reading.terminate_cause if stopping else life.terminate_cause,
-        estimated=life.estimated and not stopping,
+        estimated=False,
     )
 
 
@@ -357,12 +390,18 @@ def _usage(
 ) -> tuple[int, int, AnomalyKind | None]:
     """Octets since the newest reading in both directions, and what was odd about the counters."""
     octets_in, octets_out = counters
-    grown = (octets_in - life.reading_in, octets_out - life.reading_out)
-    if min(grown) >= 0:
-        return *grown, None
-    wrapped = tuple(octets + _WORD if octets < 0 else octets for octets in grown)
+    grown_in, grown_out = octets_in - life.reading_in, octets_out - life.reading_out
+    if grown_in >= 0 and grown_out >= 0:
+        return grown_in, grown_out, None
+    if grown_in < 0 and grown_out < 0:
+        return octets_in, octets_out, AnomalyKind.COUNTER_RESET
+    fallen, before = (octets_in, life.reading_in) if grown_in < 0 else (octets_out, life.reading_out)
     octets_max = (rate_kbps or _UNKNOWN_RATE_KBPS) * 125 * elapsed_seconds  # 1 kbit/s is 125 octets a second
-    narrow = not (reading.gigawords or life.reading_gigawords) and max(life.reading_in, life.reading_out) < _WORD
-    if narrow and max(grown) >= 0 and max(wrapped) <= octets_max:
-        return wrapped[0], wrapped[1], AnomalyKind.COUNTER_WRAP
-    return octets_in, octets_out, AnomalyKind.COUNTER_RESET
+    narrow = not (reading.gigawords or life.reading_gigawords)
+    if narrow and _WORD // 2 <= before < _WORD and fallen < _WORD // 2 and fallen + _WORD - before <= octets_max:
+        used, anomaly = fallen + _WORD - before, AnomalyKind.COUNTER_WRAP
+    elif fallen < before // 2:
+        used, anomaly = fallen, AnomalyKind.COUNTER_RESET
+    else:
+        used, anomaly = 0, AnomalyKind.COUNTER_SLIP
+    return (used, grown_out, anomaly) if grown_in < 0 else (grown_in, used, anomaly)

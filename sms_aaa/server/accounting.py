@@ -100,9 +100,8 @@ class AccountingWay:
             self._counters[Word.LIVE_FAULTS] += 1
 
     def _online_seconds(self) -> int:
-        plans = self._worker.reader.tables.plans.values()
-        longest = max((plan.plan.policy.interim_seconds for plan in plans), default=0)
-        return self._child.settings.session.stale_multiple * max(longest, INTERIM_SECONDS_MIN)
+        longest = max(self._worker.reader.tables.interim_seconds_max, INTERIM_SECONDS_MIN)
+        return self._child.settings.session.stale_multiple * longest
 
 
 def main(child: Child) -> None:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sms_aaa.db.engine import Connection, Unavailable, connect
+from sms_aaa.db.engine import Connection, Misfit, TimedOut, Unavailable, connect
 from sms_aaa.db.schema import SchemaState, find_status, upgrade
 from sms_aaa.server.postgres import EmbeddedPostgres, PostgresError
 
@@ -41,7 +41,8 @@ def work_with_database(
             ) as connection:
                 work(connection)
         except Unavailable as away:
-            child.log.warning("database-away", reason=str(away).strip().partition("\n")[0])
+            event = "statement-timeout" if isinstance(away, TimedOut) else "database-away"
+            child.log.warning(event, reason=_first_line(away))
             child.beat()
             if while_away is not None:
                 while_away()
@@ -75,15 +76,25 @@ class Database:
         """The thread stays: the embedded server ends when the thread that started it does."""
         reminded = 0.0
         while not self._stopping.is_set():
-            if self.dsn is None or not self._is_running():
-                problem = self._try() or ""
-                if problem and (problem != self.problem or time.monotonic() - reminded > REMIND_SECONDS):
-                    self._log.error("database-not-ready", reason=problem)
-                    reminded = time.monotonic()
-                self.problem = problem
+            problem = self._look_after() or ""
+            if problem and (problem != self.problem or time.monotonic() - reminded > REMIND_SECONDS):
+                self._log.error("database-not-ready", reason=problem)
+                reminded = time.monotonic()
+            self.problem = problem
             self._stopping.wait(RETRY_SECONDS)
         if self._postgres is not None:
             self._postgres.stop()
+
+    def _look_after(self) -> str | None:
+        """What keeps the database from being used, in words without a piece of the DSN; None when nothing does."""
+        try:
+            return None if self.dsn is not None and self._is_running() else self._try()
+        except (*Unavailable, PostgresError) as fault:
+            return _first_line(fault)
+        except Misfit as fault:
+            return f"{_told(fault)}; see the options in database.dsn and the rights of its role"
+        except Exception as fault:  # noqa: BLE001 - whatever it was: without this thread the embedded server ends
+            return f"{_told(fault)}; see the log of PostgreSQL and the disk, it is tried again"
 
     def _is_running(self) -> bool:
         if self._postgres is None:
@@ -93,17 +104,14 @@ class Database:
 
     def _try(self) -> str | None:
         """None when the database is there with the schema that this program needs."""
-        try:
-            dsn = self._start_embedded() if self._settings.database.embedded else self._configured()
-            with connect(dsn, name="supervisor") as connection:
-                status = find_status(connection)
-            if self._settings.database.embedded and status.state in {SchemaState.EMPTY, SchemaState.OLD}:
-                upgrade(dsn)
-                self._log.info("schema-upgraded", revision=status.needed)
-            elif status.state is not SchemaState.CURRENT:
-                return _schema_problem(status.state, status.revision, status.needed)
-        except (*Unavailable, PostgresError) as fault:
-            return str(fault).strip().partition("\n")[0]
+        dsn = self._start_embedded() if self._settings.database.embedded else self._configured()
+        with connect(dsn, name="supervisor") as connection:
+            status = find_status(connection)
+        if self._settings.database.embedded and status.state in {SchemaState.EMPTY, SchemaState.OLD}:
+            upgrade(dsn)
+            self._log.info("schema-upgraded", revision=status.needed)
+        elif status.state is not SchemaState.CURRENT:
+            return _schema_problem(status.state, status.revision, status.needed)
         self.dsn = dsn
         return None
 
@@ -115,6 +123,17 @@ class Database:
         if self._postgres is None or not self._postgres.is_running():
             self._postgres = EmbeddedPostgres.start(folder)
         return self._postgres.dsn
+
+
+def _first_line(fault: BaseException) -> str:
+    return str(fault).strip().partition("\n")[0]
+
+
+def _told(fault: Exception) -> str:
+    """The error's kind, and what the server itself said: what libpq says of a DSN that it cannot read quotes it."""
+    cause = fault.__cause__ or fault  # SQLAlchemy's errors carry psycopg's
+    said = cause.diag.message_primary if isinstance(cause, (*Misfit, *Unavailable)) else None
+    return f"{type(cause).__name__}: {said}" if said else type(cause).__name__
 
 
 def _schema_problem(state: SchemaState, revision: str, needed: str) -> str:

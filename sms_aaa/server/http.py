@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -24,9 +25,36 @@ REQUEST_SECONDS_MAX = 10
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """`problems` empty: all is well. Each says what is wrong, in words."""
+    """What is wrong, each in words; nothing in either: all is well.
 
-    problems: tuple[str, ...]
+    `unanswered` keeps logins or accounting from being answered now: a load balancer is to choose another node.
+    `impaired` does not: were PostgreSQL's absence told like that, every node of it would be taken out at once.
+    """
+
+    unanswered: tuple[str, ...]
+    impaired: tuple[str, ...]
+
+    def reply(self) -> tuple[int, bytes]:
+        """HTTP status and JSON; `status` is ok, degraded (it answers, with problems) or down."""
+        status = "down" if self.unanswered else "degraded" if self.impaired else "ok"
+        body = json.dumps({"status": status, "problems": [*self.unanswered, *self.impaired]}) + "\n"
+        return (503 if self.unanswered else 200), body.encode()
+
+
+class Growth:
+    """Whether a count that only grows did so within the last `seconds`. It begins at 0, as a new board does."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._count = 0
+        self._grew_at = float("-inf")
+
+    def look(self, count: int, now: float) -> None:
+        if count != self._count:
+            self._count, self._grew_at = count, now
+
+    def is_recent(self, now: float) -> bool:
+        return now - self._grew_at < self._seconds
 
 
 class Watchman:
@@ -35,14 +63,15 @@ class Watchman:
     def __init__(self, listen: str, collector: Collector, health: Callable[[], Health]) -> None:
         registry = CollectorRegistry()
         registry.register(collector)
-        self._server = HTTPServer(parse_listen(listen), _handler(registry, health))
+        self._server = _Server(parse_listen(listen), _handler(registry, health))
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
 
     @property
     def address(self) -> str:
-        """`host:port` as bound."""
+        """`host:port` as bound; an IPv6 address stands in brackets, as in a URL."""
         host, port = self._server.server_address[:2]
-        return f"{host!s}:{port}"
+        is_ipv6 = self._server.address_family == socket.AF_INET6
+        return f"[{host!s}]:{port}" if is_ipv6 else f"{host!s}:{port}"
 
     def start(self) -> None:
         self._thread.start()
@@ -50,6 +79,12 @@ class Watchman:
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(HTTPServer):
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
 
 
 def _handler(registry: CollectorRegistry, health: Callable[[], Health]) -> type[BaseHTTPRequestHandler]:
@@ -60,9 +95,8 @@ def _handler(registry: CollectorRegistry, health: Callable[[], Health]) -> type[
             if self.path == "/metrics":
                 self._reply(200, CONTENT_TYPE_LATEST, generate_latest(registry))
             elif self.path == "/healthz":
-                problems = health().problems
-                body = json.dumps({"status": "degraded" if problems else "ok", "problems": problems}) + "\n"
-                self._reply(503 if problems else 200, "application/json", body.encode())
+                status, body = health().reply()
+                self._reply(status, "application/json", body)
             else:
                 self._reply(404, "text/plain", b"/metrics or /healthz\n")
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from sms_aaa.db import feed as db_feed
 from sms_aaa.db import nas as db_nas
 from sms_aaa.db import partitions as db_partitions
+from sms_aaa.db import plans as db_plans
 from sms_aaa.db import positions as db_positions
 from sms_aaa.db import sessions as db_sessions
 from sms_aaa.db.engine import Conflict, Connection, Poison
@@ -26,7 +27,7 @@ from sms_aaa.flows.settling import (
     settle_decisions,
 )
 from sms_aaa.metrics import Word, set_plan_rows
-from sms_aaa.node.frames import FILE_HEADER_OCTETS
+from sms_aaa.node.frames import FILE_HEADER_OCTETS, Record
 from sms_aaa.node.journal import JournalFault, JournalFaultKind, Stream, make_folder
 from sms_aaa.node.journal_reader import Batch, JournalFile, delete_file, is_orphan, list_files, read, readable_end
 from sms_aaa.node.records import AccountingRecord, DecisionRecord, unpack_accounting, unpack_decision
@@ -37,9 +38,17 @@ from sms_aaa.server.worker import Child, run_child
 ACCOUNTING_BATCH_MAX = 2000
 DECISIONS_BATCH_MAX = 5000
 IDLE_SECONDS = 0.05
+INTERIM_SECONDS_MIN = 300
 RETRY_SECONDS = 1.0
 CONFLICT_TRIES_MAX = 5
+CONFLICT_PAUSE_SECONDS = 0.05
 GAUGES_SECONDS = 1.0
+COUNTS_SECONDS = 30.0
+"""How often open sessions are counted by plan: that costs a scan of them."""
+
+RELEASES_MAX = 1000
+"""In one change of the live set: logins wait for it."""
+
 UPKEEP_SECONDS = 600.0
 STALE_BATCH_MAX = 5000
 CLOSING_SECONDS_MAX = 20.0
@@ -68,7 +77,8 @@ class Settler:
         self._positions: dict[Stream, dict[int, tuple[int, bool]]] = {}
         self._single_nas: dict[int, bool] = {}
         self._faulty: set[int] = set()
-        self._due = {"gauges": 0.0, "upkeep": 0.0, "stale": 0.0}
+        self._due = {"gauges": 0.0, "counts": 0.0, "upkeep": 0.0, "stale": 0.0}
+        self._may_lapse_at = float("inf")
 
     def run(self) -> None:
         work_with_database(self._child, self._work, repeatable=True, while_away=self._say_away)
@@ -101,6 +111,7 @@ class Settler:
         }
         self._load_nas(connection)
         connection.commit()
+        self._may_lapse_at = float("inf")
         self._counters[Word.DATABASE_UP] = 1
         self._rebuild_live_set(connection)
         self._child.log.info("settling")
@@ -112,10 +123,20 @@ class Settler:
         """After a boot: the sessions that PostgreSQL knows as open. What only the journal has is settled later."""
         if self._live.is_rebuilt():
             return
-        until = int(time.time()) + self._child.settings.session.stale_multiple * 300
+        until = int(time.time() + self._silence_seconds(connection))
         loaded = self._live.load(list_online(connection, until=until))
         connection.commit()
         self._child.log.info("live-set-rebuilt", sessions=str(loaded))
+
+    def _silence_seconds(self, connection: Connection) -> int:
+        """How long a session may be silent before it lapses.
+
+        After a pause of ours, the first such time says nothing about any session: what it reported meanwhile was not
+        heard, or waits in the journal. So nothing lapses until the journal is empty and this time is over.
+        """
+        longest = db_plans.get_longest_interim(connection)
+        connection.commit()
+        return self._child.settings.session.stale_multiple * max(longest, INTERIM_SECONDS_MIN)
 
     def _settle_on(self, connection: Connection) -> None:
         """Until asked to end, and then until nothing is left or the time for it is over."""
@@ -123,6 +144,8 @@ class Settler:
         while True:
             self._child.beat()
             worked = self._settle_stream(connection, Stream.ACCOUNTING)
+            if not worked and self._may_lapse_at == float("inf"):
+                self._may_lapse_at = time.monotonic() + self._silence_seconds(connection)
             worked |= self._settle_stream(connection, Stream.DECISIONS)
             self._keep_house(connection)
             if self._child.stopping:
@@ -191,7 +214,7 @@ class Settler:
         self, connection: Connection, stream: Stream, sequence: int, position: int, batch: Batch, *, finished: bool
     ) -> None:
         """J7: rows and position in one transaction."""
-        for _ in range(CONFLICT_TRIES_MAX):
+        for attempt in range(CONFLICT_TRIES_MAX):
             try:
                 settled = self._store(connection, stream, sequence, batch)
                 self._move(connection, stream, sequence, position, batch.next_offset, finished=finished)
@@ -199,6 +222,8 @@ class Settler:
             except Conflict:
                 connection.rollback()
                 self._counters[Word.SETTLE_FAULTS] += 1
+                self._child.beat()
+                time.sleep(CONFLICT_PAUSE_SECONDS * (attempt + 1))
                 continue
             except Poison:
                 connection.rollback()
@@ -215,23 +240,33 @@ class Settler:
         self._child.log.error("poison-in-batch", sequence=sequence, position=position, records=len(batch.records))
         results = []
         for record in batch.records:
-            single = Batch([record], [], record.offset, at_end=False)
-            try:
-                with connection.transaction():
-                    results.append(self._store(connection, stream, sequence, single))
-            except (*Conflict, *Poison) as refused:
-                place = Place(self._node, sequence, record.offset)
-                reason = f"refused: {type(refused).__name__}"
-                db_positions.insert_quarantine(
-                    connection, self._node, int(stream), sequence, place.offset, reason=reason, raw=record.payload
-                )
-                self._counters[Word.QUARANTINED] += 1
+            self._child.beat()
+            results.append(self._settle_alone(connection, stream, sequence, record))
         self._store(connection, stream, sequence, Batch([], batch.damaged, batch.next_offset, at_end=batch.at_end))
         self._move(connection, stream, sequence, position, batch.next_offset, finished=finished)
         connection.commit()
         self._positions[stream][sequence] = (batch.next_offset, finished)
         for settled in results:
             self._after(settled)
+
+    def _settle_alone(self, connection: Connection, stream: Stream, sequence: int, record: Record) -> Settled:
+        """A record that is in somebody's way is good: it is tried again. Only what fails every time is put aside."""
+        single = Batch([record], [], record.offset, at_end=False)
+        for attempt in range(CONFLICT_TRIES_MAX):
+            try:
+                with connection.transaction():
+                    return self._store(connection, stream, sequence, single)
+            except Conflict as conflict:
+                refused: Exception = conflict
+                time.sleep(CONFLICT_PAUSE_SECONDS * (attempt + 1))
+            except Poison as poison:
+                refused = poison
+                break
+        reason = f"refused: {type(refused).__name__}"
+        db_positions.insert_quarantine(
+            connection, self._node, int(stream), sequence, record.offset, reason=reason, raw=record.payload
+        )
+        return Settled(1, 0, 0, 1, [])
 
     def _store(self, connection: Connection, stream: Stream, sequence: int, batch: Batch) -> Settled:
         for damage in batch.damaged:
@@ -301,19 +336,24 @@ class Settler:
     def _release(self, releases: list[tuple[int, bytes]]) -> None:
         if not releases:
             return
-        with self._live.write() as change:
-            change.release_many(releases)
-        if change.fault is not None:
-            self._counters[Word.LIVE_FAULTS] += 1
+        for start in range(0, len(releases), RELEASES_MAX):
+            with self._live.write() as change:
+                change.release_many(releases[start : start + RELEASES_MAX])
+            if change.fault is not None:
+                self._counters[Word.LIVE_FAULTS] += 1
 
     def _keep_house(self, connection: Connection) -> None:
         now = time.monotonic()
         if now >= self._due["gauges"]:
             self._due["gauges"] = now + GAUGES_SECONDS
             self._measure_backlog()
+            self._load_nas(connection)
+            connection.commit()
+        if now >= self._due["counts"]:
+            self._due["counts"] = now + COUNTS_SECONDS
             set_plan_rows(self._counters, db_sessions.count_live_by_plan(connection))
             connection.commit()
-        if now >= self._due["stale"]:
+        if now >= self._due["stale"] and now >= self._may_lapse_at:
             self._due["stale"] = now + self._child.settings.session.stale_check_seconds
             multiple = self._child.settings.session.stale_multiple
             closed = close_stale_sessions(connection, now=datetime.now(UTC), multiple=multiple, limit=STALE_BATCH_MAX)

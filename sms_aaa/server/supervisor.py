@@ -25,7 +25,7 @@ from sms_aaa.node.live import LiveFault, LiveSet
 from sms_aaa.node.replica import Replica
 from sms_aaa.rules.secret import Secret
 from sms_aaa.server.database import Database
-from sms_aaa.server.http import Health, Watchman
+from sms_aaa.server.http import Growth, Health, Watchman
 from sms_aaa.server.log import Log
 from sms_aaa.server.notify import notify
 from sms_aaa.server.runfile import Running, RunningProcess, hold, write_running
@@ -45,6 +45,10 @@ STEADY_SECONDS = 30.0
 
 STUCK_SECONDS = 60.0
 NAMES_SECONDS = 2.0
+RUNNING_RETRY_SECONDS = 1.0
+JOURNAL_FAULT_SECONDS = 60.0
+"""How long a fault of the journal counts as one: it is tried again each second while NASes have records."""
+
 WORKERS_END_SECONDS = 5.0
 SETTLER_END_SECONDS = 30.0
 OTHERS_END_SECONDS = 10.0
@@ -78,6 +82,11 @@ class Post:
     def is_up(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    def put_off(self, now: float) -> None:
+        """The next start waits, longer each time."""
+        self.not_before = now + self.pause
+        self.pause = min(self.pause * 2, PAUSE_SECONDS_MAX)
+
 
 class Supervisor:
     """One a node. `load` reads the settings, now and at each reload."""
@@ -103,6 +112,9 @@ class Supervisor:
         self._stopping = False
         self._reloading = False
         self._written: list[RunningProcess] | None = None
+        self._write_due = 0.0
+        self._write_failed = False
+        self._journal_faults = Growth(JOURNAL_FAULT_SECONDS)
         collector = Collector(self._board, self._views, lambda: self._names, time.time_ns)
         try:
             self._watchman = Watchman(self._settings.metrics.listen, collector, self._health)
@@ -134,6 +146,7 @@ class Supervisor:
                 self._look_after(post)
             self._refresh_names()
             self._write_running()
+            self._watch_journal()
             if not ready and all(post.is_up() for post in self._posts if not post.needs_database):
                 ready = True
                 notify("READY=1")
@@ -162,8 +175,7 @@ class Supervisor:
         post.restarts += 1
         if now - post.started > STEADY_SECONDS:
             post.pause = PAUSE_SECONDS_MIN
-        post.not_before = now + post.pause
-        post.pause = min(post.pause * 2, PAUSE_SECONDS_MAX)
+        post.put_off(now)
         self._log.error("process-died", name=post.name, status=status, again_in_seconds=post.not_before - now)
         # Its reader slots in the stores would keep old pages from being used again.
         self._live.reader_check()
@@ -178,6 +190,16 @@ class Supervisor:
             post.process.kill()
 
     def _start(self, post: Post) -> None:
+        """A machine without memory, processes or descriptors to spare may have them in a moment: it is tried again."""
+        try:
+            self._spawn(post)
+        except OSError as fault:
+            now = time.monotonic()
+            post.put_off(now)
+            again = post.not_before - now
+            self._log.error("process-not-started", name=post.name, reason=fault.strerror, again_in_seconds=again)
+
+    def _spawn(self, post: Post) -> None:
         order = Order(
             name=post.name,
             slot=post.slot,
@@ -277,18 +299,25 @@ class Supervisor:
     def _views(self) -> list[ProcessView]:
         return [ProcessView(post.name, post.slot, post.is_up(), post.restarts) for post in self._posts]
 
+    def _watch_journal(self) -> None:
+        """A worker's counters go on after its death, so their sum tells when there was a fault last."""
+        faults = sum(self._board.slot(post.slot).counters[Word.JOURNAL_FAULTS] for post in self._posts)
+        self._journal_faults.look(faults, time.monotonic())
+
     def _health(self) -> Health:
-        problems = [f"{post.name} is not running" for post in self._posts if not post.is_up()]
+        down = [post for post in self._posts if not post.is_up()]
+        unanswered = [f"{post.name} is not running" for post in down if not post.needs_database]
         if self._replica is None:
-            problems.append("there is no replica yet: logins are not answered")
+            unanswered.append("there is no replica yet: logins are not answered")
+        if self._journal_faults.is_recent(time.monotonic()):
+            unanswered.append("the journal cannot be written: accounting is not answered; see the disk and the log")
+        impaired = [f"{post.name} is not running" for post in down if post.needs_database]
         if self._database.problem:
-            problems.append(self._database.problem)
+            impaired.append(self._database.problem)
         settlers = [post for post in self._posts if post.module == "settler" and post.is_up()]
         if any(not self._board.slot(post.slot).counters[Word.DATABASE_UP] for post in settlers):
-            problems.append("the settler has no database: accounting waits in the journal")
-        if any(self._board.slot(post.slot).counters[Word.JOURNAL_FAULTS] for post in self._posts if post.is_up()):
-            problems.append("the journal had faults since a worker's start: see sms_aaa_journal_faults_total")
-        return Health(tuple(problems))
+            impaired.append("the settler has no database: accounting waits in the journal")
+        return Health(tuple(unanswered), tuple(impaired))
 
     def _write_running(self) -> None:
         processes = [
@@ -302,9 +331,8 @@ class Supervisor:
             for post in self._posts
         ]
         # The database is told beside the processes that need it: when it is there, they start.
-        if processes == self._written:
+        if processes == self._written or time.monotonic() < self._write_due:
             return
-        self._written = processes
         embedded = self._settings.database.embedded
         running = Running(
             pid=os.getpid(),
@@ -318,7 +346,16 @@ class Supervisor:
             accounting=list(self._settings.accounting.listen),
             processes=processes,
         )
-        write_running(self._folder, running)
+        try:
+            write_running(self._folder, running)
+        except OSError as fault:
+            # It is for the command line alone: no reason to end what answers NASes.
+            self._write_due = time.monotonic() + RUNNING_RETRY_SECONDS
+            if not self._write_failed:
+                self._log.error("running-not-written", folder=str(self._folder), reason=fault.strerror)
+            self._write_failed = True
+        else:
+            self._written, self._write_failed = processes, False
 
     def _on_stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True

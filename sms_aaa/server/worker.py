@@ -74,7 +74,7 @@ class Child:
             self.fail("board", board.detail)
         self._board = board
         self.slot: Slot = board.slot(order.slot)
-        self.slot.claim(os.getpid(), time.time_ns())
+        self.slot.claim(os.getpid(), time.monotonic_ns())
         self.counters = self.slot.counters
         self.stopping = False
 

@@ -9,6 +9,7 @@ from make import Said
 
 from sms_aaa.cli.exits import Exit
 from sms_aaa.db.engine import connect
+from sms_aaa.db.positions import insert_quarantine
 
 GB = 10**9
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -194,6 +195,8 @@ def test_counted_is_rated_is_posted(told, node):
         ("update usage_total set numerator = numerator + 1", "a total is the sum of its rated usage"),
         ("update usage_total set posted_minor = posted_minor + 1", "the ledger has what the totals and charges say"),
         ("delete from rated_usage where seq = 2", "counted 60000000123 is not rated 40000000000"),
+        ("delete from usage_total", "a total is the sum of its rated usage"),
+        ("delete from charge", "the ledger has what the totals and charges say"),
     ],
 )
 def test_whatever_does_not_add_up_is_found(told, database_dsn, damage, said):
@@ -204,6 +207,22 @@ def test_whatever_does_not_add_up_is_found(told, database_dsn, damage, said):
     assert said in answer.out
     assert answer.out.endswith("something is off: see above\n")
     assert not told.type("reconcile", "--json").json()["holds"]
+
+
+def test_records_in_quarantine_are_shown_beside_the_proof(told, database_dsn):
+    with connect(database_dsn, name="test") as connection:
+        insert_quarantine(connection, "node1", 1, 9, 8, reason="no-acct-session-id", raw=b"")
+    lines = told.done("reconcile").splitlines()
+    assert "no-acct-session-id        1" in lines
+    assert lines[-1] == "everything adds up; 1 record is in quarantine, not settled"
+    with connect(database_dsn, name="test") as connection:
+        insert_quarantine(connection, "node1", 1, 9, 16, reason="no-acct-session-id", raw=b"")
+        connection.execute("delete from charge")
+    answer = told.type("reconcile")
+    assert answer.code == Exit.DIFFERENT
+    assert answer.out.endswith("something is off: see above; 2 records are in quarantine, not settled\n")
+    found = told.type("reconcile", "--json").json()
+    assert found["quarantine"] == [{"reason": "no-acct-session-id", "records": 2}]
 
 
 def test_nothing_at_all_adds_up_too(terminal):

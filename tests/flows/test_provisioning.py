@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from make import make_desk, make_nas, make_plan, make_subscriber, make_vault
+from make import Said, make_desk, make_nas, make_plan, make_subscriber, make_vault, record_of, utc
 
 from sms_aaa.db import audit as db_audit
 from sms_aaa.db.engine import connect
@@ -21,6 +21,7 @@ from sms_aaa.flows.provisioning import (
     set_password,
     set_state,
 )
+from sms_aaa.flows.settling import settle_accounting
 from sms_aaa.rules.entitlement import Dialect, ServiceState
 from sms_aaa.rules.secret import Secret
 
@@ -178,3 +179,20 @@ def test_what_is_not_there_is_refused_as_not_found(desk: Desk, name: str) -> Non
         with pytest.raises(Refused) as refused:
             flow()
         assert refused.value.kind is RefusedKind.NOT_FOUND
+
+
+def test_a_nas_that_comes_back_is_the_same_one_so_that_its_sessions_go_on(desk: Desk) -> None:
+    first = make_nas(desk)
+    remove_nas(desk, "bng1")
+    assert make_nas(desk, name="bng1-again") == first
+    assert make_nas(desk, name="other", prefix="127.0.0.2") != first
+
+
+def test_a_nas_with_live_sessions_does_not_become_a_prefix(desk: Desk) -> None:
+    nas_id = make_nas(desk)
+    set_nas(desk, "bng1", prefix="127.0.0.0/30")
+    set_nas(desk, "bng1", prefix="127.0.0.1")
+    place, record = record_of(Said(status="start", at=utc("2026-11-10 12:00:00")), nas_id=nas_id, offset=64)
+    settle_accounting(desk.connection, [(place, record)], single_nas={nas_id: True})
+    with pytest.raises(Refused, match="has 1 live sessions"):
+        set_nas(desk, "bng1", prefix="127.0.0.0/30")

@@ -13,7 +13,7 @@ from sms_aaa.db.ledger import list_balances
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.rating import list_usage_totals
 from sms_aaa.db.reconcile import list_violations
-from sms_aaa.flows.rating import PlanShelf, open_cycles, rate_batch
+from sms_aaa.flows.rating import PlanShelf, open_cycles, rate_batch, suspend_next
 from sms_aaa.flows.settling import settle_accounting
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class World:
         # The story plays in the autumn of 2026, whenever it is told.
         connection.execute("update subscription set during = tstzrange('2026-09-01', null)")
         connection.execute("update assignment set during = tstzrange('2026-09-01', null)")
+        connection.execute("update cycle_due set due_at = '2026-09-01'")
         self.account_id = connection.execute("select id from account").fetchone()[0]
         create_ahead(connection, NOON)
         self.shelf = PlanShelf()
@@ -114,6 +115,7 @@ def test_rating_again_finds_nothing_to_do(world: World) -> None:
     assert world.rate() == 1
     before = world.connection.execute("select count(*), sum(amount_minor) from entry").fetchone()
     assert world.rate() == 0
+    open_cycles(world.connection, world.shelf, now=NOON, limit=10)
     assert open_cycles(world.connection, world.shelf, now=NOON, limit=10) == 0
     assert world.connection.execute("select count(*), sum(amount_minor) from entry").fetchone() == before
 
@@ -193,3 +195,21 @@ def test_reconciliation_names_what_is_off(world: World) -> None:
         "a total is the sum of its rated usage",
         "the ledger has what the totals and charges say",
     }
+
+
+def test_what_cannot_be_rated_alone_goes_into_suspense_and_the_others_go_on(world: World) -> None:
+    world.use("s", (NOON, 600, GB, GB))
+    assert suspend_next(world.connection, reason="refused: AssertionError") == 1
+    assert world.connection.execute("select reason from suspense").fetchall() == [("refused: AssertionError",)]
+    assert suspend_next(world.connection, reason="x") == 0
+    for law, violations in list_violations(world.connection):
+        assert not violations, (law, violations)
+
+
+def test_the_next_cycle_is_due_when_this_one_ends_and_an_ended_subscription_is_due_no_more(world: World) -> None:
+    open_cycles(world.connection, world.shelf, now=NOON, limit=10)
+    [(due_at,)] = world.connection.execute("select due_at from cycle_due").fetchall()
+    assert due_at == utc("2026-11-30 23:00:00")
+    world.connection.execute("update subscription set during = tstzrange('2026-09-01', '2026-11-20')")
+    assert open_cycles(world.connection, world.shelf, now=NOON + timedelta(days=30), limit=10) == 0
+    assert world.connection.execute("select count(*) from cycle_due").fetchone() == (0,)

@@ -13,6 +13,8 @@ from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.reconcile import list_violations
 from sms_aaa.flows.settling import close_stale_sessions, list_online, settle_accounting
+from sms_aaa.radius import dictionary
+from sms_aaa.radius.packet import attribute, integer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,11 +169,11 @@ def test_accounting_on_closes_what_started_before_it_and_a_late_interim_still_co
     world.settle(at(0, "start", service_id=world.service_id, token=token), at(300, octets=(10, 20)))
     settled = world.settle(Said(status="on", at=T0 + timedelta(seconds=500), session=""))
     session = world.session()
-    assert (session["state"], session["estimated"]) == (2, True)
+    assert (session["state"], session["estimated"]) == (3, True)
     assert session["stopped_at"] == T0 + timedelta(seconds=300)
     assert settled.releases == [(world.service_id, token)]
-    world.settle(at(400, octets=(15, 25)))
-    assert (world.session()["octets_in"], world.session()["state"]) == (15, 2)
+    world.settle(at(400, "stop", (15, 25)))
+    assert (world.session()["octets_in"], world.session()["state"], world.session()["estimated"]) == (15, 2, False)
 
 
 def test_accounting_on_leaves_sessions_that_started_after_it(world: World) -> None:
@@ -243,6 +245,50 @@ def test_open_sessions_are_listed_for_the_live_set(world: World) -> None:
     world.settle(at(0, "start", service_id=world.service_id))
     [online] = list_online(world.connection, until=99)
     assert (online.service_id, online.token, online.until) == (world.service_id, b"token-01", 99)
+
+
+def test_a_stop_of_one_of_two_sessions_under_a_class_leaves_its_place_taken(world: World) -> None:
+    service = world.service_id
+    world.settle(at(0, "start", session="a", service_id=service), at(0, "start", session="b", service_id=service))
+    assert world.settle(at(60, "stop", session="b", service_id=service)).releases == []
+    assert world.settle(at(90, "stop", session="a", service_id=service)).releases == [(service, b"token-01")]
+    assert world.settle(at(90, "stop", session="a", service_id=service)).releases == [], "once"
+
+
+def test_after_a_re_authentication_the_session_stands_under_the_new_login(world: World) -> None:
+    service = world.service_id
+    world.settle(at(0, "start", service_id=service, token=b"first..."))
+    world.settle(at(300, octets=(1, 2), service_id=service, token=b"second.."))
+    assert world.settle(at(600, "stop", (1, 2), service_id=service, token=b"second..")).releases == [
+        (service, b"second..")
+    ]
+
+
+def test_a_session_that_nobody_knew_is_known_from_the_record_on_that_names_it(world: World) -> None:
+    world.settle(at(0, "start", username=b"stranger"), at(300, octets=(10, 20), username=b"stranger"))
+    world.settle(at(600, "stop", (15, 30), username=b"stranger", service_id=world.service_id))
+    session = world.session()
+    assert (session["service_id"], session["excluded"]) == (world.service_id, None)
+    assert world.connection.execute(
+        "select account_id is null, octets_in from usage_delta order by seq"
+    ).fetchall() == [
+        (True, 10),
+        (False, 5),
+    ]
+    assert world.count("rating_queue") == 1
+
+
+def test_counters_that_no_port_can_reach_are_quarantined(world: World) -> None:
+    settled = world.settle(at(300, octets=(0x7FFFFFFF << 32, 0)))
+    assert settled.quarantined == 1
+    assert world.connection.execute("select reason from quarantine").fetchall() == [("implausible-counters",)]
+
+
+def test_values_of_32_bits_are_taken_whole(world: World) -> None:
+    cause = attribute(dictionary.ACCT_TERMINATE_CAUSE, integer(0xFFFFFFFF))
+    kind = attribute(dictionary.NAS_PORT_TYPE, integer(0xFFFFFFFF))
+    world.settle(at(0, "start", extra=cause + kind))
+    assert world.connection.execute("select nas_port_type from session").fetchone() == (0xFFFFFFFF,)
 
 
 def test_usage_deltas_are_never_changed(world: World) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sms_aaa.rules.session import (
     CLOCK_BEHIND,
@@ -80,9 +81,9 @@ def test_a_wrapped_32_bit_counter_counts_on_when_the_rate_explains_it() -> None:
 
 def test_a_wrap_that_the_rate_does_not_explain_is_a_reset() -> None:
     lives, _, anomalies = play(
-        reading(Event.INTERIM, 300, (1000, GIB4 - 1000)), reading(Event.INTERIM, 301, (2000, GIB4 // 2)), rate_kbps=8
+        reading(Event.INTERIM, 300, (1000, GIB4 - 1000)), reading(Event.INTERIM, 301, (2000, 5000)), rate_kbps=8
     )
-    assert lives[0].octets_out == GIB4 - 1000 + GIB4 // 2
+    assert (lives[0].octets_in, lives[0].octets_out) == (2000, GIB4 - 1000 + 5000)
     assert anomalies == [AnomalyKind.COUNTER_RESET]
 
 
@@ -124,16 +125,49 @@ def test_a_stop_with_neither_time_nor_octets_closes_the_session_that_runs() -> N
 def test_a_reboot_closes_at_the_last_known_update_and_says_that_it_is_an_estimate() -> None:
     lives, _, _ = play(reading(Event.START, None), reading(Event.INTERIM, 300, (1, 2)))
     closed = close(lives[0], Event.NAS_REBOOT)
-    assert (closed.state, closed.stopped_at, closed.estimated) == (State.CLOSED, T0 + timedelta(seconds=300), True)
+    assert (closed.state, closed.stopped_at, closed.estimated) == (State.LAPSED, T0 + timedelta(seconds=300), True)
     assert close(closed, Event.NAS_REBOOT) == closed
 
 
 def test_silence_closes_softly() -> None:
     lives, _, _ = play(reading(Event.INTERIM, 300, (1, 2)))
     stale = close(lives[0], Event.SILENCE)
-    assert (stale.state, stale.stopped_at) == (State.STALE, None)
+    assert (stale.state, stale.stopped_at) == (State.LAPSED, T0 + timedelta(seconds=300))
     result = step(stale, 2, reading(Event.INTERIM, 900, (3, 4)))
-    assert (result.life.state, result.life.life) == (State.OPEN, 1)
+    assert (result.life.state, result.life.life, result.life.stopped_at) == (State.OPEN, 1, None)
+
+
+def test_a_session_that_survives_an_accounting_on_goes_on() -> None:
+    lives, _, _ = play(reading(Event.INTERIM, 300, (1, 2)))
+    result = step(close(lives[0], Event.NAS_REBOOT), 2, reading(Event.INTERIM, 600, (3, 4)))
+    assert (result.life.state, result.life.octets_in, result.life.estimated) == (State.OPEN, 3, False)
+
+
+def test_a_clock_that_is_set_in_mid_session_opens_no_second_life_and_is_named() -> None:
+    slow = timedelta(hours=2)
+    before = replace(reading(Event.INTERIM, 300, (10, 1000)), at=T0 + timedelta(seconds=300) - slow)
+    lives, _, anomalies = play(before, reading(Event.INTERIM, 600, (20, 2000)))
+    assert [(life.octets_in, life.octets_out) for life in lives] == [(20, 2000)]
+    assert anomalies == [AnomalyKind.CLOCK]
+
+
+def test_a_counter_that_slips_by_a_few_octets_is_neither_a_wrap_nor_counted_anew() -> None:
+    lives, _, anomalies = play(
+        reading(Event.INTERIM, 300, (5_000_000, 12_000_000)),
+        reading(Event.INTERIM, 700, (4_999_990, 13_000_000)),
+        rate_kbps=100_000,
+    )
+    assert (lives[0].octets_in, lives[0].octets_out) == (5_000_000, 13_000_000)
+    assert anomalies == [AnomalyKind.COUNTER_SLIP]
+
+
+def test_a_life_whose_start_was_lost_is_told_from_the_one_before_by_where_it_began() -> None:
+    lives, _, anomalies = play(
+        reading(Event.STOP, 600, (1000, 0)),
+        replace(reading(Event.STOP, 300, (900, 0)), at=T0 + timedelta(seconds=930)),
+    )
+    assert [life.octets_in for life in lives] == [1000, 900]
+    assert anomalies == []
 
 
 def test_a_delta_keeps_its_two_readings() -> None:

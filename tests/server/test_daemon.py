@@ -174,6 +174,16 @@ def test_proxy_state_comes_back_unmodified_and_in_order(nas: FakeNas) -> None:
     assert reply.all(dictionary.PROXY_STATE) == [b"one", b"two"]
 
 
+def test_a_request_that_no_reply_has_room_for_meets_silence_and_kills_nobody(daemon: Daemon, nas: FakeNas) -> None:
+    pids = [daemon.pid_of(name) for name in ("access-1", "access-2")]
+    full = attribute(dictionary.PROXY_STATE, bytes(253)) * 15 + attribute(dictionary.PROXY_STATE, bytes(200))
+    nas.send(nas.login_request(b"bob", b"bob-password", extra=full), daemon.access_port)
+    assert nas.receive(0.5) is None
+    assert _accepted(nas.login(b"bob", b"bob-password"))
+    assert [daemon.pid_of(name) for name in ("access-1", "access-2")] == pids
+    assert daemon.metrics()['sms_aaa_packet_drops_total{fault="proxy-state-limit"}'] >= 1
+
+
 @pytest.mark.parametrize("written", [b"02-AB-CD-00-00-01", b"02abcd000001", b"02:ab:cd:00:00:01", b"02ab.cd00.0001"])
 def test_a_device_is_let_in_by_its_address_in_any_form(daemon: Daemon, nas: FakeNas, written: bytes) -> None:
     from sms_aaa.radius.request import access_request
