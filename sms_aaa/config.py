@@ -348,14 +348,14 @@ def _check_listen(addresses: tuple[str, ...]) -> None:
         raise ValueError("an address stands there twice")
 
 
-# libpq's grammars, without backtracking. A URL here is stricter in one thing: libpq takes what follows an @ or / of an
+# libpq's grammars. A URL here is stricter in one thing: libpq takes what follows an @ or / of an
 # unescaped password for the host, the port or the name, and would then tell it to everybody who cannot connect.
-_DSN_PAIRS = re.compile(r"(?:\s*+\w++\s*+=\s*+(?:'(?:\\.|[^'\\])*+'|(?!')(?:\\.|[^\s\\])*+\\?+))++\s*+", re.DOTALL)
-_DSN_HOST = r"(?:\[[^\]\s]++\]|[^\[:/?,@\s]*+)(?::[0-9]*+)?+"
-_DSN_PARAMETER = r"[^=&\s]++=[^=&\s]*+"
+_DSN_PAIR = re.compile(r"\s*\w+\s*=\s*(?:'(?:\\.|[^'\\])*'|(?!')(?:\\.|[^\s\\])*\\?)", re.DOTALL)
+_DSN_HOST = r"(?:\[[^\]\s]+\]|[^\[:/?,@\s]*)(?::[0-9]*)?"
+_DSN_PARAMETER = r"[^=&\s]+=[^=&\s]*"
 _DSN_URL = re.compile(
-    r"postgres(?:ql)?://(?:[^:@/\s]*+(?::[^@/\s]*+)?@)?+"
-    rf"{_DSN_HOST}(?:,{_DSN_HOST})*+(?:/[^?@\s]*+)?+(?:\?(?:{_DSN_PARAMETER}(?:&{_DSN_PARAMETER})*+&?+)?+)?+"
+    r"postgres(?:ql)?://(?:[^:@/\s]*(?::[^@/\s]*)?@)?"
+    rf"{_DSN_HOST}(?:,{_DSN_HOST})*(?:/[^?@\s]*)?(?:\?(?:{_DSN_PARAMETER}(?:&{_DSN_PARAMETER})*&?)?)?"
 )
 _DSN_BAD_PERCENT = re.compile(r"%(?!(?!00)[0-9A-Fa-f]{2})")
 
@@ -366,6 +366,17 @@ def _is_percent_encoded(text: str) -> bool:
     except UnicodeDecodeError:
         return False
     return not _DSN_BAD_PERCENT.search(text)
+
+
+def _are_pairs(text: str) -> bool:
+    """Whether it is `key=value` after `key=value` to its end."""
+    at = 0
+    while text[at:].strip():
+        pair = _DSN_PAIR.match(text, at)
+        if pair is None:
+            return False
+        at = pair.end()
+    return True
 
 
 def _check_dsn(dsn: Secret) -> None:
@@ -383,7 +394,7 @@ def _check_dsn(dsn: Secret) -> None:
             )
     elif "=" not in text:
         raise ValueError("it is neither postgresql://user@host/name nor host=... user=... dbname=...")
-    elif not _DSN_PAIRS.fullmatch(text):
+    elif not _are_pairs(text):
         raise ValueError("it is not host=... user=... dbname=...; a value with spaces stands in single quotes")
 
 
