@@ -34,7 +34,7 @@ from sms_aaa.server.worker import Order, boot_id, encode_order
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import FrameType
 
 LOOP_SECONDS = 0.1
@@ -42,6 +42,9 @@ PAUSE_SECONDS_MIN = 0.2
 PAUSE_SECONDS_MAX = 10.0
 STEADY_SECONDS = 30.0
 """A child that ran this long is not dying again and again: the next pause is short."""
+
+SILENT_SECONDS = 10.0
+"""A child that says nothing for this long is named by /healthz; for STUCK_SECONDS, it is killed."""
 
 STUCK_SECONDS = 60.0
 NAMES_SECONDS = 2.0
@@ -317,6 +320,7 @@ class Supervisor:
         settlers = [post for post in self._posts if post.module == "settler" and post.is_up()]
         if any(not self._board.slot(post.slot).counters[Word.DATABASE_UP] for post in settlers):
             impaired.append("the settler has no database: accounting waits in the journal")
+        impaired += find_silent(self._posts, self._board, time.monotonic())
         return Health(tuple(unanswered), tuple(impaired))
 
     def _write_running(self) -> None:
@@ -362,6 +366,16 @@ class Supervisor:
 
     def _on_reload(self, _signal: int, _frame: FrameType | None) -> None:
         self._reloading = True
+
+
+def find_silent(posts: Iterable[Post], board: Board, now: float) -> list[str]:
+    """Children that run and say nothing, in words: a database that hangs is seen by those that wait for it."""
+    silent = []
+    for post in posts:
+        seconds = now - max(board.slot(post.slot).heartbeat_ns / 1e9, post.started)
+        if post.is_up() and seconds > SILENT_SECONDS:
+            silent.append(f"{post.name} has said nothing for {int(seconds)} s: does what it waits for still answer?")
+    return silent
 
 
 def _make_posts(settings: Settings) -> list[Post]:

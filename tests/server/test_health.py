@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +24,7 @@ from sms_aaa.server.database import Database, work_with_database
 from sms_aaa.server.http import Growth, Health, Watchman
 from sms_aaa.server.log import Log
 from sms_aaa.server.postgres import EmbeddedPostgres
+from sms_aaa.server.supervisor import Post, find_silent
 from sms_aaa.server.worker import Child, Order
 
 if TYPE_CHECKING:
@@ -179,3 +181,19 @@ def test_a_statement_that_takes_too_long_is_not_told_as_a_database_that_went_awa
     said = capsys.readouterr().err
     assert "statement-timeout" in said
     assert "database-away" not in said
+
+
+def test_a_child_that_runs_and_says_nothing_is_named(tmp_path):
+    board = Board.create(tmp_path / "board", slots=2, now_ns=1)
+    assert isinstance(board, Board)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        posts = [
+            Post("settler", "settler", 0, needs_database=True, process=process, started=100.0),
+            Post("rater", "rater", 1, needs_database=True, process=process, started=100.0),
+        ]
+        board.slot(1).beat(int(119e9))
+        assert find_silent(posts, board, 105.0) == []
+        [words] = find_silent(posts, board, 120.0)
+        assert words.startswith("settler has said nothing for 20 s")
+        process.kill()
+    assert find_silent(posts, board, 120.0) == []
