@@ -153,6 +153,10 @@ class Daemon:
     def dsn(self) -> str:
         return self.environ.get("SMS_AAA_DATABASE_DSN") or self.running().embedded_dsn
 
+    def execute(self, statement: str) -> None:
+        with connect(self.dsn, name="test") as connection:
+            connection.execute(statement)
+
     def query(self, statement: str) -> list[tuple[object, ...]]:
         with connect(self.dsn, name="test") as connection:
             return connection.execute(statement).fetchall()

@@ -287,6 +287,37 @@ def test_decisions_reach_the_database_without_any_secret(daemon: Daemon, nas: Fa
     assert "a wrong password" not in daemon.log.read_text()
 
 
+def test_a_record_that_postgresql_refuses_is_quarantined_alone(daemon: Daemon, nas: FakeNas) -> None:
+    daemon.execute("alter table session add constraint refused check (username <> 'poison')")
+    try:
+        for username in (b"frank", b"poison", b"grace"):
+            assert nas.account(packet_of_now(username, "stop", session=f"among-{username.decode()}")) is not None
+        wait_until(lambda: daemon.query("select 1 from quarantine"), "the quarantine")
+        assert daemon.query("select reason, raw is not null from quarantine") == [("refused: CheckViolation", True)]
+        found = "select username from session where acct_session_id like 'among-%' order by username"
+        wait_until(lambda: daemon.query(found) == [("frank",), ("grace",)], "the good records around it")
+    finally:
+        daemon.execute("alter table session drop constraint refused; delete from quarantine")
+
+
+def test_a_delta_that_cannot_be_rated_goes_into_suspense_alone(daemon: Daemon, nas: FakeNas) -> None:
+    daemon.execute("alter table rated_usage add constraint refused check (quantity <> 4711)")
+    try:
+        began = datetime.now(UTC) - timedelta(seconds=600)
+        for session, octets in (("s-before", 1000), ("s-refused", 4711), ("s-after", 2000)):
+            said = Said(
+                status="stop", at=began, username=b"frank", session=session, seconds=60, octets_in=0, octets_out=octets
+            )
+            assert nas.account(packet_of(said)) is not None
+        wait_until(lambda: daemon.query("select 1 from suspense"), "the suspense")
+        wait_until(lambda: not daemon.query("select 1 from rating_queue"), "an empty rating queue")
+        assert daemon.query("select reason from suspense") == [("refused: CheckViolation",)]
+        rated = "select quantity from rated_usage where quantity in (1000, 2000, 4711) order by 1"
+        assert daemon.query(rated) == [(1000,), (2000,)]
+    finally:
+        daemon.execute("alter table rated_usage drop constraint refused")
+
+
 def test_a_dead_worker_is_started_again_on_the_same_sockets(daemon: Daemon, nas: FakeNas) -> None:
     for name in ("access-1", "access-2", "accounting-1"):
         before = daemon.pid_of(name)
