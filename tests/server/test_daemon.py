@@ -12,9 +12,11 @@ import pytest
 from daemon import Daemon, FakeNas, started, wait_until
 from make import SECRET, Said, make_nas, make_plan, make_subscriber, packet_of
 
+from sms_aaa.cli.simulator import Device, Simulator, login
 from sms_aaa.flows.access import read_class
 from sms_aaa.flows.provisioning import remove_nas, set_password, set_state
 from sms_aaa.radius import dictionary
+from sms_aaa.radius.credentials import Method
 from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.packet import Code, as_integer, attribute, integer
 from sms_aaa.radius.request import accounting_request, mschap2_success_is_authentic, status_server
@@ -224,6 +226,31 @@ def test_the_second_device_of_a_one_session_plan_is_refused_until_the_first_stop
     again = nas.login(b"single", b"single-password", extra=second)
     assert again is not None
     assert again.code == Code.ACCESS_ACCEPT
+
+
+def test_of_fifty_logins_at_once_on_a_one_session_plan_one_is_let_in(daemon: Daemon, nas: FakeNas) -> None:
+    """Through both workers, from sixteen source ports, five rounds with a subscriber each."""
+    with daemon.desk() as desk:
+        for number in range(5):
+            make_subscriber(desk, name=f"racer{number}", password=b"password")
+        make_subscriber(desk, name="last", password=b"password", plan="open-end")
+    wait_until(lambda: _accepted(nas.login(b"last", b"password")), "the racers in the replica")
+    ports = {"access_port": daemon.access_port, "accounting_port": daemon.accounting_port}
+    with Simulator("127.0.0.1", Secret(SECRET), **ports) as many:
+        for number in range(5):
+            devices = [
+                Device(
+                    username=f"racer{number}",
+                    password="password",
+                    station=f"02-00-00-00-{number:02X}-{device:02X}",
+                    port=device,
+                    nas_identifier="bng1",
+                )
+                for device in range(50)
+            ]
+            questions = [login(device, Method.PAP, many.digests).question for device in devices]
+            codes = [outcome.reply.code if outcome.reply else 0 for outcome in many.ask_all(questions)]
+            assert sorted(codes) == [Code.ACCESS_ACCEPT] + [Code.ACCESS_REJECT] * 49
 
 
 def test_a_change_is_live_in_under_two_seconds(daemon: Daemon, nas: FakeNas) -> None:
