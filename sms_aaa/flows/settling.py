@@ -219,10 +219,10 @@ def _step(work: _Work, said: Heard) -> None:
         work.ended.add(session.id)
     if result.delta is not None:
         work.deltas.append(UsageDelta(session.id, session.account_id, session.service_id, result.delta))
-    if result.anomaly is not None:
-        _name(work, session.id, said, result.anomaly)
-    if said.clock_overruled:
+    if said.clock_overruled or result.anomaly is AnomalyKind.CLOCK:
         _name_clock(work, session)
+    if result.anomaly is not None and result.anomaly is not AnomalyKind.CLOCK:
+        _name(work, session.id, said, result.anomaly)
 
 
 def _name_clock(work: _Work, session: StoredSession) -> None:

@@ -222,6 +222,24 @@ def test_a_nas_clock_in_1970_is_overruled_and_named(world: World) -> None:
     assert world.anomalies() == ["nas-clock"]
 
 
+def test_a_nas_clock_that_is_set_back_in_mid_session_is_named_once(world: World) -> None:
+    world.settle(at(0, "start"), at(300, octets=(10, 20)))
+    for seconds in (600, 900, 1200):
+        said = Said(
+            status="interim",
+            at=T0 + timedelta(seconds=seconds, hours=-2),
+            seconds=seconds,
+            octets_in=seconds,
+            octets_out=seconds,
+        )
+        place, record = record_of(
+            said, nas_id=world.nas_id, offset=next(world.offsets), received_at=T0 + timedelta(seconds=seconds)
+        )
+        settle_accounting(world.connection, [(place, record)], single_nas={world.nas_id: True})
+    assert (world.count("session"), world.session()["octets_in"]) == (1, 1200)
+    assert world.anomalies() == ["nas-clock"]
+
+
 def test_a_record_without_a_session_id_is_quarantined_and_the_others_go_on(world: World) -> None:
     settled = world.settle(at(0, "start", session=""), at(0, "start"))
     assert settled.quarantined == 1
