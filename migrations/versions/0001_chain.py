@@ -288,7 +288,7 @@ create table decision (
     primary key (node, sequence, record_offset, at)
 ) partition by range (at);
 create index decision_username on decision (username, at desc);
-create index decision_at on decision (at);
+create index decision_at on decision using brin (at);
 """
 
 MONEY = """
