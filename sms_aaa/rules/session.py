@@ -312,17 +312,15 @@ def _counters(life: Life, reading: Reading) -> tuple[int, int]:
 
 
 def _older(life: Life, reading: Reading) -> Step:
-    """No usage. A Stop closes whenever it comes; a reading beyond what was counted is named."""
-    state = TRANSITIONS[life.state, reading.event]
-    stopping = reading.event is Event.STOP
-    if stopping or (state is not life.state and reading.at >= life.updated_at):
+    """No usage. A Stop closes whenever it comes; a repetition opens nothing; one beyond what was counted is named."""
+    if reading.event is Event.STOP:
         ended_at = max(reading.at, life.updated_at)
         life = replace(
             life,
-            state=state,
+            state=TRANSITIONS[life.state, reading.event],
             updated_at=ended_at,
-            stopped_at=ended_at if stopping else None,
-            terminate_cause=reading.terminate_cause if stopping else life.terminate_cause,
+            stopped_at=ended_at,
+            terminate_cause=reading.terminate_cause,
             estimated=False,
         )
     octets_in, octets_out = _counters(life, reading)

@@ -143,6 +143,15 @@ def test_a_session_that_survives_an_accounting_on_goes_on() -> None:
     assert (result.life.state, result.life.octets_in, result.life.estimated) == (State.OPEN, 3, False)
 
 
+def test_a_repeated_record_does_not_open_a_session_that_lapsed() -> None:
+    lives, _, _ = play(reading(Event.START, None), reading(Event.INTERIM, 300, (1, 2)))
+    lapsed = close(lives[0], Event.NAS_REBOOT)
+    for again in (reading(Event.START, None), reading(Event.INTERIM, 300, (1, 2))):
+        assert step(lapsed, 2, again).life == lapsed
+    late_stop = step(lapsed, 2, reading(Event.STOP, 300, (1, 2))).life
+    assert (late_stop.state, late_stop.estimated, late_stop.octets_in) == (State.CLOSED, False, 1)
+
+
 def test_a_clock_that_is_set_in_mid_session_opens_no_second_life_and_is_named() -> None:
     slow = timedelta(hours=2)
     before = replace(reading(Event.INTERIM, 300, (10, 1000)), at=T0 + timedelta(seconds=300) - slow)
