@@ -7,14 +7,10 @@ of this room takes an open connection; whoever opened it commits.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 from psycopg import Connection as PsycopgConnection
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Connection = PsycopgConnection[Any]
 
@@ -36,7 +32,6 @@ Misfit = (psycopg.ProgrammingError,)
 """A DSN that cannot be read, or a statement that does not fit the database: a table or a right is missing."""
 
 UniqueViolation = psycopg.errors.UniqueViolation
-ExclusionViolation = psycopg.errors.ExclusionViolation
 
 
 def connect(dsn: str, *, name: str, statement_timeout_seconds: int = 30, repeatable: bool = False) -> Connection:
@@ -58,13 +53,6 @@ def connect(dsn: str, *, name: str, statement_timeout_seconds: int = 30, repeata
         keepalives_interval=3,
         keepalives_count=3,
     )
-
-
-@contextmanager
-def transaction(dsn: str, *, name: str) -> Iterator[Connection]:
-    """One connection with one transaction: committed at the end of the block, rolled back when it raises."""
-    with connect(dsn, name=name) as connection:
-        yield connection
 
 
 def begin_snapshot(connection: Connection) -> None:

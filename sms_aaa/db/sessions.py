@@ -9,7 +9,7 @@ from msgspec import Struct
 from psycopg import sql
 from psycopg.rows import class_row
 
-from sms_aaa.rules.session import Life, Place, State
+from sms_aaa.rules.session import HEARD_SECONDS_MIN, Life, Place, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -131,7 +131,7 @@ def close_rebooted(
 def close_stale(connection: Connection, *, now: datetime, multiple: int, limit: int) -> list[tuple[int, bytes | None]]:
     """Ends softly the sessions from which nothing was *received* for a multiple of their plan's interim interval.
 
-    No interval counts as less than 300 s. So nothing younger than that is looked at, by the index of open sessions.
+    As rules.session.silence_seconds has it; nothing younger than its least is looked at, by the index of open sessions.
     """
     rows = connection.execute(
         """update session s set state = %(lapsed)s, stopped_at = updated_at, estimated = true
@@ -139,12 +139,18 @@ def close_stale(connection: Connection, *, now: datetime, multiple: int, limit: 
              select s.id from session s
              left join subscription u on u.service_id = s.service_id and u.during @> %(now)s
              left join plan_version v on v.id = u.plan_version_id
-             where s.state = 1 and s.received_at < %(now)s - %(multiple)s * interval '300 seconds'
-               and s.received_at < %(now)s - %(multiple)s
-                 * make_interval(secs => greatest(coalesce((v.document->'policy'->>'interim_seconds')::int, 0), 300))
+             where s.state = 1 and s.received_at < %(now)s - %(multiple)s * make_interval(secs => %(least)s)
+               and s.received_at < %(now)s - %(multiple)s * make_interval(
+                 secs => greatest(coalesce((v.document->'policy'->>'interim_seconds')::int, 0), %(least)s))
              order by s.id limit %(limit)s for update of s skip locked)
            returning service_id, token""",
-        {"lapsed": int(State.LAPSED), "now": now, "multiple": multiple, "limit": limit},
+        {
+            "lapsed": int(State.LAPSED),
+            "now": now,
+            "multiple": multiple,
+            "least": HEARD_SECONDS_MIN,
+            "limit": limit,
+        },
     ).fetchall()
     return [(int(row[0]), row[1]) for row in rows if row[0] is not None]
 

@@ -334,16 +334,6 @@ class LiveSet:
         """Whether a `load` ran to its end since the set was discarded; false, too, when that cannot be read."""
         return self._look(lambda transaction: transaction.get(_REBUILT, db=self._meta)) == b"1"
 
-    def clear(self) -> LiveFault | None:
-        """Empties the set and marks it as not rebuilt: logins that are under way lose their place too."""
-        try:
-            with self._env.begin(write=True) as transaction:
-                transaction.drop(self._services, delete=False)
-                transaction.drop(self._meta, delete=False)
-        except lmdb.Error as error:
-            return _fault(error)
-        return None
-
     def reader_check(self) -> int:
         """Frees the reader slots of processes that died; how many they were. For the supervisor, at a child's death."""
         return int(self._env.reader_check())

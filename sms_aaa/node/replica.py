@@ -244,16 +244,6 @@ def fault_of(error: lmdb.Error | msgspec.MsgspecError, path: str) -> ReplicaFaul
     return ReplicaFault(kind, f"{path}: {error}; {_REMEDY}")
 
 
-def reader_check(root: Path) -> int | ReplicaFault:
-    """`Replica.reader_check` for a supervisor that has no Replica open itself."""
-    replica = Replica.open(root)
-    if isinstance(replica, ReplicaFault):
-        return replica
-    freed = replica.reader_check()
-    replica.close()
-    return freed
-
-
 def _open_for_reading(root: Path, generation: str, current: tuple[int, int]) -> Replica | ReplicaFault:
     folder = replica_folder(root) / generation
     try:

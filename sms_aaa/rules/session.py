@@ -43,6 +43,9 @@ CLOCK_AHEAD = timedelta(seconds=60)
 CLOCK_BEHIND = timedelta(days=7)
 """Beyond these distances from the receive time a NAS's Event-Timestamp is not believed."""
 
+HEARD_SECONDS_MIN = 300
+"""NASes round interim intervals up as they like: no session is missed that is heard this often."""
+
 _WORD = 1 << 32
 _UNKNOWN_RATE_KBPS = 1_000_000
 """What a service without a limit is taken to reach when a counter seems to have wrapped."""
@@ -86,6 +89,11 @@ TRANSITIONS = {
     (State.LAPSED, Event.SILENCE): State.LAPSED,
 }
 assert len(TRANSITIONS) == len(State) * len(Event), "the session machine must be total"
+
+
+def silence_seconds(interim_seconds: int, multiple: int) -> int:
+    """How long a session with this interim interval may say nothing before it lapses and its place is free."""
+    return multiple * max(interim_seconds, HEARD_SECONDS_MIN)
 
 
 class AnomalyKind(StrEnum):
@@ -247,7 +255,10 @@ def _step(life: Life | None, number: int, reading: Reading, rate_kbps: int) -> S
 
 
 def close(life: Life, event: Event) -> Life:
-    """A session that ends without a Stop, at its last known update: its end is an estimate."""
+    """A session that ends without a Stop, at its last known update: its end is an estimate.
+
+    Reboots and silence end many at once: db/sessions.py says this in SQL, and its stories are told against this table.
+    """
     state = TRANSITIONS[life.state, event]
     return life if state is life.state else replace(life, state=state, stopped_at=life.updated_at, estimated=True)
 

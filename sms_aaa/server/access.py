@@ -16,7 +16,7 @@ from sms_aaa.flows.access import (
     reserve_places,
 )
 from sms_aaa.metrics import LATENCY_AT, Word, fault_word, observe, reason_word
-from sms_aaa.node.journal import Appended, Dropped, JournalFault, Stream, Writer, make_folder
+from sms_aaa.node.journal import Appended, Dropped, Stream, Writer
 from sms_aaa.node.records import pack_decision
 from sms_aaa.radius.faults import PacketFault
 from sms_aaa.radius.packet import Code
@@ -46,11 +46,8 @@ class AccessWay:
         self._live = child.live_set()
         self._reject_delay = child.settings.access.reject_delay_seconds
         self._reservation_seconds = child.settings.access.reservation_seconds
-        folder = make_folder(child.state_folder / "journal", Stream.DECISIONS)
-        if isinstance(folder, JournalFault):
-            child.fail("journal", folder.detail)
         self._journal = Writer(
-            folder,
+            child.journal_folder(Stream.DECISIONS),
             Stream.DECISIONS,
             worker.reader.meta().database_id,
             child.slot,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from sms_aaa.flows.accounting import AccountingRequest, apply_to_live_set, find_logins, pack_requests, reply_to
 from sms_aaa.metrics import LATENCY_AT, SYNC_AT, Word, observe
-from sms_aaa.node.journal import Appended, JournalFault, Stream, Writer, make_folder
+from sms_aaa.node.journal import Appended, Stream, Writer
 from sms_aaa.radius.packet import Code
+from sms_aaa.rules.session import silence_seconds
 from sms_aaa.server.dispatch import SILENCE, Answer, Asked
 from sms_aaa.server.udp import UdpWorker
 from sms_aaa.server.worker import Child, run_child
@@ -27,9 +28,6 @@ BATCH_MAX = 1024
 RETRY_SECONDS = 1.0
 """After a fault of the journal, how long until it is tried again: a full disk is not hammered."""
 
-INTERIM_SECONDS_MIN = 300
-"""NASes round intervals up as they like: no place is taken from a session that is heard this often."""
-
 
 class AccountingWay:
     """Journal, sync, tell the live set what the records mean, answer."""
@@ -42,11 +40,8 @@ class AccountingWay:
         self._child = child
         self._counters = child.counters
         self._live = child.live_set()
-        folder = make_folder(child.state_folder / "journal", Stream.ACCOUNTING)
-        if isinstance(folder, JournalFault):
-            child.fail("journal", folder.detail)
         self._journal = Writer(
-            folder,
+            child.journal_folder(Stream.ACCOUNTING),
             Stream.ACCOUNTING,
             worker.reader.meta().database_id,
             child.slot,
@@ -94,14 +89,12 @@ class AccountingWay:
         if not logins:
             return
         with self._live.write() as change:
-            apply_to_live_set(logins, change, until=now + self._online_seconds())
+            longest = self._worker.reader.tables.interim_seconds_max
+            silence = silence_seconds(longest, self._child.settings.session.stale_multiple)
+            apply_to_live_set(logins, change, until=now + silence)
         if change.fault is not None:
             # The records are safe; a place that is not given back runs out by itself.
             self._counters[Word.LIVE_FAULTS] += 1
-
-    def _online_seconds(self) -> int:
-        longest = max(self._worker.reader.tables.interim_seconds_max, INTERIM_SECONDS_MIN)
-        return self._child.settings.session.stale_multiple * longest
 
 
 def main(child: Child) -> None:

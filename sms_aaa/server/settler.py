@@ -28,17 +28,16 @@ from sms_aaa.flows.settling import (
 )
 from sms_aaa.metrics import Word, set_plan_rows
 from sms_aaa.node.frames import FILE_HEADER_OCTETS, Record
-from sms_aaa.node.journal import JournalFault, JournalFaultKind, Stream, make_folder
+from sms_aaa.node.journal import JournalFault, JournalFaultKind, Stream
 from sms_aaa.node.journal_reader import Batch, JournalFile, delete_file, is_orphan, list_files, read, readable_end
 from sms_aaa.node.records import AccountingRecord, DecisionRecord, unpack_accounting, unpack_decision
-from sms_aaa.rules.session import Place
+from sms_aaa.rules.session import Place, silence_seconds
 from sms_aaa.server.database import work_with_database
 from sms_aaa.server.worker import Child, run_child
 
 ACCOUNTING_BATCH_MAX = 2000
 DECISIONS_BATCH_MAX = 5000
 IDLE_SECONDS = 0.05
-INTERIM_SECONDS_MIN = 300
 RETRY_SECONDS = 1.0
 CONFLICT_TRIES_MAX = 5
 CONFLICT_PAUSE_SECONDS = 0.05
@@ -67,12 +66,7 @@ class Settler:
         self._counters = child.counters
         self._node = child.settings.node.name
         self._live = child.live_set()
-        self._folders = {}
-        for stream in Stream:
-            folder = make_folder(child.state_folder / "journal", stream)
-            if isinstance(folder, JournalFault):
-                child.fail("journal", folder.detail)
-            self._folders[stream] = folder
+        self._folders = {stream: child.journal_folder(stream) for stream in Stream}
         self._database_id = b""
         self._positions: dict[Stream, dict[int, tuple[int, bool]]] = {}
         self._single_nas: dict[int, bool] = {}
@@ -136,7 +130,7 @@ class Settler:
         """
         longest = db_plans.get_longest_interim(connection)
         connection.commit()
-        return self._child.settings.session.stale_multiple * max(longest, INTERIM_SECONDS_MIN)
+        return silence_seconds(longest, self._child.settings.session.stale_multiple)
 
     def _settle_on(self, connection: Connection) -> None:
         """Until asked to end, and then until nothing is left or the time for it is over."""

@@ -20,6 +20,7 @@ from sms_aaa.config import Settings, key_path
 from sms_aaa.flows.tables import Tables
 from sms_aaa.flows.vault import Vault
 from sms_aaa.node.board import Board, BoardFault, Slot
+from sms_aaa.node.journal import JournalFault, Stream, make_folder
 from sms_aaa.node.key import KeyFault, read_or_create_key
 from sms_aaa.node.live import LiveFault, LiveSet
 from sms_aaa.node.replica import Replica, ReplicaFault
@@ -110,6 +111,13 @@ class Child:
             self.beat()
             time.sleep(REPLICA_LOOK_SECONDS)
         sys.exit(0)
+
+    def journal_folder(self, stream: Stream) -> Path:
+        """The stream's folder, made if need be."""
+        folder = make_folder(self.state_folder / "journal", stream)
+        if isinstance(folder, JournalFault):
+            self.fail("journal", folder.detail)
+        return folder
 
     def live_set(self) -> LiveSet:
         live = LiveSet.open(self.state_folder, boot_id=boot_id())

@@ -408,9 +408,6 @@ def test_a_rebuild_keeps_what_was_admitted_meanwhile_and_says_when_it_is_done(li
     assert live.is_rebuilt()
     assert live.load(sessions) == len(sessions)
     assert live.counts(NOW) == LiveCounts(1, len(sessions), is_whole=True)
-    assert live.clear() is None
-    assert not live.is_rebuilt()
-    assert live.counts(NOW) == LiveCounts(0, 0, is_whole=True)
 
 
 def test_a_state_folder_that_cannot_be_made_is_a_fault(tmp_path):

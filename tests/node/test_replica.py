@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from sms_aaa.node.environment import StoreFaultKind
-from sms_aaa.node.replica import IDENTITY_OCTETS_MAX, Replica, ReplicaFault, ReplicaMeta, reader_check
+from sms_aaa.node.replica import IDENTITY_OCTETS_MAX, Replica, ReplicaFault, ReplicaMeta
 from sms_aaa.node.replica_writer import CHANGES_MAX, Applied, EntitlementChange, ReplicaChanges, ReplicaWriter
 from sms_aaa.rules.entitlement import (
     Dialect,
@@ -252,7 +252,6 @@ def assert_fault(got: object, kind: StoreFaultKind, place: Path) -> None:
 def test_a_node_without_a_replica_says_so(tmp_path):
     assert_fault(Replica.open(tmp_path), StoreFaultKind.MISSING, tmp_path)
     assert_fault(ReplicaWriter.open(tmp_path, database_id=DATABASE_ID), StoreFaultKind.MISSING, tmp_path)
-    assert_fault(reader_check(tmp_path), StoreFaultKind.MISSING, tmp_path)
 
 
 @pytest.mark.parametrize("octets", [b"", b"\xff" * 900, b"generation-0000000099\n", b"../../etc"])
@@ -345,8 +344,3 @@ def test_the_slot_of_a_reader_that_was_killed_is_freed(tmp_path, open_replica):
     worker.join()
     assert replica.reader_check() == 1
     assert replica.reader_check() == 0
-
-
-def test_a_supervisor_without_a_replica_of_its_own_frees_slots_too(tmp_path):
-    build(tmp_path)
-    assert reader_check(tmp_path) == 0
