@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from sms_aaa.db.engine import Connection
-    from sms_aaa.flows.provisioning import Desk
+    from sms_aaa.flows.provisioning.desk import Desk
 
 WAIT_SECONDS = 30.0
 

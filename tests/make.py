@@ -10,7 +10,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from sms_aaa.flows.access import encode_class
-from sms_aaa.flows.provisioning import Desk, NewSubscriber, add_nas, add_plan, add_subscriber
+from sms_aaa.flows.provisioning.desk import Desk
+from sms_aaa.flows.provisioning.nas import add_nas
+from sms_aaa.flows.provisioning.plans import add_plan
+from sms_aaa.flows.provisioning.subscribers import NewSubscriber, add_subscriber
 from sms_aaa.flows.vault import NONCE_OCTETS, Vault
 from sms_aaa.node.records import AccountingRecord
 from sms_aaa.radius import dictionary

@@ -22,9 +22,9 @@ from sms_aaa.config import (
     key_path,
     load_settings,
     masked,
-    masked_dsn,
     parse_listen,
 )
+from sms_aaa.db.dsn import masked_dsn
 from sms_aaa.rules.secret import Secret
 
 HERE = {"SMS_AAA_NODE_STATE_FOLDER": "/srv/sms"}

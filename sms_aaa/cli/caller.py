@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sms_aaa.config import Settings
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.schema import SchemaStatus
-    from sms_aaa.flows.provisioning import Desk
+    from sms_aaa.flows.provisioning.desk import Desk
     from sms_aaa.flows.vault import Vault
     from sms_aaa.rules.actor import Actor
 
@@ -109,7 +109,7 @@ class Caller:
 
     def desk(self, connection: Connection, ticket: str | None) -> Desk:
         """What a provisioning flow works with, in the connection's transaction."""
-        from sms_aaa.flows.provisioning import Desk
+        from sms_aaa.flows.provisioning.desk import Desk
         from sms_aaa.flows.vault import NONCE_OCTETS
 
         return Desk(connection, self.actor(ticket), self._vault(connection), lambda: os.urandom(NONCE_OCTETS))
@@ -146,7 +146,7 @@ def schema_problem(status: SchemaStatus) -> tuple[str, str]:
 
 def _without_secrets(said: str, dsn: str) -> str:
     """The first line of what libpq says, without what it quotes of a password that it took for a host or a port."""
-    from sms_aaa.config import masked_dsn
+    from sms_aaa.db.dsn import masked_dsn
 
     shown = masked_dsn(dsn)
 

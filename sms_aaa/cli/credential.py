@@ -31,7 +31,8 @@ def set_(caller: Caller, name: str, password: str | None, *, password_stdin: boo
 
     Example: sms-aaa credential set alice --password-stdin < password.txt
     """
-    from sms_aaa.flows.provisioning import Invalid, set_password
+    from sms_aaa.flows.provisioning.desk import Invalid
+    from sms_aaa.flows.provisioning.subscribers import set_password
 
     given = read_secret("password", given=password, from_stdin=password_stdin)
     if given is None:

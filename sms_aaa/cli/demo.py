@@ -60,7 +60,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from sms_aaa.db.engine import Connection
-    from sms_aaa.flows.provisioning import Desk, NewSubscriber
+    from sms_aaa.flows.provisioning.desk import Desk
+    from sms_aaa.flows.provisioning.subscribers import NewSubscriber
 
 NAS_SECRET = "demo-shared-secret"  # noqa: S105 - of a server that hears loopback alone, while a demo runs
 WRONG_SECRET = "not-the-shared-secret"  # noqa: S105 - it is to be refused
@@ -326,7 +327,9 @@ def _provision(connection: Connection, key_file: Path, subscribers: int) -> None
     """Creates what is not there yet; the NAS last, so that whoever is answered finds all the rest."""
     from sms_aaa.db.nas import find_nas
     from sms_aaa.db.subscribers import list_subscribers
-    from sms_aaa.flows.provisioning import add_nas, add_plan, add_subscriber, set_state
+    from sms_aaa.flows.provisioning.nas import add_nas
+    from sms_aaa.flows.provisioning.plans import add_plan
+    from sms_aaa.flows.provisioning.subscribers import add_subscriber, set_state
     from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy, ServiceState
 
     desk = _desk(connection, key_file)
@@ -355,7 +358,7 @@ def _provision(connection: Connection, key_file: Path, subscribers: int) -> None
 
 
 def _desk(connection: Connection, key_file: Path) -> Desk:
-    from sms_aaa.flows.provisioning import Desk
+    from sms_aaa.flows.provisioning.desk import Desk
     from sms_aaa.flows.vault import NONCE_OCTETS, Vault
     from sms_aaa.node.key import KeyFault, read_or_create_key
     from sms_aaa.rules.actor import Actor, Door
@@ -374,7 +377,7 @@ def _plans_folder() -> Path:
 
 
 def _people(subscribers: int) -> Iterator[NewSubscriber]:
-    from sms_aaa.flows.provisioning import NewSubscriber
+    from sms_aaa.flows.provisioning.subscribers import NewSubscriber
 
     # Ten days into a cycle: the evening does not fall on its edge.
     anchor_day = min((datetime.now(UTC) - timedelta(days=10)).day, 28)

@@ -84,7 +84,8 @@ def add(
 
     Example: sms-aaa nas add bng1 192.0.2.1 --dialect mikrotik --generate
     """
-    from sms_aaa.flows.provisioning import Invalid, add_nas
+    from sms_aaa.flows.provisioning.desk import Invalid
+    from sms_aaa.flows.provisioning.nas import add_nas
 
     given = _secret(secret, from_stdin=secret_stdin, generate=generate)
     if given is None:
@@ -128,7 +129,7 @@ def show(caller: Caller, name: str, form: Format) -> None:
     Example: sms-aaa nas show bng1
     """
     from sms_aaa.db.sessions import count_live_of_nas
-    from sms_aaa.flows.provisioning import get_nas
+    from sms_aaa.flows.provisioning.nas import get_nas
 
     with caller.connect() as connection:
         row = get_nas(connection, name)
@@ -164,7 +165,7 @@ def set_(
 
     Example: sms-aaa nas set bng1 --message-authenticator yes
     """
-    from sms_aaa.flows.provisioning import set_nas
+    from sms_aaa.flows.provisioning.nas import set_nas
 
     wants_secret = change_secret or secret is not None or secret_stdin or generate
     given = _secret(secret, from_stdin=secret_stdin, generate=generate) if wants_secret else None
@@ -195,7 +196,7 @@ def remove(caller: Caller, name: str, *, yes: bool, ticket: str | None) -> None:
     Example: sms-aaa nas remove bng1 --ticket CHG-17
     """
     from sms_aaa.db.sessions import count_live_of_nas
-    from sms_aaa.flows.provisioning import get_nas, remove_nas
+    from sms_aaa.flows.provisioning.nas import get_nas, remove_nas
 
     with caller.connect() as connection:
         row = get_nas(connection, name)

@@ -44,7 +44,7 @@ def add(caller: Caller, file: Path, ticket: str | None) -> None:
 
     Example: sms-aaa plan add policies/home-100.toml
     """
-    from sms_aaa.flows.provisioning import add_plan
+    from sms_aaa.flows.provisioning.plans import add_plan
     from sms_aaa.rules.plan import PlanInvalidError
 
     loaded = _load(file)

@@ -42,7 +42,8 @@ def sessions(caller: Caller, name: str | None, *, every: bool, nas_name: str | N
     Example: sms-aaa sessions alice --all
     """
     from sms_aaa.db.sessions import list_sessions
-    from sms_aaa.flows.provisioning import get_nas, get_subscriber
+    from sms_aaa.flows.provisioning.nas import get_nas
+    from sms_aaa.flows.provisioning.subscribers import get_subscriber
 
     states = [State.OPEN, State.CLOSED, State.LAPSED] if every else [State.OPEN]
     with caller.connect() as connection:

@@ -75,7 +75,7 @@ def add(
 
     Example: sms-aaa subscriber add alice --plan home-100 --zone Europe/Berlin
     """
-    from sms_aaa.flows.provisioning import NewSubscriber, add_subscriber
+    from sms_aaa.flows.provisioning.subscribers import NewSubscriber, add_subscriber
 
     if mac is not None and (password is not None or password_stdin or username is not None):
         raise click.UsageError("--mac excludes --password and --username: a device is its own credential.")
@@ -130,7 +130,7 @@ def show(caller: Caller, name: str, form: Format) -> None:
     from sms_aaa.cli.usage import usage_document, usage_listing
     from sms_aaa.cli.why import decision_cells, recall_for
     from sms_aaa.db.sessions import list_sessions
-    from sms_aaa.flows.provisioning import get_subscriber
+    from sms_aaa.flows.provisioning.subscribers import get_subscriber
     from sms_aaa.rules.session import State
 
     with caller.connect() as connection:
@@ -199,7 +199,7 @@ def remove(caller: Caller, name: str, *, yes: bool, ticket: str | None) -> None:
     Example: sms-aaa subscriber remove alice --ticket CHG-18
     """
     from sms_aaa.db.sessions import list_sessions
-    from sms_aaa.flows.provisioning import get_subscriber, remove_subscriber
+    from sms_aaa.flows.provisioning.subscribers import get_subscriber, remove_subscriber
     from sms_aaa.rules.session import State
 
     with caller.connect() as connection:
@@ -212,7 +212,7 @@ def remove(caller: Caller, name: str, *, yes: bool, ticket: str | None) -> None:
 
 
 def _set_state(caller: Caller, name: str, state: ServiceState, reason: str, ticket: str | None) -> None:
-    from sms_aaa.flows.provisioning import set_state
+    from sms_aaa.flows.provisioning.subscribers import set_state
 
     with caller.connect() as connection:
         changed = set_state(caller.desk(connection, ticket), name, state, reason)
@@ -230,7 +230,7 @@ def _usages(connection: Connection, rows: Sequence[SubscriberRow]) -> list[Cycle
 
 
 def _known_zone(zone: str) -> str:
-    from sms_aaa.flows.provisioning import Invalid
+    from sms_aaa.flows.provisioning.desk import Invalid
     from sms_aaa.rules.cycle import ZoneUnknownError, cycle_at
 
     try:

@@ -66,7 +66,7 @@ def usage(caller: Caller, name: str, at: str | None, cycle: int | None, form: Fo
 def find_cycles(connection: Connection, name: str, at: str | None, cycle: int | None) -> list[CycleUsage]:
     """The cycle that is meant, of each account of the subscriber; Failure when there is none."""
     from sms_aaa.flows.explaining import find_usage, list_usage
-    from sms_aaa.flows.provisioning import get_subscriber
+    from sms_aaa.flows.provisioning.subscribers import get_subscriber
     from sms_aaa.flows.rating import PlanShelf
 
     if at is not None and cycle is not None:

@@ -112,7 +112,6 @@ def _next(reason: Reason, subscriber: str, *, nas: str) -> str:
         Reason.NO_CREDENTIAL: f"sms-aaa credential set {subscriber}",
         Reason.BAD_PASSWORD: f"sms-aaa credential set {subscriber}",
         Reason.SUSPENDED: f"sms-aaa subscriber restore {subscriber}",
-        Reason.CANCELLED: f"sms-aaa subscriber add {subscriber} --plan PLAN",
         Reason.NO_PLAN: f"sms-aaa subscriber show {subscriber}",
         Reason.CONCURRENT_LIMIT: f"sms-aaa sessions {subscriber}",
     }[reason]

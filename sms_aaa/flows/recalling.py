@@ -272,7 +272,7 @@ def _saw(decision: DecisionRow, method: Method, reason: Reason, names: _Names) -
         "method": method.name.lower(),
         "identity": decision.calling_station_id if method is Method.MAC else decision.username,
         "credential": "the device itself" if method is Method.MAC else "",
-        "state": "" if reason in {Reason.SUSPENDED, Reason.CANCELLED} else "active",
+        "state": "" if reason is Reason.SUSPENDED else "active",
         "plan": names.plans.get(plan, f"plan version {plan}") if plan is not None else "",
         "concurrency": f"{decision.sessions_seen} of {limit}",
     }

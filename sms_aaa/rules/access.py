@@ -46,7 +46,7 @@ def decide(
 def decide_rights(entitlement: Entitlement, plan: NodePlan | None) -> Reason:
     """The checks that follow once the identity is proved."""
     if entitlement.state != _ACTIVE:
-        return Reason.SUSPENDED if entitlement.state == _SUSPENDED else Reason.CANCELLED
+        return Reason.SUSPENDED if entitlement.state == _SUSPENDED else Reason.UNKNOWN_USER
     if plan is None:
         return Reason.NO_PLAN
     return Reason.ACCEPTED
@@ -68,12 +68,16 @@ class Check:
 
 
 _CHECKS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
+    ("limits", (Reason.RATE_LIMITED, Reason.LOCKED_OUT)),
+    ("realm", (Reason.REALM_UNKNOWN,)),
     ("method", (Reason.UNSUPPORTED_METHOD,)),
     ("identity", (Reason.UNKNOWN_USER,)),
     ("credential", (Reason.NO_CREDENTIAL, Reason.BAD_PASSWORD)),
-    ("state", (Reason.SUSPENDED, Reason.CANCELLED)),
+    ("state", (Reason.BLOCKED, Reason.SUSPENDED, Reason.NOT_YET_ACTIVE, Reason.EXPIRED)),
     ("plan", (Reason.NO_PLAN,)),
-    ("concurrency", (Reason.CONCURRENT_LIMIT,)),
+    ("place", (Reason.NAS_NOT_ALLOWED, Reason.PORT_MISMATCH)),
+    ("device", (Reason.MAC_NOT_BOUND,)),
+    ("concurrency", (Reason.CONCURRENT_LIMIT, Reason.BACKEND_UNAVAILABLE)),
 )
 
 

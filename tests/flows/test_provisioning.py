@@ -11,16 +11,9 @@ from sms_aaa.db import audit as db_audit
 from sms_aaa.db.engine import connect
 from sms_aaa.db.nas import list_node_nas
 from sms_aaa.db.subscribers import find_by_name, list_entitlements
-from sms_aaa.flows.provisioning import (
-    Invalid,
-    Refused,
-    RefusedKind,
-    remove_nas,
-    remove_subscriber,
-    set_nas,
-    set_password,
-    set_state,
-)
+from sms_aaa.flows.provisioning.desk import Invalid, Refused, RefusedKind
+from sms_aaa.flows.provisioning.nas import remove_nas, set_nas
+from sms_aaa.flows.provisioning.subscribers import remove_subscriber, set_password, set_state
 from sms_aaa.flows.settling import settle_accounting
 from sms_aaa.rules.entitlement import Dialect, ServiceState
 from sms_aaa.rules.secret import Secret
@@ -28,7 +21,7 @@ from sms_aaa.rules.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sms_aaa.flows.provisioning import Desk
+    from sms_aaa.flows.provisioning.desk import Desk
 
 MARK = b"MARKED-SECRET-4711"
 

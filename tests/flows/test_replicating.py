@@ -10,7 +10,8 @@ from make import make_desk, make_nas, make_plan, make_subscriber
 
 from sms_aaa.db import feed as db_feed
 from sms_aaa.db.engine import begin_snapshot, connect
-from sms_aaa.flows.provisioning import remove_nas, remove_subscriber, set_state
+from sms_aaa.flows.provisioning.nas import remove_nas
+from sms_aaa.flows.provisioning.subscribers import remove_subscriber, set_state
 from sms_aaa.flows.replicating import fill, follow
 from sms_aaa.node.replica import Replica
 from sms_aaa.node.replica_writer import ReplicaWriter

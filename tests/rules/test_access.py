@@ -40,7 +40,6 @@ def service(state: ServiceState = ServiceState.ACTIVE) -> Entitlement:
         (Proof(usable=False), service(ServiceState.SUSPENDED), "x", None, Reason.NO_CREDENTIAL),
         (Proof(right=False), service(ServiceState.SUSPENDED), "x", None, Reason.BAD_PASSWORD),
         (Proof(), service(ServiceState.SUSPENDED), "x", None, Reason.SUSPENDED),
-        (Proof(), service(ServiceState.CANCELLED), "x", None, Reason.CANCELLED),
         (Proof(), service(), "x", None, Reason.NO_PLAN),
         (Proof(), service(), "x", PLAN, Reason.ACCEPTED),
     ],

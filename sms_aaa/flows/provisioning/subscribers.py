@@ -1,0 +1,172 @@
+"""Subscribers with their services: who may log in, with what proof, on which plan, in which state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from sms_aaa.db import plans as db_plans
+from sms_aaa.db import subscribers as db_subscribers
+from sms_aaa.db.engine import UniqueViolation
+from sms_aaa.flows.provisioning.desk import Desk, Invalid, Refused, RefusedKind, check_name
+from sms_aaa.rules.cycle import ZoneUnknownError, cycle_at
+from sms_aaa.rules.entitlement import IdentityKind, ServiceState
+from sms_aaa.rules.identity import canonical_mac
+
+if TYPE_CHECKING:
+    from sms_aaa.db.engine import Connection
+    from sms_aaa.db.subscribers import SubscriberRow
+    from sms_aaa.rules.secret import Secret
+
+PASSWORD_OCTETS_MAX = 128  # RFC 2865 section 5.2: what User-Password can carry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSubscriber:
+    """A subscriber with one service, as a door read it. `mac` makes the device the identity, not the name."""
+
+    name: str
+    plan: str
+    full_name: str = ""
+    email: str = ""
+    phone: str = ""
+    username: str | None = None
+    mac: str | None = None
+    password: Secret | None = None
+    static_ipv4: str | None = None
+    zone: str
+    anchor_day: int
+
+
+def add_subscriber(desk: Desk, new: NewSubscriber) -> int:
+    """The id of a new subscriber: with its account, and its service active and on the plan's newest version."""
+    check_name("name", new.name)
+    kind, identity = _identity(new)
+    if kind is IdentityKind.USERNAME and new.password is None:
+        raise Invalid("password", "a service that logs in by user name needs one", "give a password, or a MAC address")
+    plan = db_plans.find_latest(desk.connection, new.plan)
+    if plan is None:
+        raise Refused(RefusedKind.NOT_FOUND, f"there is no plan {new.plan}", "see `sms-aaa plan list`")
+    static_ipv4 = _static_ipv4(new.static_ipv4)
+    _check_cycle(new.zone, new.anchor_day)
+    try:
+        subscriber_id = db_subscribers.insert_subscriber(
+            desk.connection, name=new.name, full_name=new.full_name, email=new.email, phone=new.phone
+        )
+        account_id = db_subscribers.insert_account(
+            desk.connection,
+            subscriber_id,
+            currency=str(plan.document["tariff"]["currency"]),
+            zone=new.zone,
+            anchor_day=new.anchor_day,
+        )
+        service_id = db_subscribers.insert_service(
+            desk.connection,
+            subscriber_id,
+            kind=kind,
+            identity=identity,
+            static_ipv4=static_ipv4,
+            account_id=account_id,
+            plan_version_id=plan.id,
+        )
+    except UniqueViolation as taken:
+        what = {
+            "subscriber_name": f"a subscriber {new.name} exists",
+            "service_identity": f"a service {identity} exists",
+            "service_static_ipv4": f"another service has the address {static_ipv4}",
+        }.get(taken.diag.constraint_name or "", "something of this exists")
+        raise Refused(RefusedKind.CONFLICT, what, "choose another, or see `sms-aaa subscriber list`") from taken
+    if new.password is not None:
+        _store_password(desk, service_id, new.password)
+    after = {"name": new.name, "identity": identity, "plan": plan.name, "version": plan.version, "service": service_id}
+    desk.record("added", "subscriber", subscriber_id, before=None, after=after)
+    return subscriber_id
+
+
+def set_state(desk: Desk, name: str, state: ServiceState, reason: str) -> int:
+    """Suspends or restores every service of a subscriber; how many that were. One that is so already stays."""
+    changed = 0
+    for row in get_subscriber(desk.connection, name):
+        if row.service_id is None or row.state == int(state):
+            continue
+        db_subscribers.update_state(desk.connection, row.service_id, state, reason)
+        before = {"state": ServiceState(row.state or 0).name.lower(), "reason": row.state_reason}
+        after = {"state": state.name.lower(), "reason": reason}
+        verb = "suspended" if state is ServiceState.SUSPENDED else "restored"
+        desk.record(verb, "service", row.service_id, before=before, after=after)
+        changed += 1
+    return changed
+
+
+def remove_subscriber(desk: Desk, name: str) -> None:
+    """Ends its services and subscriptions from now on; usage and money stay on record."""
+    rows = get_subscriber(desk.connection, name)
+    for row in rows:
+        if row.service_id is not None:
+            db_subscribers.update_state(desk.connection, row.service_id, ServiceState.CANCELLED, "removed")
+    db_subscribers.mark_removed(desk.connection, rows[0].subscriber_id)
+    desk.record("removed", "subscriber", rows[0].subscriber_id, before={"name": name}, after=None)
+
+
+def set_password(desk: Desk, name: str, password: Secret) -> None:
+    """Replaces the credential of a subscriber's service that logs in by user name."""
+    services = [
+        row
+        for row in get_subscriber(desk.connection, name)
+        if row.service_id is not None and row.identity_kind == int(IdentityKind.USERNAME)
+    ]
+    if not services:
+        raise Refused(
+            RefusedKind.CONFLICT, f"{name} has no service that logs in by user name", "its device is its credential"
+        )
+    for row in services:
+        assert row.service_id is not None
+        _store_password(desk, row.service_id, password)
+        desk.record("credential-set", "service", row.service_id, before=None, after={})
+
+
+def get_subscriber(connection: Connection, name: str) -> list[SubscriberRow]:
+    rows = db_subscribers.find_by_name(connection, name)
+    if not rows:
+        raise Refused(RefusedKind.NOT_FOUND, f"there is no subscriber {name}", "see `sms-aaa subscriber list`")
+    return rows
+
+
+def _store_password(desk: Desk, service_id: int, password: Secret) -> None:
+    length = len(password.reveal())
+    if not 1 <= length <= PASSWORD_OCTETS_MAX:
+        raise Invalid("password", f"it has {length} octets", f"give 1 to {PASSWORD_OCTETS_MAX}")
+    sealed = desk.vault.seal_password(password, service_id, nonce=desk.nonce())
+    db_subscribers.upsert_credential(desk.connection, service_id, sealed)
+
+
+def _identity(new: NewSubscriber) -> tuple[IdentityKind, str]:
+    if new.mac is not None:
+        canonical = canonical_mac(new.mac.encode())
+        if canonical is None:
+            raise Invalid("mac", f"{new.mac!r} is not a hardware address", "write it as 00:11:22:33:44:55")
+        return IdentityKind.MAC, canonical.decode()
+    username = new.username or new.name
+    check_name("username", username)
+    return IdentityKind.USERNAME, username
+
+
+def _check_cycle(zone: str, anchor_day: int) -> None:
+    """The account's cycles must be such that they can be reckoned."""
+    try:
+        cycle_at(datetime(2000, 1, 1, tzinfo=UTC), zone, anchor_day)
+    except ZoneUnknownError as unknown:
+        raise Invalid("zone", str(unknown), "see the tz database") from unknown
+    except ValueError as fault:
+        raise Invalid("anchor day", str(fault), "give the day of the month on which cycles begin") from fault
+
+
+def _static_ipv4(text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        return str(IPv4Address(text))
+    except ValueError as fault:
+        raise Invalid("static address", str(fault), "give an IPv4 address such as 198.51.100.7") from fault
