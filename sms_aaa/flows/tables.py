@@ -10,10 +10,14 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from sms_aaa.flows.dialects import encode_policy
+from sms_aaa.flows.dialects import UINT32_MAX, encode_policy
+from sms_aaa.radius.dictionary import SESSION_TIMEOUT
 from sms_aaa.radius.digest import SecretDigests
+from sms_aaa.radius.packet import attribute, integer
 from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy, NodeNas, NodePlan
+from sms_aaa.rules.realms import Realms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,18 +40,32 @@ class Nas(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """A plan version with its reply attributes by dialect."""
+    """A plan version with its reply attributes by dialect; `untimed`: the same without Session-Timeout."""
 
     plan: NodePlan
     attributes: dict[Dialect, bytes]
+    untimed: dict[Dialect, bytes]
+
+    def attributes_until(self, dialect: Dialect, seconds_left: int) -> bytes:
+        """The reply attributes for a service that ends so soon (0: it does not): the earlier end is Session-Timeout."""
+        limit = self.plan.policy.session_timeout_seconds
+        if not seconds_left or 0 < limit <= seconds_left:
+            return self.attributes[dialect]
+        return attribute(SESSION_TIMEOUT, integer(min(seconds_left, UINT32_MAX))) + self.untimed[dialect]
 
 
 class Tables:
-    """NASes by source address (the longest prefix wins) and plans by version id."""
+    """NASes by source address (the longest prefix wins), plans by version id, realms, names of NASes by id."""
 
-    __slots__ = ("_by_length", "_found", "_rows", "interim_seconds_max", "plans", "unreadable")
+    __slots__ = (
+        "_by_length", "_found", "_rows", "interim_seconds_max", "nas_names", "plans", "realms", "unreadable",
+    )  # fmt: skip
 
-    def __init__(self, nases: Iterable[NodeNas], plans: Iterable[NodePlan], vault: Vault) -> None:
+    def __init__(
+        self, nases: Iterable[NodeNas], plans: Iterable[NodePlan], vault: Vault, realms: Realms | None = None
+    ) -> None:
+        self.realms = realms if realms is not None else Realms(())
+        self.nas_names: dict[int, str] = {}
         self._found: dict[str, Nas | None] = {}
         self._by_length: dict[tuple[int, int], dict[int, Nas]] = {}
         self._rows: list[tuple[int, int]] = []
@@ -70,6 +88,7 @@ class Tables:
         return self._rows
 
     def _add(self, node_nas: NodeNas, index: int, vault: Vault) -> None:
+        self.nas_names[node_nas.nas_id] = node_nas.name
         secret = vault.open_nas_secret(node_nas.secrets[0], node_nas.nas_id)
         if secret is None:
             self.unreadable.append(node_nas.name)
@@ -105,4 +124,9 @@ class Tables:
 
 
 def _compile(plan: NodePlan) -> Plan:
-    return Plan(plan=plan, attributes={dialect: encode_policy(plan.policy, dialect) for dialect in Dialect})
+    endless = replace(plan.policy, session_timeout_seconds=0)
+    return Plan(
+        plan=plan,
+        attributes={dialect: encode_policy(plan.policy, dialect) for dialect in Dialect},
+        untimed={dialect: encode_policy(endless, dialect) for dialect in Dialect},
+    )

@@ -34,8 +34,8 @@ class Proof(Protocol[Stored_contra]):
 class Whereabouts(Struct, frozen=True, gc=False):
     """Where a login comes from. Only looked up for a service or realm that is bound to places or devices.
 
-    `ports`: all that the NAS says of the line (NAS-Port-Id, NAS-Port in decimal, Agent-Circuit-Id, Agent-Remote-Id), as
-    octets and, for those that are no text, as 0x and hex digits. `mac`: canonical, None when the NAS does not tell it.
+    `ports`: all that the NAS says of the line (NAS-Port-Id, Agent-Circuit-Id, Agent-Remote-Id, NAS-Port in decimal);
+    octets that are no text as 0x and hex digits. `mac`: canonical, None when the NAS does not tell it.
     `realm_nas_ids`: where the realm's services may log in that are bound to no NAS themselves, () for anywhere.
     """
 
