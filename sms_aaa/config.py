@@ -27,6 +27,7 @@ import msgspec
 from msgspec import Meta, Struct, ValidationError
 
 from sms_aaa.db.dsn import check_dsn, masked_dsn
+from sms_aaa.rules.realms import UnknownRealm
 from sms_aaa.rules.secret import Secret
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class AccessSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reject_delay_seconds: Annotated[float, Meta(ge=0, le=5)] = 1.0
     duplicate_seconds: DuplicateSeconds = 10
     reservation_seconds: Annotated[int, Meta(ge=1, le=3600)] = 60
+    unknown_realm: UnknownRealm = UnknownRealm.KEEP
     receive_buffer_octets: ReceiveBuffer = 16_777_216
 
 
@@ -313,8 +315,8 @@ def _secret(kind: type, value: object) -> Secret:
 
 
 def _as_default(field: FieldInfo) -> str:
-    if field.type is LogLevel:
-        return f"write one of {', '.join(json.dumps(level) for level in LogLevel)}"
+    if isinstance(field.type, type) and issubclass(field.type, StrEnum):
+        return f"write one of {', '.join(json.dumps(value) for value in field.type)}"
     default = "" if isinstance(field.default, Secret) else field.default
     return f"write it like the default, {field.name} = {json.dumps(default)}, or leave it out"
 
