@@ -57,6 +57,8 @@ class LogLevel(StrEnum):
 class NodeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}\Z")] = "node1"
     state_folder: str = ""  # in loaded Settings always a full path: see default_state_folder
+    live_folder: str = ""  # likewise: see default_live_folder
+    live_octets: Annotated[int, Meta(ge=4_194_304, le=68_719_476_736)] = 268_435_456
 
 
 class DatabaseSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -179,7 +181,9 @@ def load_settings(path: str | None, environ: Mapping[str, str]) -> Settings:
     }
     node: NodeSettings = sections["node"]
     folder = Path(node.state_folder or default_state_folder(environ)).absolute()
-    return Settings(**{**sections, "node": msgspec.structs.replace(node, state_folder=str(folder))})
+    live = Path(node.live_folder or default_live_folder(environ) or folder).absolute()
+    node = msgspec.structs.replace(node, state_folder=str(folder), live_folder=str(live))
+    return Settings(**{**sections, "node": node})
 
 
 def default_state_folder(environ: Mapping[str, str]) -> str:
@@ -191,6 +195,11 @@ def default_state_folder(environ: Mapping[str, str]) -> str:
     home = environ.get("XDG_STATE_HOME", "")
     # The XDG specification: a path that is not absolute is to be ignored.
     return str((Path(home) if home.startswith("/") else Path.home() / ".local/state") / "sms-aaa")
+
+
+def default_live_folder(environ: Mapping[str, str]) -> str:
+    """Where the live set lies unless told: in systemd's RuntimeDirectory, which is memory; "": in the state folder."""
+    return environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
 
 
 def key_path(settings: Settings) -> Path:

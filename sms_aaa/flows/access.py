@@ -8,19 +8,22 @@ the randomness; nothing here waits, and nothing here knows PostgreSQL. A refusal
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from sms_aaa.flows.tables import Nas, Plan
+from sms_aaa.flows.whereabouts import tell_terms, whereabouts
 from sms_aaa.node.live import LimitReached, LiveFault, device_key
 from sms_aaa.node.records import DecisionRecord
 from sms_aaa.node.replica import ReplicaFault
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.credentials import Credential, Method, StoredPassword, read_credential
+from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.faults import PacketFault
-from sms_aaa.radius.packet import HEADER_OCTETS, PACKET_OCTETS_MAX, Code, Packet, attribute, ipv4
-from sms_aaa.rules.access import decide, decide_rights
+from sms_aaa.radius.packet import HEADER_OCTETS, PACKET_OCTETS_MAX, Code, Packet, attribute
+from sms_aaa.rules.access import Whereabouts, decide, decide_rights, seconds_left
 from sms_aaa.rules.entitlement import Entitlement, IdentityKind
 from sms_aaa.rules.identity import mac_identity
 from sms_aaa.rules.reasons import Reason
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from sms_aaa.flows.vault import Vault
     from sms_aaa.node.live import LiveChange
     from sms_aaa.node.replica import ReplicaView
+    from sms_aaa.rules.realms import Named
 
 CLASS_MAGIC = b"SMS\x01"
 TOKEN_OCTETS = 8
@@ -46,26 +50,28 @@ _CALL_CHECK = (10).to_bytes(4, "big")
 _PPP = (1).to_bytes(4, "big")
 _USERNAME = int(IdentityKind.USERNAME)
 _MAC = int(IdentityKind.MAC)
+_CLASS_BEFORE_SERVICE = bytes((dictionary.CLASS, 22)) + CLASS_MAGIC
+_FRAMED_IP_ADDRESS_HEADER = bytes((dictionary.FRAMED_IP_ADDRESS, 6))
+# Members of an enum are found through its metaclass: once here, not for each login.
+_ACCEPTED = Reason.ACCEPTED
+_ACCESS_ACCEPT, _ACCESS_REJECT = int(Code.ACCESS_ACCEPT), int(Code.ACCESS_REJECT)
 _FRAMED_PPP = attribute(dictionary.SERVICE_TYPE, (2).to_bytes(4, "big")) + attribute(dictionary.FRAMED_PROTOCOL, _PPP)
 
 
 class AccessRequest(Struct, frozen=True, gc=False):
-    """A verified, new Access-Request."""
+    """A verified, new Access-Request; `digests` are those of the secret that it came under."""
 
     packet: Packet
     nas: Nas
-
-
-class AccessAnswer(Struct, frozen=True, gc=False):
-    """The reply to a request and the decision behind it. A refusal is to be sent late (reject delay)."""
-
-    reply: bytes
-    reason: Reason
-    decision: DecisionRecord
+    digests: SecretDigests
 
 
 class Case(Struct, gc=False):
-    """One request on its way through the three steps; the door only carries it from one to the next."""
+    """One request on its way through the steps; the door only carries it from one to the next.
+
+    `work`, when there is some, takes too long for the loop: the door has it done beside it and tells the result to
+    `prove_case`; then the case goes on with the second step.
+    """
 
     request: AccessRequest
     proof: Credential | None
@@ -77,26 +83,44 @@ class Case(Struct, gc=False):
     token: bytes
     salts: bytes
     sessions_seen: int = 0
+    work: Callable[[], bool] | None = None
+    saw: bytes = b""
+    where: Whereabouts | None = None  # this and the next: only with terms, or in a realm with places
+    decided_at: int = 0
 
     def wants_place(self) -> bool:
         """Whether this login, let in so far, counts against a limit."""
         plan = self.plan
-        return self.reason is Reason.ACCEPTED and plan is not None and plan.plan.policy.sessions_max > 0
+        return self.reason is _ACCEPTED and plan is not None and plan.plan.policy.sessions_max > 0
 
 
 def decide_requests(
-    requests: Sequence[AccessRequest], *, tables: Tables, vault: Vault, view: ReplicaView, randomness: bytes
+    requests: Sequence[AccessRequest], *, tables: Tables, vault: Vault, view: ReplicaView, randomness: bytes, now: int
 ) -> list[Case | PacketFault | ReplicaFault]:
     """The first step: who it is, and whether the rights are there.
 
     A fault, and so silence, where a credential is cut wrong, or where the replica cannot say who it is.
 
-    `randomness`: RANDOM_OCTETS for each request.
+    `randomness`: RANDOM_OCTETS for each request. `now`: epoch seconds.
     """
+    decide_one = _decide if tables.realms is None else _decide_in_realm
     return [
-        _decide(request, tables, vault, view, randomness[at : at + RANDOM_OCTETS])
+        decide_one(request, tables, vault, view, randomness[at : at + RANDOM_OCTETS], now)
         for request, at in zip(requests, range(0, len(requests) * RANDOM_OCTETS, RANDOM_OCTETS), strict=True)
     ]
+
+
+def prove_case(case: Case, tables: Tables, *, matches: bool) -> None:
+    """What the work beside the loop found; the rights are looked at now."""
+    assert case.entitlement is not None
+    case.work = None
+    if not matches:
+        case.reason = Reason.BAD_PASSWORD
+        return
+    node_plan = case.plan.plan if case.plan is not None else None
+    case.reason = decide_rights(case.entitlement, node_plan, now=case.decided_at, where=case.where)
+    if case.decided_at:
+        case.saw = tell_terms(case.reason, case.entitlement.terms, case.where, tables.nas_names)
 
 
 def reserve_places(cases: Sequence[Case], change: LiveChange, *, now: int, until: int) -> None:
@@ -105,14 +129,15 @@ def reserve_places(cases: Sequence[Case], change: LiveChange, *, now: int, until
     `now`, `until`: epoch seconds. If the change has a fault in the end, none of these cases may be answered.
     """
     for case in cases:
-        assert case.entitlement is not None
-        assert case.plan is not None
+        entitlement, plan = case.entitlement, case.plan
+        assert entitlement is not None
+        assert plan is not None
         nas_id = case.request.nas.nas_id
         got = change.reserve(
-            case.entitlement.service_id,
+            entitlement.service_id,
             device=device_of(case.request.packet, nas_id),
             nas_id=nas_id,
-            sessions_max=case.plan.plan.policy.sessions_max,
+            sessions_max=plan.plan.policy.sessions_max,
             token=case.token,
             now=now,
             until=until,
@@ -124,34 +149,84 @@ def reserve_places(cases: Sequence[Case], change: LiveChange, *, now: int, until
             case.reason = Reason.CONCURRENT_LIMIT
 
 
-def answer_request(case: Case, now_ns: int) -> AccessAnswer | PacketFault:
-    """The third step: the reply in the NAS's dialect, and the decision for the journal.
+def answer_case(case: Case) -> bytes | PacketFault:
+    """The third step: the reply, in the NAS's dialect.
 
     A fault where the request brought more Proxy-State than a reply with its rights has room for: silence.
     """
-    packet, nas = case.request.packet, case.request.nas
-    if case.reason is Reason.ACCEPTED:
-        code, attributes = Code.ACCESS_ACCEPT, _accept_attributes(case)
+    request = case.request
+    packet = request.packet
+    if case.reason is _ACCEPTED:
+        code, attributes = _ACCESS_ACCEPT, _accept_attributes(case)
     else:
-        code, attributes = Code.ACCESS_REJECT, _reject_attributes(case)
-    attributes += copied_proxy_states(packet)
+        code, attributes = _ACCESS_REJECT, _reject_attributes(case)
+    if dictionary.PROXY_STATE in packet.attributes:
+        attributes += copied_proxy_states(packet)
     if len(attributes) > REPLY_OCTETS_MAX:
         return PacketFault.PROXY_STATE_LIMIT
-    reply = nas.digests.reply(code, packet.identifier, packet.authenticator, attributes, message_authenticator=True)
-    return AccessAnswer(reply, case.reason, _decision(case, now_ns))
+    return request.digests.signed_reply(code, packet.identifier, packet.authenticator, attributes)
+
+
+def decision_of(case: Case) -> DecisionRecord:
+    """What was decided, for the journal."""
+    request, entitlement, plan = case.request, case.entitlement, case.plan
+    attributes = request.packet.attributes
+    port = attributes.get(dictionary.NAS_PORT_ID)
+    if port is None:
+        number = attributes.get(dictionary.NAS_PORT, b"")
+        port = b"%d" % int.from_bytes(number, "big") if number else b""
+    reason = case.reason
+    return DecisionRecord(
+        request.nas.nas_id,
+        entitlement.service_id if entitlement is not None else 0,
+        entitlement.plan_version_id if entitlement is not None else 0,
+        reason.code,
+        case.method,
+        attributes.get(dictionary.USER_NAME, b""),
+        attributes.get(dictionary.CALLING_STATION_ID, b""),
+        port,
+        case.token if reason is _ACCEPTED else b"",
+        case.sessions_seen,
+        plan.plan.policy.sessions_max if plan is not None else 0,
+        case.saw,
+    )
+
+
+def _decide_in_realm(
+    request: AccessRequest, tables: Tables, vault: Vault, view: ReplicaView, randomness: bytes, now: int
+) -> Case | PacketFault | ReplicaFault:
+    """Where there are realms: the name may have one, and be refused for it."""
+    assert tables.realms is not None
+    named = tables.realms.find(request.packet.attributes.get(dictionary.USER_NAME, b""))
+    if named is None or not named.is_refused:
+        return _decide(request, tables, vault, view, randomness, now, named)
+    proof = read_credential(request.packet, request.digests)
+    if isinstance(proof, PacketFault):
+        return proof
+    method = Method.NONE if proof is None else proof.method
+    token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]
+    return Case(request, proof, None, None, None, method, Reason.REALM_UNKNOWN, token, salts)
 
 
 def _decide(
-    request: AccessRequest, tables: Tables, vault: Vault, view: ReplicaView, randomness: bytes
+    request: AccessRequest,
+    tables: Tables,
+    vault: Vault,
+    view: ReplicaView,
+    randomness: bytes,
+    now: int,
+    named: Named | None = None,
 ) -> Case | PacketFault | ReplicaFault:
     packet = request.packet
-    proof = read_credential(packet, request.nas.digests)
+    proof = read_credential(packet, request.digests)
     if isinstance(proof, PacketFault):
         return proof
     username = packet.attributes.get(dictionary.USER_NAME, b"")
     method = Method.NONE if proof is None else proof.method
-    stored = None
+    stored = where = None
     entitlement = view.entitlement(_USERNAME, username) if proof is not None else None
+    if entitlement is None and proof is not None and named is not None:
+        entitlement = view.entitlement(_USERNAME, named.identity)
     if entitlement is None and (device := _device(packet, username)) is not None:
         by_mac = view.entitlement(_MAC, device)
         if by_mac is not None or proof is None:
@@ -161,14 +236,35 @@ def _decide(
         return entitlement
     plan = tables.plans.get(entitlement.plan_version_id) if entitlement is not None else None
     node_plan = plan.plan if plan is not None else None
+    if entitlement is not None and (entitlement.terms is not None or named is not None):
+        where = _where(request, entitlement, named)
     if method is not Method.MAC:
         if entitlement is not None:
             stored = vault.open_password(entitlement.credential, entitlement.service_id)
-        reason = decide(proof, entitlement, stored, node_plan)
+        reason = decide(proof, entitlement, stored, node_plan, now=now, where=where)
+    elif entitlement is not None:
+        reason = decide_rights(entitlement, node_plan, now=now, where=where)
     else:
-        reason = decide_rights(entitlement, node_plan) if entitlement is not None else Reason.UNKNOWN_USER
+        reason = Reason.UNKNOWN_USER
     token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]
-    return Case(request, proof, entitlement, stored, plan, method, reason, token, salts)
+    case = Case(request, proof, entitlement, stored, plan, method, reason, token, salts)
+    return case if where is None else _bound(case, where, now, tables)
+
+
+def _bound(case: Case, where: Whereabouts, now: int, tables: Tables) -> Case:
+    """The case with what its terms, or its realm's, were held against and saw."""
+    assert case.entitlement is not None
+    case.where, case.decided_at = where, now
+    case.saw = tell_terms(case.reason, case.entitlement.terms, where, tables.nas_names)
+    return case
+
+
+def _where(request: AccessRequest, entitlement: Entitlement, named: Named | None) -> Whereabouts | None:
+    """What the terms of the service, or the places of its realm, are held against; None when there are neither."""
+    nas_ids = named.realm.nas_ids if named is not None and named.realm is not None else ()
+    if entitlement.terms is None and not nas_ids:
+        return None
+    return whereabouts(request.packet, request.nas.nas_id, nas_ids)
 
 
 def _device(packet: Packet, username: bytes) -> bytes | None:
@@ -214,24 +310,30 @@ def read_class(packet: Packet) -> tuple[int, bytes] | None:
 
 def copied_proxy_states(packet: Packet) -> bytes:
     """RFC 2865 section 5.33: unmodified and in order."""
-    if dictionary.PROXY_STATE not in packet.attributes:
-        return b""
     return b"".join(attribute(dictionary.PROXY_STATE, value) for value in packet.all(dictionary.PROXY_STATE))
 
 
 def _accept_attributes(case: Case) -> bytes:
-    entitlement, plan, packet, nas = case.entitlement, case.plan, case.request.packet, case.request.nas
+    entitlement, plan, request = case.entitlement, case.plan, case.request
     assert entitlement is not None
     assert plan is not None
-    attributes = plan.attributes[nas.dialect] + attribute(
-        dictionary.CLASS, encode_class(entitlement.service_id, case.token)
+    packet, dialect_at, terms = request.packet, request.nas.dialect_at, entitlement.terms
+    attributes = (
+        (
+            plan.attributes[dialect_at]
+            if terms is None
+            else plan.attributes_until(dialect_at, seconds_left(terms, case.decided_at))
+        )
+        + _CLASS_BEFORE_SERVICE
+        + entitlement.service_id.to_bytes(8, "big")
+        + case.token
     )
     if packet.attributes.get(dictionary.FRAMED_PROTOCOL) == _PPP:
         attributes += _FRAMED_PPP
     if entitlement.static_ipv4:
-        attributes += attribute(dictionary.FRAMED_IP_ADDRESS, ipv4(entitlement.static_ipv4))
+        attributes += _FRAMED_IP_ADDRESS_HEADER + entitlement.static_ipv4.to_bytes(4, "big")
     if case.proof is not None and case.stored is not None:
-        attributes += case.proof.success_attributes(case.stored, nas.digests, packet.authenticator, case.salts)
+        attributes += case.proof.success_attributes(case.stored, request.digests, packet.authenticator, case.salts)
     return attributes
 
 
@@ -239,27 +341,3 @@ def _reject_attributes(case: Case) -> bytes:
     """RFC 2865 section 5.44: a Reject carries no rights, only words."""
     words = attribute(dictionary.REPLY_MESSAGE, case.reason.text.encode())
     return words + case.proof.failure_attributes() if case.proof is not None else words
-
-
-def _decision(case: Case, now_ns: int) -> DecisionRecord:
-    attributes = case.request.packet.attributes
-    entitlement, plan = case.entitlement, case.plan
-    port = attributes.get(dictionary.NAS_PORT_ID)
-    if port is None:
-        number = attributes.get(dictionary.NAS_PORT, b"")
-        port = b"%d" % int.from_bytes(number, "big") if number else b""
-    return DecisionRecord(
-        at_ns=now_ns,
-        nas_id=case.request.nas.nas_id,
-        service_id=entitlement.service_id if entitlement is not None else 0,
-        plan_version_id=entitlement.plan_version_id if entitlement is not None else 0,
-        reason_code=case.reason.code,
-        method=case.method,
-        username=attributes.get(dictionary.USER_NAME, b""),
-        calling_station_id=attributes.get(dictionary.CALLING_STATION_ID, b""),
-        nas_port=port,
-        token=case.token if case.reason is Reason.ACCEPTED else b"",
-        sessions_seen=case.sessions_seen,
-        sessions_max=plan.plan.policy.sessions_max if plan is not None else 0,
-        duration_us=0,
-    )

@@ -17,41 +17,45 @@ from sms_aaa.radius.dictionary import SESSION_TIMEOUT
 from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.packet import attribute, integer
 from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy, NodeNas, NodePlan
-from sms_aaa.rules.realms import Realms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sms_aaa.flows.vault import Vault
+    from sms_aaa.rules.realms import Realms
 
 ADDRESSES_REMEMBERED_MAX = 65_536
+_DIALECTS = tuple(Dialect)
 
 
 class Nas(Struct, frozen=True):
-    """A RADIUS client, ready for work. `index` is its row in this worker's counters; `single`: one address."""
+    """A RADIUS client, ready for work. `index` is its row in this worker's counters; `single`: one address.
+
+    `dialect_at`: where in a Plan's attributes its dialect stands.
+    """
 
     nas_id: int
     index: int
     name: str
     digests: SecretDigests
-    dialect: Dialect
+    dialect_at: int
     message_authenticator: MessageAuthenticatorPolicy
     single: bool
 
 
 class Plan(Struct, frozen=True):
-    """A plan version with its reply attributes by dialect; `untimed`: the same without Session-Timeout."""
+    """A plan version with its reply attributes for each Dialect, in their order; `untimed`: without Session-Timeout."""
 
     plan: NodePlan
-    attributes: dict[Dialect, bytes]
-    untimed: dict[Dialect, bytes]
+    attributes: tuple[bytes, ...]
+    untimed: tuple[bytes, ...]
 
-    def attributes_until(self, dialect: Dialect, seconds_left: int) -> bytes:
-        """The reply attributes for a service that ends so soon (0: it does not): the earlier end is Session-Timeout."""
+    def attributes_until(self, dialect_at: int, seconds_left: int) -> bytes:
+        """The reply attributes for a service that ends so soon (0: it does not): Session-Timeout is the earlier end."""
         limit = self.plan.policy.session_timeout_seconds
         if not seconds_left or 0 < limit <= seconds_left:
-            return self.attributes[dialect]
-        return attribute(SESSION_TIMEOUT, integer(min(seconds_left, UINT32_MAX))) + self.untimed[dialect]
+            return self.attributes[dialect_at]
+        return attribute(SESSION_TIMEOUT, integer(min(seconds_left, UINT32_MAX))) + self.untimed[dialect_at]
 
 
 class Tables:
@@ -64,7 +68,7 @@ class Tables:
     def __init__(
         self, nases: Iterable[NodeNas], plans: Iterable[NodePlan], vault: Vault, realms: Realms | None = None
     ) -> None:
-        self.realms = realms if realms is not None else Realms(())
+        self.realms = realms or None  # None without any, which costs a login nothing
         self.nas_names: dict[int, str] = {}
         self._found: dict[str, Nas | None] = {}
         self._by_length: dict[tuple[int, int], dict[int, Nas]] = {}
@@ -99,7 +103,7 @@ class Tables:
             index=index,
             name=node_nas.name,
             digests=SecretDigests(secret.reveal()),
-            dialect=node_nas.dialect,
+            dialect_at=_DIALECTS.index(node_nas.dialect),
             message_authenticator=node_nas.message_authenticator,
             single=network.num_addresses == 1,
         )
@@ -127,6 +131,6 @@ def _compile(plan: NodePlan) -> Plan:
     endless = replace(plan.policy, session_timeout_seconds=0)
     return Plan(
         plan=plan,
-        attributes={dialect: encode_policy(plan.policy, dialect) for dialect in Dialect},
-        untimed={dialect: encode_policy(endless, dialect) for dialect in Dialect},
+        attributes=tuple(encode_policy(plan.policy, dialect) for dialect in _DIALECTS),
+        untimed=tuple(encode_policy(endless, dialect) for dialect in _DIALECTS),
     )

@@ -51,8 +51,8 @@ def decide(
     stored: Stored | None,
     plan: NodePlan | None,
     *,
-    now: int = 0,
-    where: Whereabouts | None = None,
+    now: int,
+    where: Whereabouts | None,
 ) -> Reason:
     """All checks but concurrency, in order. `stored` is what the entitlement's sealed credential holds.
 
@@ -69,9 +69,7 @@ def decide(
     return decide_rights(entitlement, plan, now=now, where=where)
 
 
-def decide_rights(
-    entitlement: Entitlement, plan: NodePlan | None, *, now: int = 0, where: Whereabouts | None = None
-) -> Reason:
+def decide_rights(entitlement: Entitlement, plan: NodePlan | None, *, now: int, where: Whereabouts | None) -> Reason:
     """The checks that follow once the identity is proved."""
     if entitlement.state != _ACTIVE:
         return _OF_STATE.get(entitlement.state, Reason.UNKNOWN_USER)
