@@ -139,8 +139,14 @@ def checks_of(reason: Reason, saw: dict[str, str]) -> tuple[Check, ...]:
 
     `saw` maps a check's name to what it looked at, in words.
     """
-    failed_at = next((i for i, (_, reasons) in enumerate(_CHECKS) if reason in reasons), len(_CHECKS))
+    failed = check_of(reason)
+    failed_at = next((i for i, (name, _) in enumerate(_CHECKS) if name == failed), len(_CHECKS))
     return tuple(_check(name, index - failed_at, saw.get(name, ""), reason) for index, (name, _) in enumerate(_CHECKS))
+
+
+def check_of(reason: Reason) -> str | None:
+    """The name of the check that ends in this reason; None when all passed."""
+    return next((name for name, reasons in _CHECKS if reason in reasons), None)
 
 
 def _check(name: str, distance: int, saw: str, reason: Reason) -> Check:
