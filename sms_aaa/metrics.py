@@ -56,7 +56,9 @@ class Word(IntEnum):
     SEND_FAULTS = 26
     BACKLOG_DECISIONS_OCTETS = 27  # gauge
     NAS_UNREADABLE = 28  # gauge: NASes with a secret that the key does not open
-    NAS_WEAK = 29  # gauge: NASes whose secret can be guessed
+    DECISIONS_RECORDED = 29
+    SHED_WORK = 30
+    NAS_WEAK = 40  # gauge: NASes whose secret can be guessed
 
 
 FAULTS_AT = 64
@@ -126,6 +128,8 @@ _COUNTERS: tuple[tuple[Word, str, str], ...] = (
     (Word.RECORDS_JOURNALED, "journal_records", "Accounting records made durable"),
     (Word.JOURNAL_FAULTS, "journal_faults", "Batches that could not be made durable and were not answered"),
     (Word.DECISIONS_DROPPED, "decisions_dropped", "Decisions that found the decision stream full"),
+    (Word.DECISIONS_RECORDED, "decisions_recorded", "Decisions stored in PostgreSQL"),
+    (Word.SHED_WORK, "shed_work", "Logins not answered because too much slow work waited"),
     (Word.SHED, "shed", "Requests dropped because of overload"),
     (Word.OUR_FAULTS, "our_faults", "Requests that were not answered because of a fault of ours"),
     (Word.LIVE_FAULTS, "live_set_faults", "Batches whose reservations could not be stored"),

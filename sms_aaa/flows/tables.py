@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from sms_aaa.flows.vault import Vault
 
 ADDRESSES_REMEMBERED_MAX = 65_536
+_DIALECTS = tuple(Dialect)
 SECRETS_MAX = 2
 """Of a NAS, at a time: the one that it has and the one that it is to have."""
 
 
 class Nas(Struct, frozen=True):
-    """A RADIUS client, ready for work. `row` is its first word in this worker's counters; `single`: known by an address.
+    """A RADIUS client, ready for work. `row` is its first word in this worker's counters; `single`: one address.
 
-    `older` is the secret that a rotation has not retired yet, None when one alone is valid; `secret_id` names the newer.
+    `older` is the secret that a rotation has not retired yet, None when one alone is valid; `secret_id` is the newer's.
+    `dialect_at`: where in a Plan's attributes its dialect stands.
     """
 
     nas_id: int
@@ -38,7 +40,7 @@ class Nas(Struct, frozen=True):
     digests: SecretDigests
     older: SecretDigests | None
     secret_id: int
-    dialect: Dialect
+    dialect_at: int
     message_authenticator: MessageAuthenticatorPolicy
     single: bool
     address: str  # the one address, or the first of its prefix
@@ -47,10 +49,10 @@ class Nas(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """A plan version with its reply attributes by dialect."""
+    """A plan version with its reply attributes for each Dialect, in their order."""
 
     plan: NodePlan
-    attributes: dict[Dialect, bytes]
+    attributes: tuple[bytes, ...]
 
 
 class Tables:
@@ -59,7 +61,12 @@ class Tables:
     __slots__ = ("_by_length", "found", "interim_seconds_max", "nases", "plans", "unreadable", "weak")
 
     def __init__(
-        self, nases: Iterable[NodeNas], plans: Iterable[NodePlan], vault: Vault, *, rows: Mapping[int, int] | None = None
+        self,
+        nases: Iterable[NodeNas],
+        plans: Iterable[NodePlan],
+        vault: Vault,
+        *,
+        rows: Mapping[int, int] | None = None,
     ) -> None:
         """`rows`: the first word of each NAS's row in the worker's counters; without them nothing is counted apart."""
         self.found: dict[str, Nas | None] = {}
@@ -97,7 +104,7 @@ class Tables:
             digests=secrets[0],
             older=secrets[1] if len(secrets) > 1 else None,
             secret_id=node_nas.secret_id,
-            dialect=node_nas.dialect,
+            dialect_at=_DIALECTS.index(node_nas.dialect),
             message_authenticator=node_nas.message_authenticator,
             single=network.num_addresses == 1,
             address=str(network.network_address),
@@ -128,4 +135,4 @@ class Tables:
 
 
 def _compile(plan: NodePlan) -> Plan:
-    return Plan(plan=plan, attributes={dialect: encode_policy(plan.policy, dialect) for dialect in Dialect})
+    return Plan(plan=plan, attributes=tuple(encode_policy(plan.policy, dialect) for dialect in _DIALECTS))

@@ -15,13 +15,14 @@ from sms_aaa.metrics import LATENCY_AT, SYNC_AT, Word, observe
 from sms_aaa.node.journal import Appended, Stream, Writer
 from sms_aaa.radius.packet import Code
 from sms_aaa.rules.session import silence_seconds
-from sms_aaa.server.dispatch import SILENCE, Answer, Asked
+from sms_aaa.server.dispatch import SILENCE, Asked
 from sms_aaa.server.udp import UdpWorker
 from sms_aaa.server.worker import Child, run_child
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sms_aaa.server.gate import Admitted
     from sms_aaa.server.sockets import Endpoint
 
 BATCH_MAX = 1024
@@ -33,6 +34,7 @@ class AccountingWay:
     """Journal, sync, tell the live set what the records mean, answer."""
 
     batch_max = BATCH_MAX
+    bells = ()
 
     def __init__(self, worker: UdpWorker) -> None:
         child = worker.child
@@ -52,20 +54,19 @@ class AccountingWay:
 
     def serve(self, endpoint: Endpoint, asked: Sequence[Asked], began: float) -> None:
         now_ns = time.time_ns()
-        requests = [
-            AccountingRequest(one.admitted.packet, one.admitted.nas, one.admitted.key[0], one.admitted.key[1])
-            for one in asked
-        ]
-        carry_out = self._worker.dispatcher.carry_out
+        requests = [_request(one.admitted) for one in asked]
         if not self._make_durable(requests, now_ns, began):
             for one in asked:
-                carry_out(endpoint, one, SILENCE)
+                self._worker.dispatcher.carry_out(endpoint, one, SILENCE)
             return
         # Before the answer: a NAS that has its Stop confirmed may log the next device in at once.
         self._update_live_set(requests, now_ns // 1_000_000_000)
-        for one, request in zip(asked, requests, strict=True):
-            carry_out(endpoint, one, Answer(reply_to(request)))
+        replies = [(one, reply_to(request)) for one, request in zip(asked, requests, strict=True)]
+        self._worker.dispatcher.answer_all(endpoint, replies)
         observe(self._counters, LATENCY_AT, int((time.monotonic() - began) * 1e6), len(asked))
+
+    def collect(self) -> None:
+        """Nothing is done beside this way."""
 
     def close(self) -> None:
         self._journal.close()
@@ -95,6 +96,11 @@ class AccountingWay:
         if change.fault is not None:
             # The records are safe; a place that is not given back runs out by itself.
             self._counters[Word.LIVE_FAULTS] += 1
+
+
+def _request(admitted: Admitted) -> AccountingRequest:
+    source, source_port, _ = admitted.entry.key
+    return AccountingRequest(admitted.packet, admitted.nas, admitted.digests, source, source_port)
 
 
 def main(child: Child) -> None:

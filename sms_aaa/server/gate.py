@@ -9,6 +9,7 @@ last (see rotation.py).
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -20,10 +21,14 @@ from sms_aaa.radius.digest import SecretDigests, verify
 from sms_aaa.radius.faults import Malformed, PacketFault
 from sms_aaa.radius.packet import Code, Packet, parse
 from sms_aaa.rules.entitlement import MessageAuthenticatorPolicy
-from sms_aaa.server.drops import DropLog
 from sms_aaa.server.duplicates import DuplicateCache, Entry
 from sms_aaa.server.rotation import Proofs
-from sms_aaa.server.signers import Signers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sms_aaa.server.drops import DropLog
+    from sms_aaa.server.signers import Signers
 
 # Plain integers: on the packet's way an enum's member costs a look-up and a conversion.
 _STATUS_SERVER = int(Code.STATUS_SERVER)
@@ -54,7 +59,7 @@ class Admitted(Struct, frozen=True, gc=False):
 class Gate:
     """One worker's. `code` is the one that its port serves beside Status-Server."""
 
-    __slots__ = ("_code", "_counters", "_status_reply", "cache", "drops", "proofs", "signers", "tables")
+    __slots__ = ("_codes", "_counters", "_status_reply", "cache", "drops", "proofs", "signers", "tables")
 
     def __init__(
         self,
@@ -66,7 +71,7 @@ class Gate:
         signers: Signers,
         drops: DropLog,
     ) -> None:
-        self._code = int(code)
+        self._codes = frozenset((int(code), _STATUS_SERVER))
         # RFC 5997 section 3: the port says what the answer to Status-Server is.
         self._status_reply = Code.ACCESS_ACCEPT if code is Code.ACCESS_REQUEST else Code.ACCOUNTING_RESPONSE
         self._counters = counters
@@ -81,25 +86,29 @@ class Gate:
         packet = parse(datagram)
         if type(packet) is not Packet:
             assert type(packet) is Malformed
-            return self.drop(packet.fault, source, self.tables.find_nas(source[0]))
+            self.drop(packet.fault, source, self.tables.find_nas(source[0]))
+            return None
         address = source[0]
         nas = self.tables.found.get(address) or self.tables.find_nas(address)
         if nas is None:
-            return self.drop(PacketFault.UNKNOWN_NAS, source, None)
+            self.drop(PacketFault.UNKNOWN_NAS, source, None)
+            return None
         code = packet.code
-        if code != self._code and code != _STATUS_SERVER:
-            return self.drop(PacketFault.UNEXPECTED_CODE, source, nas)
+        if code not in self._codes:
+            self.drop(PacketFault.UNEXPECTED_CODE, source, nas)
+            return None
         digests, other = nas.digests, None
         required = packet.message_authenticator_at < 0 and self._requires_signature(nas)
         fault = verify(packet, digests, message_authenticator_required=required)
         if nas.older is not None:
             fault, digests, other = self._choose_secret(packet, nas, nas.older, address, fault)
         if fault is not None:
-            return self._drop_packet(fault, source, nas, packet)
+            self._drop_packet(fault, source, nas, packet)
+            return None
         if code == _STATUS_SERVER:
             return self._answer_status(packet, digests)
         entry = self.cache.look_up((address, source[1], datagram[:2]), packet.data)
-        if type(entry) is not Entry:
+        if not isinstance(entry, Entry):
             return self._repeat(packet, nas, source, entry)
         kind = self._classify(packet, nas, source) if code == _ACCESS_REQUEST else _ACCOUNTING
         self._counters[nas.row + kind] += 1
@@ -116,6 +125,22 @@ class Gate:
             self.signers.learn(nas, int(time.time()))
         return _SIGNED
 
+    def learn_secret(self, admitted: Admitted, digests: SecretDigests) -> None:
+        """A password was right under this one of the two secrets, and nothing else in the request proved any."""
+        nas = admitted.nas
+        self.proofs.note(nas, admitted.entry.key[0], is_new=digests is nas.digests, now_ns=time.time_ns())
+
+    def use(self, tables: Tables) -> None:
+        """New tables, from the next packet on."""
+        self.tables = tables
+        self.signers.use(tables.nases)
+
+    def share(self, others: Sequence[memoryview], now_ns: int) -> None:
+        """Learns what the workers of the other slots did, and writes what this one did. Between batches."""
+        self.signers.keep(others)
+        self.proofs.learn_from(others, self.tables.nases)
+        self.drops.keep(now_ns)
+
     def drop(self, fault: PacketFault, source: tuple[str, int], nas: Nas | None) -> None:
         """Silence: counted by fault, by NAS, and with its source in the drop log."""
         self._counters[fault_word(fault)] += 1
@@ -127,7 +152,7 @@ class Gate:
         missing = fault is PacketFault.MESSAGE_AUTHENTICATOR_MISSING and packet.code == _ACCESS_REQUEST
         if missing and EAP_MESSAGE not in packet.attributes:
             self._counters[nas.row + self._note_unsigned(nas, source[1], NasWord.MISSING)] += 1
-        return self.drop(fault, source, nas)
+        self.drop(fault, source, nas)
 
     def _requires_signature(self, nas: Nas) -> bool:
         policy = nas.message_authenticator

@@ -37,9 +37,7 @@ class Proofs:
     def note(self, nas: Nas, address: str, *, is_new: bool, now_ns: int) -> None:
         """A packet from `address` proved a secret."""
         self._keep(nas, address, is_new=is_new)
-        count, last = (
-            (NasWord.NEW_SECRET, NasWord.LAST_NEW_NS) if is_new else (NasWord.OLD_SECRET, NasWord.LAST_OLD_NS)
-        )
+        count, last = (NasWord.NEW_SECRET, NasWord.LAST_NEW_NS) if is_new else (NasWord.OLD_SECRET, NasWord.LAST_OLD_NS)
         self._counters[nas.row + count] += 1
         self._counters[nas.row + last] = now_ns
 
