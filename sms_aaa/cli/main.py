@@ -19,7 +19,7 @@ COMMANDS = {
     "nas": ("sms_aaa.cli.nas:nas", "The access servers that may ask: add, list, show, set, remove."),
     "plan": ("sms_aaa.cli.plan:plan", "What is sold: add a plan file, list, show."),
     "subscriber": ("sms_aaa.cli.subscriber:subscriber", "Who may log in: add, list, show, suspend, restore, remove."),
-    "credential": ("sms_aaa.cli.credential:credential", "Passwords: set."),
+    "credential": ("sms_aaa.cli.credential:credential", "Passwords, in the clear or hashed: set, show."),
     "sessions": ("sms_aaa.cli.sessions:sessions", "Who is online, or was."),
     "why": ("sms_aaa.cli.why:why", "Why a login was let in or refused."),
     "usage": ("sms_aaa.cli.usage:usage", "What a subscriber used in a cycle, and what it costs."),
