@@ -59,11 +59,15 @@ _FRAMED_PPP = attribute(dictionary.SERVICE_TYPE, (2).to_bytes(4, "big")) + attri
 
 
 class AccessRequest(Struct, frozen=True, gc=False):
-    """A verified, new Access-Request; `digests` are those of the secret that it came under."""
+    """A verified, new Access-Request; `digests` are those of the secret that it came under.
+
+    `other`: it may as well have come under this one, which only its password can tell (see server/rotation.py).
+    """
 
     packet: Packet
     nas: Nas
     digests: SecretDigests
+    other: SecretDigests | None = None
 
 
 class Case(Struct, gc=False):
@@ -88,6 +92,10 @@ class Case(Struct, gc=False):
     where: Whereabouts | None = None  # this and the next: only with terms, or in a realm with places
     decided_at: int = 0
 
+    def proves_secret(self) -> bool:
+        """Whether a password that was revealed with the request's secret is right, and so the secret too."""
+        return self.reason is _ACCEPTED and self.method is Method.PAP
+
     def wants_place(self) -> bool:
         """Whether this login, let in so far, counts against a limit."""
         plan = self.plan
@@ -103,11 +111,33 @@ def decide_requests(
 
     `randomness`: RANDOM_OCTETS for each request. `now`: epoch seconds.
     """
-    decide_one = _decide if tables.realms is None else _decide_in_realm
+    decide_plain, decide_either = (
+        (_decide, _decide_under_either) if tables.realms is None else (_decide_in_realm, _decide_in_realm)
+    )
     return [
-        decide_one(request, tables, vault, view, randomness[at : at + RANDOM_OCTETS], now)
+        (decide_plain if request.other is None else decide_either)(
+            request, tables, vault, view, randomness[at : at + RANDOM_OCTETS], now
+        )
         for request, at in zip(requests, range(0, len(requests) * RANDOM_OCTETS, RANDOM_OCTETS), strict=True)
     ]
+
+
+def _decide_under_either(
+    request: AccessRequest,
+    tables: Tables,
+    vault: Vault,
+    view: ReplicaView,
+    randomness: bytes,
+    now: int,
+    named: Named | None = None,
+) -> Case | PacketFault | ReplicaFault:
+    """Under the wrong secret a right password looks like noise: it is refused only if it is wrong under both."""
+    case = _decide(request, tables, vault, view, randomness, now, named)
+    if type(case) is not Case or case.reason is not Reason.BAD_PASSWORD or request.other is None:
+        return case
+    other = AccessRequest(request.packet, request.nas, request.other)
+    second = _decide(other, tables, vault, view, randomness, now, named)
+    return second if type(second) is Case and second.reason is not Reason.BAD_PASSWORD else case
 
 
 def prove_case(case: Case, tables: Tables, *, matches: bool) -> None:
@@ -199,7 +229,8 @@ def _decide_in_realm(
     assert tables.realms is not None
     named = tables.realms.find(request.packet.attributes.get(dictionary.USER_NAME, b""))
     if named is None or not named.is_refused:
-        return _decide(request, tables, vault, view, randomness, now, named)
+        decide_one = _decide if request.other is None else _decide_under_either
+        return decide_one(request, tables, vault, view, randomness, now, named)
     proof = read_credential(request.packet, request.digests)
     if isinstance(proof, PacketFault):
         return proof
