@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
@@ -134,10 +135,24 @@ def get_subscriber(connection: Connection, name: str) -> list[SubscriberRow]:
     return rows
 
 
-def _store_password(desk: Desk, service_id: int, password: Secret) -> None:
+def check_subscriber(new: NewSubscriber) -> tuple[IdentityKind, str, str | None]:
+    """(kind of identity, identity, static address) in canonical form; Invalid when a value cannot be."""
+    check_name("name", new.name)
+    kind, identity = _identity(new)
+    if new.password is not None:
+        _check_password(new.password)
+    _check_cycle(new.zone, new.anchor_day)
+    return kind, identity, _static_ipv4(new.static_ipv4)
+
+
+def _check_password(password: Secret) -> None:
     length = len(password.reveal())
     if not 1 <= length <= PASSWORD_OCTETS_MAX:
         raise Invalid("password", f"it has {length} octets", f"give 1 to {PASSWORD_OCTETS_MAX}")
+
+
+def _store_password(desk: Desk, service_id: int, password: Secret) -> None:
+    _check_password(password)
     sealed = desk.vault.seal_password(password, service_id, nonce=desk.nonce())
     db_subscribers.upsert_credential(desk.connection, service_id, sealed)
 
@@ -153,6 +168,7 @@ def _identity(new: NewSubscriber) -> tuple[IdentityKind, str]:
     return IdentityKind.USERNAME, username
 
 
+@lru_cache(maxsize=1024)  # an import asks of a few pairs, a hundred thousand times
 def _check_cycle(zone: str, anchor_day: int) -> None:
     """The account's cycles must be such that they can be reckoned."""
     try:
