@@ -114,7 +114,7 @@ def _order(caller: Caller, source: Source, *, updates: bool, is_dry: bool) -> Or
     return Order(
         digest=source.digest,
         octets=source.octets,
-        header=read_header(head.cells, updates=updates),
+        header=read_header(head.cells),
         header_record=head,
         defaults=Defaults(rating.zone, rating.anchor_day),
         updates=updates,

@@ -125,6 +125,11 @@ class StoredSubscriber:
     state: int | None
     state_reason: str | None
     static_ipv4: str | None
+    valid_from: datetime | None
+    valid_until: datetime | None
+    bound_macs: list[str]
+    bound_nases: list[str]
+    bound_ports: list[str]
     plan: str | None
     plan_version: int | None
     plan_version_id: int | None
@@ -137,8 +142,14 @@ class StoredSubscriber:
 _STORED = sql.SQL(
     """
     select b.id as subscriber_id, a.id as account_id, s.id as service_id, b.name, b.full_name, b.email, b.phone,
-           s.identity_kind, s.identity, s.state, s.state_reason, host(s.static_ipv4) as static_ipv4, p.name as plan,
-           v.version as plan_version, v.id as plan_version_id, a.currency, a.zone, a.anchor_day, c.sealed
+           s.identity_kind, s.identity, s.state, s.state_reason, host(s.static_ipv4) as static_ipv4, s.valid_from,
+           s.valid_until,
+           array(select value from service_binding where service_id = s.id and kind = 1 order by 1) as bound_macs,
+           array(select n.name from service_binding m join nas n on n.id = m.value::int
+                 where m.service_id = s.id and m.kind = 2 order by 1) as bound_nases,
+           array(select value from service_binding where service_id = s.id and kind = 3 order by 1) as bound_ports,
+           p.name as plan, v.version as plan_version, v.id as plan_version_id, a.currency, a.zone, a.anchor_day,
+           c.sealed
     from subscriber b
     left join service s on s.subscriber_id = b.id and s.state <> 3
     left join subscription u on u.service_id = s.id and u.during @> now()
@@ -190,9 +201,10 @@ def create_stage(connection: Connection) -> None:
         """create temporary table import_stage (
                line bigint, is_new boolean, subscriber_id bigint, account_id bigint, service_id bigint, name text,
                full_name text, email text, phone text, identity_kind smallint, identity text, state smallint,
-               state_reason text, static_ipv4 inet, plan_version_id integer, currency text, zone text,
-               anchor_day smallint, form smallint, sealed bytea
+               state_reason text, static_ipv4 inet, valid_from timestamptz, valid_until timestamptz,
+               plan_version_id integer, currency text, zone text, anchor_day smallint, form smallint, sealed bytea
            ) on commit delete rows;
+           create temporary table import_bond (service_id bigint, kind smallint, value text) on commit delete rows;
            create temporary table import_dry (kind smallint, value text, line bigint, subscriber_id bigint);
            create index on pg_temp.import_dry (value);
            create index on pg_temp.import_dry (subscriber_id)"""
@@ -256,6 +268,8 @@ class StagedRow(NamedTuple):
     state: int
     state_reason: str
     static_ipv4: str | None
+    valid_from: datetime | None
+    valid_until: datetime | None
     plan_version_id: int
     currency: str
     zone: str
@@ -279,9 +293,11 @@ _INSERTS = (
        select subscriber_id, name, full_name, email, phone from import_stage where is_new order by line""",
     """insert into account (id, subscriber_id, currency, zone, anchor_day) overriding system value
        select account_id, subscriber_id, currency, zone, anchor_day from import_stage where is_new order by line""",
-    """insert into service (id, subscriber_id, identity_kind, identity, state, state_reason, static_ipv4)
+    """insert into service (id, subscriber_id, identity_kind, identity, state, state_reason, static_ipv4, valid_from,
+                            valid_until)
        overriding system value
-       select service_id, subscriber_id, identity_kind, identity, state, state_reason, static_ipv4
+       select service_id, subscriber_id, identity_kind, identity, state, state_reason, static_ipv4, valid_from,
+              valid_until
        from import_stage where is_new order by line""",
     """insert into service_state (service_id, state, reason, during)
        select service_id, state, state_reason, tstzrange(now(), null) from import_stage where is_new order by line""",
@@ -305,10 +321,10 @@ _UPDATES = (
        from import_stage i where not i.is_new and b.id = i.subscriber_id
          and (b.full_name, b.email, b.phone) is distinct from (i.full_name, i.email, i.phone)""",
     """update service s set identity = i.identity, state = i.state, state_reason = i.state_reason,
-           static_ipv4 = i.static_ipv4
+           static_ipv4 = i.static_ipv4, valid_from = i.valid_from, valid_until = i.valid_until
        from import_stage i where not i.is_new and s.id = i.service_id
-         and (s.identity, s.state, s.state_reason, s.static_ipv4)
-             is distinct from (i.identity, i.state, i.state_reason, i.static_ipv4)""",
+         and (s.identity, s.state, s.state_reason, s.static_ipv4, s.valid_from, s.valid_until)
+             is distinct from (i.identity, i.state, i.state_reason, i.static_ipv4, i.valid_from, i.valid_until)""",
     """update subscription u set during = tstzrange(lower(u.during), clock_timestamp())
        from import_stage i where not i.is_new and u.service_id = i.service_id and upper_inf(u.during)
          and u.plan_version_id <> i.plan_version_id""",
@@ -317,6 +333,9 @@ _UPDATES = (
        from import_stage i left join subscription u on u.service_id = i.service_id
        where not i.is_new group by i.service_id, i.plan_version_id
        having bool_and(not upper_inf(u.during)) is not false""",
+    """delete from service_binding b using import_stage i
+       where not i.is_new and b.service_id = i.service_id
+         and (b.service_id, b.kind, b.value) not in (select service_id, kind, value from import_bond)""",
 )
 
 _CREDENTIALS = """
@@ -325,17 +344,34 @@ _CREDENTIALS = """
     on conflict (service_id) do update set form = excluded.form, sealed = excluded.sealed, changed_at = now()"""
 
 
-def store_batch(connection: Connection, import_id: int, rows: Sequence[StagedRow]) -> None:
-    """New rows are inserted, the others updated where they differ; each leaves its line.
+class StagedBond(NamedTuple):
+    """What a service of the batch is bound to. `kind`: BindingKind."""
+
+    service_id: int
+    kind: int
+    value: str
+
+
+def store_batch(connection: Connection, import_id: int, rows: Sequence[StagedRow], bonds: Sequence[StagedBond]) -> None:
+    """New rows are inserted, the others updated where they differ; each leaves its line. `bonds`: all of these rows.
 
     UniqueViolation when somebody took a name, an identity or an address meanwhile.
     """
     with connection.cursor().copy("copy import_stage from stdin") as copy:
         for row in rows:
             copy.write_row(row)
+    if bonds:
+        with connection.cursor().copy("copy import_bond from stdin") as copy:
+            for bond in bonds:
+                copy.write_row(bond)
     for statement in _INSERTS if all(row.is_new for row in rows) else _INSERTS + _UPDATES:
         connection.execute(statement)
     connection.execute(_CREDENTIALS)
+    if bonds:
+        connection.execute(
+            """insert into service_binding (service_id, kind, value) select service_id, kind, value from import_bond
+               on conflict do nothing"""
+        )
     connection.execute(
         "insert into import_row (import_id, line, subscriber_id) select %s, line, subscriber_id from import_stage",
         (import_id,),

@@ -13,17 +13,22 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sms_aaa.db import imports as db_imports
-from sms_aaa.db.imports import Claim, ClaimKind, Holder, ImportRun, StagedRow
+from sms_aaa.db import nas as db_nas
+from sms_aaa.db import realms as db_realms
+from sms_aaa.db.imports import Claim, ClaimKind, Holder, ImportRun, StagedBond, StagedRow
 from sms_aaa.flows.provisioning.desk import Desk, Invalid, Refused, RefusedKind
-from sms_aaa.flows.provisioning.subscribers import check_subscriber
+from sms_aaa.flows.provisioning.subscribers import check_has_proof, check_subscriber
+from sms_aaa.flows.provisioning.terms import BINDINGS_MAX, bond_values
 from sms_aaa.flows.roster import Column, merged, read_entry, read_row, write_row
-from sms_aaa.rules.entitlement import IdentityKind
+from sms_aaa.rules.entitlement import BindingKind, ServiceState
+from sms_aaa.rules.realms import Realms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sms_aaa.db.imports import SoldPlan, StoredSubscriber
+    from sms_aaa.flows.provisioning.subscribers import Checked
     from sms_aaa.flows.roster import Defaults, Entry, Header, Row
     from sms_aaa.rules.tabular import Record
 
@@ -63,14 +68,16 @@ class _Candidate:
 
     record: Record
     entry: Entry
+    checked: Checked
     plan: SoldPlan
-    identity: tuple[IdentityKind, str, str | None]
+    bonds: list[tuple[BindingKind, str, str]]
     stored: StoredSubscriber | None
     changes: bool
 
     def claims(self) -> list[Claim]:
-        kind, text, address = self.identity
-        claims = [Claim(ClaimKind.NAME, self.entry.new.name), Claim(ClaimKind(kind), text)]
+        checked = self.checked
+        claims = [Claim(ClaimKind.NAME, self.entry.new.name), Claim(ClaimKind(checked.kind), checked.identity)]
+        address = checked.static_ipv4
         return [*claims, Claim(ClaimKind.ADDRESS, address)] if address is not None else claims
 
 
@@ -137,7 +144,13 @@ def import_batch(desk: Desk, order: Order, run: ImportRun, records: Sequence[Rec
     if order.is_dry:
         _remember(desk, accepted)
     elif accepted:
-        db_imports.store_batch(desk.connection, run.id, _stage(desk, accepted))
+        rows = _stage(desk, accepted)
+        bonds = [
+            StagedBond(row.service_id, int(kind), value)
+            for row, candidate in zip(rows, accepted, strict=True)
+            for kind, value, _ in candidate.bonds
+        ]
+        db_imports.store_batch(desk.connection, run.id, rows, bonds)
     return after, rejects
 
 
@@ -190,24 +203,26 @@ def _read_all(
 
 
 class _Reader:
-    """Reads the rows of one batch with what the database knows of their names and plans."""
+    """Reads the rows of one batch with what the database knows of their names, of plans, realms and NASes."""
 
     def __init__(self, desk: Desk, order: Order, run: ImportRun, names: set[str]) -> None:
+        connection = desk.connection
         self._order = order
         self._plans: dict[tuple[str, int | None], SoldPlan] = {}
-        for plan in db_imports.list_sold(desk.connection):
+        for plan in db_imports.list_sold(connection):
             self._plans.setdefault((plan.name, None), plan)  # the newest of each comes first
             self._plans[plan.name, plan.version] = plan
-        self._holders = db_imports.find_holders(
-            desk.connection, run.id, [Claim(ClaimKind.NAME, name) for name in names]
-        )
+        self._realms = Realms(db_realms.list_node_realms(connection, None))
+        self._realm_plans = {realm.id: realm.plan for realm in db_realms.list_realms(connection)}
+        self._nas_ids = {nas.name: nas.id for nas in db_nas.list_nas(connection)}
+        self._holders = db_imports.find_holders(connection, run.id, [Claim(ClaimKind.NAME, name) for name in names])
         self._stored: dict[str, list[StoredSubscriber]] = {}
         if order.updates:
-            for stored in db_imports.list_stored(desk.connection, list(names)):
+            for stored in db_imports.list_stored(connection, list(names)):
                 self._stored.setdefault(stored.name, []).append(stored)
 
     def read(self, record: Record, row: Row) -> _Candidate:
-        """Invalid when it cannot be imported, whatever the other rows say."""
+        """Invalid or Refused when it cannot be imported, whatever the other rows say."""
         name = row[Column.NAME]
         holder = self._holders.get(Claim(ClaimKind.NAME, name))
         if holder is not None and (holder.line is not None or not self._order.updates):
@@ -216,11 +231,9 @@ class _Reader:
         return self._new(record, row) if stored is None else self._changed(record, row, stored)
 
     def _new(self, record: Record, row: Row) -> _Candidate:
-        entry = read_entry(row, self._order.defaults)
-        identity = check_subscriber(entry.new)
-        if identity[0] is IdentityKind.USERNAME and entry.new.password is None:
-            raise Invalid(Column.PASSWORD, "a service that logs in by user name needs one", "give one, or a mac")
-        return _Candidate(record, entry, self._plan(entry), identity, None, changes=True)
+        candidate = self._candidate(record, row)
+        check_has_proof(candidate.checked, has_password=candidate.entry.new.password is not None)
+        return candidate
 
     def _changed(self, record: Record, row: Row, all_stored: list[StoredSubscriber]) -> _Candidate:
         [stored, *others] = all_stored
@@ -228,34 +241,72 @@ class _Reader:
             raise Invalid(Column.NAME, f"it has {len(all_stored) if others else 0} services", "change it by itself")
         before = write_row(stored)
         whole = merged(row, before)
-        entry = read_entry(whole, self._order.defaults)
-        identity = check_subscriber(entry.new)
-        if int(identity[0]) != stored.identity_kind:
-            raise Invalid(
-                Column.MAC, "a device does not become a user name, nor the other way", "remove the subscriber before"
-            )
-        if (entry.new.zone, entry.new.anchor_day) != (stored.zone, stored.anchor_day):
-            raise Invalid(
-                Column.ZONE,
-                f"its cycles begin on day {stored.anchor_day} in {stored.zone}, and go on so",
-                "leave zone and anchor_day out",
-            )
-        plan = self._plan(entry)
-        if plan.currency != stored.currency:
-            raise Invalid(
-                Column.PLAN, f"it is sold in {plan.currency}, the account is in {stored.currency}", "choose another"
-            )
-        changes = whole != before or entry.new.password is not None
-        return _Candidate(record, entry, plan, identity, stored, changes=changes)
+        candidate = self._candidate(record, whole)
+        _check_change(stored, candidate)
+        changes = whole != before or candidate.entry.new.password is not None
+        return replace(candidate, stored=stored, changes=changes)
 
-    def _plan(self, entry: Entry) -> SoldPlan:
-        plan = self._plans.get((entry.new.plan, entry.plan_version))
+    def _candidate(self, record: Record, row: Row) -> _Candidate:
+        entry = read_entry(row, self._order.defaults)
+        checked = check_subscriber(entry.new, self._name_service)
+        return _Candidate(record, entry, checked, self._plan(entry, checked), self._bonds(entry), None, changes=True)
+
+    def _name_service(self, username: str) -> tuple[str, str | None]:
+        named = self._realms.find(username.encode())
+        if named is None or named.realm is None:
+            return username, None
+        return named.identity.decode(), self._realm_plans[named.realm.realm_id]
+
+    def _plan(self, entry: Entry, checked: Checked) -> SoldPlan:
+        name = entry.new.plan or checked.default_plan
+        if name is None:
+            raise Invalid(Column.PLAN, "none is given, and the user name is in no realm that has one", "name a plan")
+        plan = self._plans.get((name, entry.plan_version))
         if plan is None:
             version = f" version {entry.plan_version}" if entry.plan_version is not None else ""
-            raise Invalid(Column.PLAN, f"there is no plan {entry.new.plan!r}{version}", "see `sms-aaa plan list`")
+            raise Invalid(Column.PLAN, f"there is no plan {name!r}{version}", "see `sms-aaa plan list`")
         if entry.currency not in {None, plan.currency}:
             raise Invalid(Column.CURRENCY, f"the plan is sold in {plan.currency}", "leave it empty")
         return plan
+
+    def _bonds(self, entry: Entry) -> list[tuple[BindingKind, str, str]]:
+        try:
+            bonds = bond_values(entry.bonds, self._nas_ids.get)
+        except Invalid as fault:
+            raise Invalid(f"bind_{fault.place}", fault.reason, fault.remedy) from None
+        except Refused as fault:
+            raise Invalid(Column.BIND_NAS, fault.reason, fault.remedy) from None
+        for kind in BindingKind:
+            count = sum(bond[0] is kind for bond in bonds)
+            if count > BINDINGS_MAX:
+                column = f"bind_{kind.name.lower()}"
+                raise Invalid(column, f"it has {count} bindings, {BINDINGS_MAX} is the most", "leave some out")
+        return bonds
+
+
+def _check_change(stored: StoredSubscriber, candidate: _Candidate) -> None:
+    """What an update does not change."""
+    new = candidate.entry.new
+    if int(candidate.checked.kind) != stored.identity_kind:
+        raise Invalid(
+            Column.MAC, "a device does not become a user name, nor the other way", "remove the subscriber before"
+        )
+    if (new.zone, new.anchor_day) != (stored.zone, stored.anchor_day):
+        raise Invalid(
+            Column.ZONE,
+            f"its cycles begin on day {stored.anchor_day} in {stored.zone}, and go on so",
+            "leave zone and anchor_day out",
+        )
+    if candidate.plan.currency != stored.currency:
+        raise Invalid(
+            Column.PLAN,
+            f"it is sold in {candidate.plan.currency}, the account is in {stored.currency}",
+            "choose another",
+        )
+    if stored.state == ServiceState.BLOCKED and candidate.entry.state is not ServiceState.BLOCKED:
+        raise Invalid(
+            Column.STATE, f"it is blocked ({stored.state_reason})", "`sms-aaa subscriber unblock` ends a block"
+        )
 
 
 def _choose(candidates: Sequence[_Candidate], holders: Mapping[Claim, Holder]) -> tuple[list[_Candidate], list[Reject]]:
@@ -323,7 +374,7 @@ def _ids(stored: StoredSubscriber | None) -> tuple[int, int, int] | None:
 
 def _staged(desk: Desk, candidate: _Candidate, ids: tuple[int, int, int]) -> StagedRow:
     entry, new = candidate.entry, candidate.entry.new
-    kind, text, address = candidate.identity
+    checked = candidate.checked
     form = sealed = None
     if new.password is not None:
         form, sealed = 1, desk.vault.seal_password(new.password, ids[2], nonce=desk.nonce())
@@ -337,11 +388,13 @@ def _staged(desk: Desk, candidate: _Candidate, ids: tuple[int, int, int]) -> Sta
         full_name=new.full_name,
         email=new.email,
         phone=new.phone,
-        identity_kind=int(kind),
-        identity=text,
+        identity_kind=int(checked.kind),
+        identity=checked.identity,
         state=int(entry.state),
         state_reason=entry.state_reason,
-        static_ipv4=address,
+        static_ipv4=checked.static_ipv4,
+        valid_from=entry.valid_from,
+        valid_until=entry.valid_until,
         plan_version_id=candidate.plan.plan_version_id,
         currency=candidate.plan.currency,
         zone=new.zone,

@@ -1,17 +1,22 @@
 """The file of subscribers: its columns, a row read into what provisioning takes, a stored subscriber written as a row.
 
-One form for import and export. A cell that is empty says nothing: for a new subscriber the default holds, and when one
-is updated, what is stored stays; but names, contacts and the address are emptied, if their column is in the file.
+One form for import and export. A cell that is empty means the default for a new subscriber. When one is updated, what
+is stored stays, except what may be empty (contacts, address, dates, bindings): that is emptied, if its column is there.
+Of a kind a service may be bound to several things, each on a line of its own in the cell: any other separator may be
+part of the name of a port or a NAS.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from sms_aaa.flows.provisioning.desk import Invalid
 from sms_aaa.flows.provisioning.subscribers import NewSubscriber
+from sms_aaa.flows.provisioning.terms import Bonds
 from sms_aaa.rules.entitlement import IdentityKind, ServiceState
 from sms_aaa.rules.secret import Secret
 
@@ -37,6 +42,11 @@ class Column(StrEnum):
     STATE = "state"
     STATE_REASON = "state_reason"
     STATIC_IPV4 = "static_ipv4"
+    VALID_FROM = "valid_from"
+    VALID_UNTIL = "valid_until"
+    BIND_MAC = "bind_mac"
+    BIND_NAS = "bind_nas"
+    BIND_PORT = "bind_port"
     CURRENCY = "currency"
     ZONE = "zone"
     ANCHOR_DAY = "anchor_day"
@@ -47,8 +57,11 @@ SECRET_COLUMNS = frozenset({Column.PASSWORD})
 REJECT_COLUMNS = ("reject_line", "reject_field", "reject_reason", "reject_remedy", "reject_text")
 """What a rejects file has behind the columns of the import; not read, so that it can be mended and imported itself."""
 
-_CLEARED_BY_EMPTY = (Column.FULL_NAME, Column.EMAIL, Column.PHONE, Column.STATIC_IPV4)
-_STATES = {state.name.lower(): state for state in (ServiceState.ACTIVE, ServiceState.SUSPENDED)}
+_CLEARED_BY_EMPTY = (
+    Column.FULL_NAME, Column.EMAIL, Column.PHONE, Column.STATIC_IPV4, Column.VALID_FROM, Column.VALID_UNTIL,
+    Column.BIND_MAC, Column.BIND_NAS, Column.BIND_PORT,
+)  # fmt: skip
+_STATES = {state.name.lower(): state for state in ServiceState if state is not ServiceState.CANCELLED}
 
 Row = dict[Column, str]
 """The cells of a row by column; a column that the file does not have is missing."""
@@ -77,10 +90,13 @@ class Entry:
     plan_version: int | None
     state: ServiceState
     state_reason: str
+    valid_from: datetime | None
+    valid_until: datetime | None
+    bonds: Bonds
     currency: str | None
 
 
-def read_header(cells: Sequence[str], *, updates: bool) -> Header:
+def read_header(cells: Sequence[str]) -> Header:
     """Invalid when a column is not known, there twice, or missing."""
     known = {column.value: column for column in Column}
     names = [cell.strip().lower() for cell in cells]
@@ -95,10 +111,8 @@ def read_header(cells: Sequence[str], *, updates: bool) -> Header:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise Invalid("the first line", f"the column {min(twice)} is there twice", "remove one")
-    needed = (Column.NAME,) if updates else (Column.NAME, Column.PLAN)
-    missing = [column for column in needed if column not in names]
-    if missing:
-        raise Invalid("the first line", f"the column {missing[0]} is missing", f"known are {', '.join(known)}")
+    if Column.NAME not in names:
+        raise Invalid("the first line", "the column name is missing", f"known are {', '.join(known)}")
     return Header(tuple(known.get(name) for name in names))
 
 
@@ -127,7 +141,7 @@ def read_entry(row: Mapping[Column, str], defaults: Defaults) -> Entry:
         raise Invalid(Column.STATE, f"{get(Column.STATE)!r} is no state", f"write {' or '.join(_STATES)}")
     new = NewSubscriber(
         name=row[Column.NAME],
-        plan=get(Column.PLAN) or "",
+        plan=get(Column.PLAN) or None,
         full_name=get(Column.FULL_NAME, ""),
         email=get(Column.EMAIL, ""),
         phone=get(Column.PHONE, ""),
@@ -140,11 +154,17 @@ def read_entry(row: Mapping[Column, str], defaults: Defaults) -> Entry:
     )
     if new.mac is not None and (new.password is not None or new.username is not None):
         raise Invalid(Column.MAC, "a device is its own credential", "leave username and password empty")
+    since, until = (_instant(column, get(column), new.zone) for column in (Column.VALID_FROM, Column.VALID_UNTIL))
     return Entry(
         new,
         plan_version=_number(Column.PLAN_VERSION, plan_version) if plan_version else None,
         state=state,
         state_reason=get(Column.STATE_REASON, ""),
+        valid_from=since,
+        valid_until=until,
+        bonds=Bonds(
+            macs=_lines(get(Column.BIND_MAC)), nases=_lines(get(Column.BIND_NAS)), ports=_lines(get(Column.BIND_PORT))
+        ),
         currency=get(Column.CURRENCY) or None,
     )
 
@@ -165,6 +185,11 @@ def write_row(stored: StoredSubscriber) -> Row:
         Column.STATE: ServiceState(stored.state).name.lower() if stored.state is not None else "",
         Column.STATE_REASON: stored.state_reason,
         Column.STATIC_IPV4: stored.static_ipv4,
+        Column.VALID_FROM: _written(stored.valid_from),
+        Column.VALID_UNTIL: _written(stored.valid_until),
+        Column.BIND_MAC: "\n".join(stored.bound_macs),
+        Column.BIND_NAS: "\n".join(stored.bound_nases),
+        Column.BIND_PORT: "\n".join(stored.bound_ports),
         Column.CURRENCY: stored.currency,
         Column.ZONE: stored.zone,
         Column.ANCHOR_DAY: stored.anchor_day,
@@ -190,3 +215,24 @@ def _number(column: Column, text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 9):
         raise Invalid(column, f"{text!r} is not a number", "write digits alone")
     return int(text)
+
+
+def _instant(column: Column, text: str | None, zone: str) -> datetime | None:
+    """2026-01-31 or 2026-01-31T12:00 by the clock of `zone`, or with an offset."""
+    if not text:
+        return None
+    try:
+        instant = datetime.fromisoformat(text).replace(microsecond=0)
+        return instant if instant.tzinfo is not None else instant.replace(tzinfo=ZoneInfo(zone))
+    except (ValueError, OSError):  # an unknown zone is said by itself
+        raise Invalid(
+            column, f"{text!r} is no date", "write it as 2026-01-31, 2026-01-31T12:00 or 2026-01-31T12:00Z"
+        ) from None
+
+
+def _written(instant: datetime | None) -> str:
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z") if instant is not None else ""
+
+
+def _lines(cell: str | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(cell.splitlines())) if cell else ()

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LINE_OCTETS_MAX = 65_536
-RECORD_LINES_MAX = 32
-"""How many lines a quoted cell may run over."""
+RECORD_LINES_MAX = 128
+"""How many lines a record may run over, with line breaks in its quoted cells."""
 
 _BOM = b"\xef\xbb\xbf"
 
