@@ -1,4 +1,4 @@
-"""The two files of an import: the one that is read, by its digest, and the one that the rejected rows go into."""
+"""The files of imports and exports: what is read, by its digest, what is rejected of it, and what is written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sms_aaa.flows.importing import Order, Reject
 
-STDIN = "-"
+STDIN = "-"  # and standard output
 _CHUNK_OCTETS = 1_048_576
 _STDIN_REJECTS = "stdin.rejects.csv"
 
@@ -72,6 +72,25 @@ def _digested(file: IO[bytes]) -> Source:
 def _stamp(file: IO[bytes]) -> tuple[int, int]:
     status = os.fstat(file.fileno())
     return status.st_mtime_ns, status.st_size
+
+
+@contextmanager
+def open_export(path: str) -> Iterator[IO[str]]:
+    """Standard output for `-`; else a file of mode 0600, which takes its place when it is whole."""
+    if path == STDIN:
+        yield sys.stdout
+        return
+    beside = Path(f"{path}.part")
+    beside.unlink(missing_ok=True)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        beside.rename(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def rejects_path(given: str | None, source: str) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sms_aaa.cli.caller import Caller, pass_caller
+from sms_aaa.cli.exporting import export
 from sms_aaa.cli.importing import import_
 from sms_aaa.cli.options import confirm, listing_options, read_secret, ticket_option, yes_option
 from sms_aaa.cli.output import Cell, Format, document, facts, heading, listing, say
@@ -42,6 +43,7 @@ def subscriber() -> None:
 
 
 subscriber.add_command(import_)
+subscriber.add_command(export)
 
 
 @subscriber.command()
