@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sms_aaa.db import imports as db_imports
-from sms_aaa.flows.roster import SECRET_COLUMNS, Column, write_row
+from sms_aaa.flows.roster import SECRET_COLUMNS, Column, write_password, write_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sms_aaa.db.engine import Connection
+    from sms_aaa.db.imports import StoredSubscriber
     from sms_aaa.flows.provisioning.desk import Desk
     from sms_aaa.flows.roster import Row
     from sms_aaa.flows.vault import Vault
@@ -34,12 +35,12 @@ def export_rows(connection: Connection, vault: Vault | None) -> Iterator[Row]:
     for stored in db_imports.iterate_stored(connection):
         row = write_row(stored)
         if vault is not None:
-            row[Column.PASSWORD] = _password(stored, vault)
+            row |= _password(stored, vault)
         yield row
 
 
-def _password(stored: db_imports.StoredSubscriber, vault: Vault) -> str:
-    if stored.sealed is None or stored.service_id is None:
-        return ""
-    opened = vault.open_password(stored.sealed, stored.service_id)
-    return opened.cleartext.decode() if opened is not None and opened.cleartext is not None else ""
+def _password(stored: StoredSubscriber, vault: Vault) -> Row:
+    opened = None
+    if stored.sealed is not None and stored.service_id is not None:
+        opened = vault.open_password(stored.sealed, stored.service_id)
+    return write_password(opened) if opened is not None else dict.fromkeys(SECRET_COLUMNS, "")

@@ -232,23 +232,23 @@ class _Reader:
 
     def _new(self, record: Record, row: Row) -> _Candidate:
         candidate = self._candidate(record, row)
-        check_has_proof(candidate.checked, has_password=candidate.entry.new.password is not None)
+        check_has_proof(candidate.checked)
         return candidate
 
     def _changed(self, record: Record, row: Row, all_stored: list[StoredSubscriber]) -> _Candidate:
         [stored, *others] = all_stored
         if others or stored.service_id is None or stored.account_id is None:
             raise Invalid(Column.NAME, f"it has {len(all_stored) if others else 0} services", "change it by itself")
-        before = write_row(stored)
-        whole = merged(row, before)
-        candidate = self._candidate(record, whole)
+        candidate = self._candidate(record, merged(row, write_row(stored)))
         _check_change(stored, candidate)
-        changes = whole != before or candidate.entry.new.password is not None
-        return replace(candidate, stored=stored, changes=changes)
+        return replace(candidate, stored=stored, changes=_differs(stored, candidate))
 
     def _candidate(self, record: Record, row: Row) -> _Candidate:
         entry = read_entry(row, self._order.defaults)
-        checked = check_subscriber(entry.new, self._name_service)
+        try:
+            checked = check_subscriber(entry.new, self._name_service)
+        except Invalid as fault:
+            raise Invalid(_COLUMNS.get(fault.place, fault.place), fault.reason, fault.remedy) from None
         return _Candidate(record, entry, checked, self._plan(entry, checked), self._bonds(entry), None, changes=True)
 
     def _name_service(self, username: str) -> tuple[str, str | None]:
@@ -282,6 +282,34 @@ class _Reader:
                 column = f"bind_{kind.name.lower()}"
                 raise Invalid(column, f"it has {count} bindings, {BINDINGS_MAX} is the most", "leave some out")
         return bonds
+
+
+_COLUMNS = {
+    "credential": Column.PASSWORD,
+    "anchor day": Column.ANCHOR_DAY,
+    "static address": Column.STATIC_IPV4,
+}
+"""The columns of what provisioning names otherwise."""
+
+
+def _differs(stored: StoredSubscriber, candidate: _Candidate) -> bool:
+    """Whether an update changes anything. A password is a new one: what it is like is not looked at."""
+    entry, new, checked = candidate.entry, candidate.entry.new, candidate.checked
+    bound = {
+        *((BindingKind.MAC, value) for value in stored.bound_macs),
+        *((BindingKind.NAS, name) for name in stored.bound_nases),
+        *((BindingKind.PORT, value) for value in stored.bound_ports),
+    }
+    shown = {(kind, name if kind is BindingKind.NAS else value) for kind, value, name in candidate.bonds}
+    before = (
+        stored.full_name, stored.email, stored.phone, stored.identity, stored.state, stored.state_reason,
+        stored.static_ipv4, stored.valid_from, stored.valid_until, stored.plan_version_id, bound,
+    )  # fmt: skip
+    after = (
+        new.full_name, new.email, new.phone, checked.identity, int(entry.state), entry.state_reason,
+        checked.static_ipv4, entry.valid_from, entry.valid_until, candidate.plan.plan_version_id, shown,
+    )  # fmt: skip
+    return before != after or checked.stored is not None
 
 
 def _check_change(stored: StoredSubscriber, candidate: _Candidate) -> None:
@@ -375,9 +403,7 @@ def _ids(stored: StoredSubscriber | None) -> tuple[int, int, int] | None:
 def _staged(desk: Desk, candidate: _Candidate, ids: tuple[int, int, int]) -> StagedRow:
     entry, new = candidate.entry, candidate.entry.new
     checked = candidate.checked
-    form = sealed = None
-    if new.password is not None:
-        form, sealed = 1, desk.vault.seal_password(new.password, ids[2], nonce=desk.nonce())
+    stored = checked.stored
     return StagedRow(
         line=candidate.record.line,
         is_new=candidate.stored is None,
@@ -399,6 +425,6 @@ def _staged(desk: Desk, candidate: _Candidate, ids: tuple[int, int, int]) -> Sta
         currency=candidate.plan.currency,
         zone=new.zone,
         anchor_day=new.anchor_day,
-        form=form,
-        sealed=sealed,
+        form=int(stored.form) if stored is not None else None,
+        sealed=desk.vault.seal_stored(stored, ids[2], nonce=desk.nonce()) if stored is not None else None,
     )

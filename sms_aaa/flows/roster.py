@@ -8,6 +8,7 @@ part of the name of a port or a NAS.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -17,6 +18,8 @@ from zoneinfo import ZoneInfo
 from sms_aaa.flows.provisioning.desk import Invalid
 from sms_aaa.flows.provisioning.subscribers import NewSubscriber
 from sms_aaa.flows.provisioning.terms import Bonds
+from sms_aaa.radius.hashes import Form
+from sms_aaa.radius.stored_writing import write_stored
 from sms_aaa.rules.entitlement import IdentityKind, ServiceState
 from sms_aaa.rules.secret import Secret
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sms_aaa.db.imports import StoredSubscriber
+    from sms_aaa.radius.credentials import StoredPassword
     from sms_aaa.rules.tabular import Record
 
 
@@ -34,6 +38,7 @@ class Column(StrEnum):
     USERNAME = "username"
     MAC = "mac"
     PASSWORD = "password"  # noqa: S105 - a column's name
+    PASSWORD_FORM = "password_form"  # noqa: S105 - likewise
     PLAN = "plan"
     PLAN_VERSION = "plan_version"
     FULL_NAME = "full_name"
@@ -52,7 +57,7 @@ class Column(StrEnum):
     ANCHOR_DAY = "anchor_day"
 
 
-SECRET_COLUMNS = frozenset({Column.PASSWORD})
+SECRET_COLUMNS = frozenset({Column.PASSWORD, Column.PASSWORD_FORM})
 
 REJECT_COLUMNS = ("reject_line", "reject_field", "reject_reason", "reject_remedy", "reject_text")
 """What a rejects file has behind the columns of the import; not read, so that it can be mended and imported itself."""
@@ -62,6 +67,8 @@ _CLEARED_BY_EMPTY = (
     Column.BIND_MAC, Column.BIND_NAS, Column.BIND_PORT,
 )  # fmt: skip
 _STATES = {state.name.lower(): state for state in ServiceState if state is not ServiceState.CANCELLED}
+
+_FORM_AUTO = "auto"
 
 Row = dict[Column, str]
 """The cells of a row by column; a column that the file does not have is missing."""
@@ -135,7 +142,7 @@ def read_entry(row: Mapping[Column, str], defaults: Defaults) -> Entry:
     """What a whole row says; Invalid with the column when a cell cannot be read."""
     get = row.get
     password, plan_version = get(Column.PASSWORD), get(Column.PLAN_VERSION)
-    anchor_day = get(Column.ANCHOR_DAY)
+    anchor_day, form = get(Column.ANCHOR_DAY), _form(get(Column.PASSWORD_FORM))
     state = _STATES.get(get(Column.STATE) or "active")
     if state is None:
         raise Invalid(Column.STATE, f"{get(Column.STATE)!r} is no state", f"write {' or '.join(_STATES)}")
@@ -147,7 +154,8 @@ def read_entry(row: Mapping[Column, str], defaults: Defaults) -> Entry:
         phone=get(Column.PHONE, ""),
         username=get(Column.USERNAME) or None,
         mac=get(Column.MAC) or None,
-        password=Secret(password.encode()) if password else None,
+        password=_secret(password, form) if password else None,
+        form=form,
         static_ipv4=get(Column.STATIC_IPV4) or None,
         zone=get(Column.ZONE) or defaults.zone,
         anchor_day=_number(Column.ANCHOR_DAY, anchor_day) if anchor_day else defaults.anchor_day,
@@ -167,6 +175,12 @@ def read_entry(row: Mapping[Column, str], defaults: Defaults) -> Entry:
         ),
         currency=get(Column.CURRENCY) or None,
     )
+
+
+def write_password(stored: StoredPassword) -> Row:
+    """Its two cells."""
+    text = write_stored(stored).decode("utf-8" if stored.form is Form.CLEARTEXT else "latin-1")
+    return {Column.PASSWORD: text, Column.PASSWORD_FORM: stored.form.name.lower()}
 
 
 def write_row(stored: StoredSubscriber) -> Row:
@@ -209,6 +223,27 @@ def merged(row: Row, stored: Row) -> Row:
     if whole[Column.PLAN] != stored[Column.PLAN] and not row.get(Column.PLAN_VERSION):
         whole[Column.PLAN_VERSION] = ""  # the newest of the other plan
     return whole
+
+
+def _form(text: str | None) -> Form | None:
+    """As --form has it; None: as the password's header or its beginning tells."""
+    if not text:
+        return Form.CLEARTEXT
+    if text == _FORM_AUTO:
+        return None
+    try:
+        return Form[text.upper()]
+    except KeyError:
+        known = ", ".join((_FORM_AUTO, *(form.name.lower() for form in Form)))
+        raise Invalid(Column.PASSWORD_FORM, f"{text!r} is no form", f"known are {known}") from None
+
+
+def _secret(text: str, form: Form | None) -> Secret:
+    """A password is UTF-8; a hash is octets, of which crypt(3) allows any in a salt."""
+    if form not in {None, Form.CLEARTEXT}:
+        with suppress(UnicodeEncodeError):
+            return Secret(text.encode("latin-1"))
+    return Secret(text.encode())
 
 
 def _number(column: Column, text: str) -> int:

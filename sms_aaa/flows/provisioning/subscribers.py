@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import plans as db_plans
 from sms_aaa.db import subscribers as db_subscribers
 from sms_aaa.db.engine import UniqueViolation
+from sms_aaa.flows.provisioning.credentials import read_credential, store_credential
 from sms_aaa.flows.provisioning.desk import Desk, Invalid, Refused, RefusedKind, check_name
 from sms_aaa.flows.provisioning.realms import name_service
+from sms_aaa.radius.hashes import Form
 from sms_aaa.rules.cycle import ZoneUnknownError, cycle_at
 from sms_aaa.rules.entitlement import IdentityKind, ServiceState
 from sms_aaa.rules.identity import canonical_mac
@@ -23,18 +25,17 @@ if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.plans import PlanVersionRow
     from sms_aaa.db.subscribers import SubscriberRow
+    from sms_aaa.radius.credentials import StoredPassword
     from sms_aaa.rules.secret import Secret
 
 _VERBS = {ServiceState.SUSPENDED: "suspended", ServiceState.ACTIVE: "restored", ServiceState.BLOCKED: "blocked"}
-
-PASSWORD_OCTETS_MAX = 128  # RFC 2865 section 5.2: what User-Password can carry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSubscriber:
     """A subscriber with one service, as a door read it. `mac` makes the device the identity, not the name.
 
-    `plan` None: the default of the realm that the user name is in.
+    `form`: what `password` is, see read_credential(). `plan` None: the default of the realm that the user name is in.
     """
 
     name: str
@@ -45,6 +46,7 @@ class NewSubscriber:
     username: str | None = None
     mac: str | None = None
     password: Secret | None = None
+    form: Form | None = Form.CLEARTEXT
     static_ipv4: str | None = None
     zone: str
     anchor_day: int
@@ -52,18 +54,19 @@ class NewSubscriber:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a new service is recognised by, in canonical form, the plan of its realm, and the address of its own."""
+    """What a new service is recognised by, in canonical form, its realm's plan, its address and its credential."""
 
     kind: IdentityKind
     identity: str
     default_plan: str | None
     static_ipv4: str | None
+    stored: StoredPassword | None
 
 
 def add_subscriber(desk: Desk, new: NewSubscriber) -> int:
     """The id of a new subscriber: with its account, and its service active and on the plan's newest version."""
     checked = check_subscriber(new, partial(name_service, desk.connection))
-    check_has_proof(checked, has_password=new.password is not None)
+    check_has_proof(checked)
     plan = _plan(desk.connection, new.plan or checked.default_plan)
     try:
         subscriber_id = db_subscribers.insert_subscriber(
@@ -92,8 +95,8 @@ def add_subscriber(desk: Desk, new: NewSubscriber) -> int:
             "service_static_ipv4": f"another service has the address {checked.static_ipv4}",
         }.get(taken.diag.constraint_name or "", "something of this exists")
         raise Refused(RefusedKind.CONFLICT, what, "choose another, or see `sms-aaa subscriber list`") from taken
-    if new.password is not None:
-        _store_password(desk, service_id, new.password)
+    if checked.stored is not None:
+        store_credential(desk, service_id, checked.stored)
     after = {
         "name": new.name,
         "identity": checked.identity,
@@ -144,23 +147,6 @@ def remove_subscriber(desk: Desk, name: str) -> None:
     desk.record("removed", "subscriber", rows[0].subscriber_id, before={"name": name}, after=None)
 
 
-def set_password(desk: Desk, name: str, password: Secret) -> None:
-    """Replaces the credential of a subscriber's service that logs in by user name."""
-    services = [
-        row
-        for row in get_subscriber(desk.connection, name)
-        if row.service_id is not None and row.identity_kind == int(IdentityKind.USERNAME)
-    ]
-    if not services:
-        raise Refused(
-            RefusedKind.CONFLICT, f"{name} has no service that logs in by user name", "its device is its credential"
-        )
-    for row in services:
-        assert row.service_id is not None
-        _store_password(desk, row.service_id, password)
-        desk.record("credential-set", "service", row.service_id, before=None, after={})
-
-
 def get_subscriber(connection: Connection, name: str) -> list[SubscriberRow]:
     rows = db_subscribers.find_by_name(connection, name)
     if not rows:
@@ -172,27 +158,14 @@ def check_subscriber(new: NewSubscriber, name_service: Callable[[str], tuple[str
     """What a new one says by itself; Invalid when a value cannot be. `name_service`: see provisioning.realms."""
     check_name("name", new.name)
     kind, identity, default_plan = _identity(new, name_service)
-    if new.password is not None:
-        _check_password(new.password)
+    stored = read_credential(new.password, new.form) if new.password is not None else None
     _check_cycle(new.zone, new.anchor_day)
-    return Checked(kind, identity, default_plan, _static_ipv4(new.static_ipv4))
+    return Checked(kind, identity, default_plan, _static_ipv4(new.static_ipv4), stored)
 
 
-def check_has_proof(checked: Checked, *, has_password: bool) -> None:
-    if checked.kind is IdentityKind.USERNAME and not has_password:
+def check_has_proof(checked: Checked) -> None:
+    if checked.kind is IdentityKind.USERNAME and checked.stored is None:
         raise Invalid("password", "a service that logs in by user name needs one", "give a password, or a MAC address")
-
-
-def _check_password(password: Secret) -> None:
-    length = len(password.reveal())
-    if not 1 <= length <= PASSWORD_OCTETS_MAX:
-        raise Invalid("password", f"it has {length} octets", f"give 1 to {PASSWORD_OCTETS_MAX}")
-
-
-def _store_password(desk: Desk, service_id: int, password: Secret) -> None:
-    _check_password(password)
-    sealed = desk.vault.seal_password(password, service_id, nonce=desk.nonce())
-    db_subscribers.upsert_credential(desk.connection, service_id, sealed)
 
 
 def _plan(connection: Connection, name: str | None) -> PlanVersionRow:
