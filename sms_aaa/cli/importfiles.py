@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import io
 import os
 import sys
 import tempfile
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sms_aaa.flows.importing import Order, Reject
+    from sms_aaa.flows.roster import Column
 
 STDIN = "-"  # and standard output
 _CHUNK_OCTETS = 1_048_576
@@ -110,42 +112,55 @@ def rejects_path(given: str | None, source: str) -> Path:
 class RejectsFile:
     """Rejected rows with line, field, reason and remedy, to be mended and imported. Mode 0600: passwords are in it.
 
-    `octets`: how long it is. After a resumed import's committed octets it is cut off: those rows are rejected again.
+    To be opened before the import's position is read: it is locked, so that of two imports that are to write it one
+    does. `octets`: how long it is.
     """
 
-    def __init__(self, path: Path, order: Order, *, octets: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._cells = order.header.columns
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-        self._file = os.fdopen(os.open(path, flags, 0o600), "r+b")
+        self._columns: tuple[Column | None, ...] = ()
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b")
         os.fchmod(self._file.fileno(), 0o600)  # it may have been there
-        has = os.fstat(self._file.fileno()).st_size
-        self.is_whole = has >= octets
-        self._file.truncate(octets if self.is_whole else 0)
+        self.octets = 0
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise Failure(
+                Exit.CONFLICT, f"{path} is at work in another process", "let that import finish, or name another file"
+            ) from None
+
+    def begin(self, order: Order, octets: int) -> bool:
+        """From `octets` on, as they are committed: what is behind them is rejected again. False: it was shorter."""
+        self._columns = order.header.columns
+        is_whole = os.fstat(self._file.fileno()).st_size >= octets
+        self._file.truncate(octets if is_whole else 0)
         self.octets = self._file.seek(0, os.SEEK_END)
         if not self.octets:
-            self._write([[*(column for column in self._cells if column is not None), *REJECT_COLUMNS]])
+            self._write([[*(column for column in self._columns if column is not None), *REJECT_COLUMNS]])
+        return is_whole
 
     def add(self, rejects: Sequence[Reject]) -> None:
         """They are on the disk when this returns."""
         if rejects:
             self._write(self._row(reject) for reject in rejects)
 
-    def close(self) -> None:
+    def close(self, *, keep: bool = True) -> None:
+        """Not kept, it is removed; an empty one is, too."""
+        if self._file.closed:
+            return
+        if not keep or os.fstat(self._file.fileno()).st_size == 0:
+            self._path.unlink(missing_ok=True)
         self._file.close()
-
-    def remove(self) -> None:
-        with suppress(FileNotFoundError):
-            self._path.unlink()
 
     def _row(self, reject: Reject) -> list[str]:
         record = reject.record
         told = [str(record.line), reject.field, reject.reason, reject.remedy]
-        if len(record.cells) == len(self._cells):
-            cells = [cell for column, cell in zip(self._cells, record.cells, strict=True) if column is not None]
+        if len(record.cells) == len(self._columns):
+            cells = [cell for column, cell in zip(self._columns, record.cells, strict=True) if column is not None]
             return [*cells, *told, ""]
         text = record.raw.decode(errors="backslashreplace").rstrip("\r\n")
-        return [*("" for column in self._cells if column is not None), *told, text]
+        return [*("" for column in self._columns if column is not None), *told, text]
 
     def _write(self, rows: Iterator[list[str]] | list[list[str]]) -> None:
         text = io.StringIO()

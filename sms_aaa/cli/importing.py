@@ -74,24 +74,19 @@ def import_(
 
     path = rejects_path(rejects, file)
     began = time.monotonic()
+    fields: Counter[str] = Counter()
     with open_source(file) as source, caller.connect() as connection:
         order = _order(caller, source, updates=update, is_dry=dry_run)
-        desk = caller.desk(connection, ticket)
-        run = begin_import(desk, order, now=datetime.now(UTC), again=again)
-        connection.commit()
-        fields: Counter[str] = Counter()
-        if run.finished_at is None:
-            if run.octets > order.header_record.end:
-                note(f"import {run.id} goes on behind line {run.line}")
-            with closing(RejectsFile(path, order, octets=run.rejects_octets)) as rejected:
-                if run.rejected and not rejected.is_whole:
-                    note(f"{path} is not what it was: the {run.rejected} rows rejected so far are not in it")
+        with closing(RejectsFile(path)) as rejected:
+            desk = caller.desk(connection, ticket)
+            run = begin_import(desk, order, now=datetime.now(UTC), again=again)
+            connection.commit()
+            if run.finished_at is None:
                 with _progress(run, source.lines) as say:
                     run = _import(desk, order, source, run, rejected, fields, say)
-            if not run.rejected:
-                rejected.remove()
-        else:
-            note(f"import {run.id} of this file ended at {run.finished_at:%Y-%m-%d %H:%M:%SZ}; --again imports it anew")
+                rejected.close(keep=run.rejected > 0)
+            else:
+                note(f"import {run.id} of this file ended at {run.finished_at:%Y-%m-%d %H:%M:%SZ}; --again repeats it")
     _report(run, form, rejects=str(path), seconds=time.monotonic() - began, is_dry=dry_run)
     for field, count in fields.most_common():
         note(f"rejected for {field}: {count}")
@@ -136,6 +131,10 @@ def _import(
     from sms_aaa.flows.importing import batches, finish_import
     from sms_aaa.rules.tabular import read_records
 
+    if run.octets > order.header_record.end:
+        note(f"import {run.id} goes on behind line {run.line}")
+    if not rejects.begin(order, run.rejects_octets) and run.rejected:
+        note(f"the rejects file is not what it was: the {run.rejected} rows rejected so far are not in it")
     source.file.seek(run.octets)
     records = read_records(source.file.readline, line=run.line + 1, offset=run.octets)
     try:
@@ -162,17 +161,19 @@ def _store(
 
     When somebody took something of it meanwhile, it is done again: then that row is rejected.
     """
-    from sms_aaa.db.engine import Conflict
-    from sms_aaa.flows.importing import commit_batch, import_batch
+    from sms_aaa.db.engine import Conflict, Poison
+    from sms_aaa.flows.importing import commit_batch, import_batch, import_one_by_one
 
+    work = import_batch
     for attempt in range(TRIES_MAX):
         try:
-            after, rejected = import_batch(desk, order, run, batch)
+            after, rejected = work(desk, order, run, batch)
             break
-        except Conflict:
+        except (*Conflict, *Poison) as refusal:
             desk.connection.rollback()
             if attempt + 1 == TRIES_MAX:
                 raise
+            work = import_batch if isinstance(refusal, Conflict) else import_one_by_one
     rejects.add(rejected)
     fields.update(reject.field for reject in rejected)
     after = replace(after, rejects_octets=rejects.octets)

@@ -72,6 +72,14 @@ def find_last_run(connection: Connection, *, digest: bytes, updates: bool) -> Im
         ).fetchone()
 
 
+def lock_run(connection: Connection, run: ImportRun) -> bool:
+    """False when it does not stand where it stood; whoever else wants to move it waits for this transaction."""
+    row = connection.execute(
+        "select octets = %s and finished_at is null from import_run where id = %s for update", (run.octets, run.id)
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
 def move_run(connection: Connection, run: ImportRun, to: ImportRun) -> bool:
     """False when it does not stand where it stood: somebody else moved it, and this batch is not ours to commit."""
     moved = connection.execute(
@@ -203,8 +211,8 @@ def create_stage(connection: Connection) -> None:
                full_name text, email text, phone text, identity_kind smallint, identity text, state smallint,
                state_reason text, static_ipv4 inet, valid_from timestamptz, valid_until timestamptz,
                plan_version_id integer, currency text, zone text, anchor_day smallint, form smallint, sealed bytea
-           ) on commit delete rows;
-           create temporary table import_bond (service_id bigint, kind smallint, value text) on commit delete rows;
+           );
+           create temporary table import_bond (service_id bigint, kind smallint, value text);
            create temporary table import_dry (kind smallint, value text, line bigint, subscriber_id bigint);
            create index on pg_temp.import_dry (value);
            create index on pg_temp.import_dry (subscriber_id)"""
@@ -357,6 +365,7 @@ def store_batch(connection: Connection, import_id: int, rows: Sequence[StagedRow
 
     UniqueViolation when somebody took a name, an identity or an address meanwhile.
     """
+    connection.execute("truncate import_stage, import_bond")
     with connection.cursor().copy("copy import_stage from stdin") as copy:
         for row in rows:
             copy.write_row(row)

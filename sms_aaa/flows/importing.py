@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import imports as db_imports
 from sms_aaa.db import nas as db_nas
 from sms_aaa.db import realms as db_realms
+from sms_aaa.db.engine import Poison, UniqueViolation
 from sms_aaa.db.imports import Claim, ClaimKind, Holder, ImportRun, StagedBond, StagedRow
 from sms_aaa.flows.provisioning.desk import Desk, Invalid, Refused, RefusedKind
 from sms_aaa.flows.provisioning.subscribers import check_has_proof, check_subscriber
@@ -93,15 +94,18 @@ def begin_import(desk: Desk, order: Order, *, now: datetime, again: bool) -> Imp
     found = db_imports.find_last_run(desk.connection, digest=order.digest, updates=order.updates)
     if found is not None and (found.finished_at is None or not again):
         return found
-    run = db_imports.insert_run(
-        desk.connection,
-        digest=order.digest,
-        updates=order.updates,
-        actor=desk.actor.name,
-        octets_total=order.octets,
-        octets=head.end,
-        line=head.next_line - 1,
-    )
+    try:
+        run = db_imports.insert_run(
+            desk.connection,
+            digest=order.digest,
+            updates=order.updates,
+            actor=desk.actor.name,
+            octets_total=order.octets,
+            octets=head.end,
+            line=head.next_line - 1,
+        )
+    except UniqueViolation as taken:
+        raise _in_other_hands() from taken
     after = {"sha256": order.digest.hex(), "octets": order.octets, "updates": order.updates}
     desk.record("started", "import", run.id, before=None, after=after)
     return run
@@ -126,6 +130,17 @@ def import_batch(desk: Desk, order: Order, run: ImportRun, records: Sequence[Rec
 
     UniqueViolation when somebody took something of it meanwhile: the same again will reject that row.
     """
+    _lock(desk, order, run)
+    return _import(desk, order, run, records)
+
+
+def _lock(desk: Desk, order: Order, run: ImportRun) -> None:
+    """Another process with the same file waits, and then finds that it is not its turn."""
+    if not order.is_dry and not db_imports.lock_run(desk.connection, run):
+        raise _in_other_hands()
+
+
+def _import(desk: Desk, order: Order, run: ImportRun, records: Sequence[Record]) -> tuple[ImportRun, list[Reject]]:
     candidates, rejects = _read_all(desk, order, run, records)
     holders = db_imports.find_holders(
         desk.connection, run.id, (claim for candidate in candidates for claim in candidate.claims())
@@ -154,10 +169,29 @@ def import_batch(desk: Desk, order: Order, run: ImportRun, records: Sequence[Rec
     return after, rejects
 
 
+def import_one_by_one(
+    desk: Desk, order: Order, run: ImportRun, records: Sequence[Record]
+) -> tuple[ImportRun, list[Reject]]:
+    """The same for a batch that PostgreSQL refused: only what it refuses alone is rejected."""
+    _lock(desk, order, run)
+    rejects = []
+    after = run
+    for record in records:
+        try:
+            with desk.connection.transaction():
+                after, rejected = _import(desk, order, after, [record])
+                rejects += rejected
+        except Poison as refusal:
+            reason = f"the database refuses it ({type(refusal).__name__})"
+            rejects.append(Reject(record, "row", reason, "please report it: it should have been found before"))
+            after = replace(after, octets=record.end, line=record.next_line - 1, rejected=after.rejected + 1)
+    return after, rejects
+
+
 def commit_batch(desk: Desk, run: ImportRun, after: ImportRun) -> None:
     """Moves the import's position, with its audit row; to be called when the rejects of the batch are on the disk."""
     if not db_imports.move_run(desk.connection, run, after):
-        raise _in_other_hands(run)
+        raise _in_other_hands()
     counts = {
         "lines": [run.line + 1, after.line],
         "added": after.added - run.added,
@@ -170,15 +204,13 @@ def commit_batch(desk: Desk, run: ImportRun, after: ImportRun) -> None:
 
 def finish_import(desk: Desk, run: ImportRun) -> None:
     if not db_imports.finish_run(desk.connection, run):
-        raise _in_other_hands(run)
+        raise _in_other_hands()
     counts = {"added": run.added, "updated": run.updated, "unchanged": run.unchanged, "rejected": run.rejected}
     desk.record("finished", "import", run.id, before=None, after={"lines": run.line, **counts})
 
 
-def _in_other_hands(run: ImportRun) -> Refused:
-    return Refused(
-        RefusedKind.CONFLICT, f"import {run.id} of this file is at work in another process", "let that one finish"
-    )
+def _in_other_hands() -> Refused:
+    return Refused(RefusedKind.CONFLICT, "the import of this file is at work in another process", "let that one finish")
 
 
 def _read_all(

@@ -163,6 +163,8 @@ def read_entry(row: Mapping[Column, str], defaults: Defaults) -> Entry:
     if new.mac is not None and (new.password is not None or new.username is not None):
         raise Invalid(Column.MAC, "a device is its own credential", "leave username and password empty")
     since, until = (_instant(column, get(column), new.zone) for column in (Column.VALID_FROM, Column.VALID_UNTIL))
+    if since is not None and until is not None and since >= until:
+        raise Invalid(Column.VALID_UNTIL, "it is not after the beginning", "let it end later, or begin earlier")
     return Entry(
         new,
         plan_version=_number(Column.PLAN_VERSION, plan_version) if plan_version else None,
