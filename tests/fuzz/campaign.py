@@ -46,6 +46,7 @@ SETTLE_SECONDS_MAX = 600.0
 GROWTH_OCTETS_MAX = 48 * 1024 * 1024
 """Beyond the first quarter. The caches of duplicates and tables are full by then."""
 PROGRESS_SECONDS = 10.0
+GAUGE_SECONDS = 2.0  # how old a gauge may be
 
 
 class ViolationError(Exception):
@@ -194,10 +195,16 @@ class Campaign:
         )
 
 
-def own_octets(pid: int) -> int:
-    """Anonymous memory of a process."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:"))
+def own_octets(pids: dict[str, int]) -> dict[str, int]:
+    """Anonymous memory of the processes by name. ViolationError when one has died."""
+    try:
+        maps = {name: Path(f"/proc/{pid}/smaps_rollup").read_text() for name, pid in pids.items()}
+    except OSError as gone:
+        raise ViolationError(f"a process died: {gone}") from gone
+    lines = {
+        name: next(line for line in text.splitlines() if line.startswith("Anonymous:")) for name, text in maps.items()
+    }
+    return {name: int(line.split()[1]) * 1024 for name, line in lines.items()}
 
 
 def provision(daemon: Daemon) -> None:
@@ -255,12 +262,13 @@ def _flood(campaign: Campaign, packets: int, first_round: int) -> None:
     daemon, number = campaign.daemon, first_round
     began = said = time.monotonic()
     pids = {process.name: process.pid for process in daemon.running().processes}
-    sizes: dict[str, int] = {}
+    sizes = own_octets(pids)
+    is_warm = False
     while campaign.sent < packets:
         campaign.play_round(number)
         number += 1
-        if not sizes and campaign.sent >= packets // 4:
-            sizes = {name: own_octets(pid) for name, pid in pids.items()}
+        if not is_warm and campaign.sent >= packets // 4:
+            is_warm, sizes = True, own_octets(pids)
         if time.monotonic() - said > PROGRESS_SECONDS:
             said = time.monotonic()
             print(f"  {campaign.sent:,} packets, {campaign.sent / (said - began):,.0f}/s, round {number}", flush=True)
@@ -276,12 +284,13 @@ def _check_the_house(daemon: Daemon, pids: dict[str, int], sizes: dict[str, int]
         raise ViolationError(f"a bug in the log: {daemon.log.read_text()[-3000:]}")
     if daemon.metrics()["sms_aaa_our_faults_total"]:
         raise ViolationError("requests met a fault of the server's own: sms_aaa_our_faults_total")
-    for name, before in sizes.items():
-        after = own_octets(pids[name])
+    for name, after in own_octets(pids).items():
+        before = sizes[name]
         print(f"  memory of {name}: {before / 1e6:.0f} MB after the first quarter, {after / 1e6:.0f} MB at the end")
         if after - before > GROWTH_OCTETS_MAX:
             raise ViolationError(f"{name} grew from {before:,} to {after:,} octets")
     began = time.monotonic()
+    time.sleep(GAUGE_SECONDS)
     wait_until(
         lambda: daemon.metrics()["sms_aaa_journal_backlog_octets"] == 0,
         "all records settled, whatever is in them",
@@ -289,7 +298,8 @@ def _check_the_house(daemon: Daemon, pids: dict[str, int], sizes: dict[str, int]
     )
     if {process.name: process.pid for process in daemon.running().processes} != pids:
         raise ViolationError(f"a process died while it settled: {daemon.log.read_text()[-3000:]}")
-    print(f"  all settled {time.monotonic() - began:.0f} s after the last packet")
+    settled, aside = (daemon.query(f"select count(*) from {table}")[0][0] for table in ("session", "quarantine"))
+    print(f"  all settled {time.monotonic() - began:.0f} s later: {settled:,} sessions, {aside:,} records put aside")
 
 
 def main(words: list[str]) -> int:

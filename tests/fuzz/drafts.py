@@ -25,6 +25,7 @@ USERS = {b"user%d" % number: b"password of %d" % number for number in range(20)}
 DEVICES = tuple(b"02-00-00-00-00-%02X" % number for number in range(20))
 TIMESTAMP = 1_750_000_000
 PROOFS_KEPT = 40
+DATAGRAM_OCTETS_MAX = 65_507  # what UDP over IPv4 carries
 MSCHAP_CHALLENGE, MSCHAP_RESPONSE, MSCHAP2_RESPONSE = 11, 1, 25
 
 
@@ -315,7 +316,7 @@ def mutate(random: Random, draft: Draft, identifier: int) -> bytes:
                 random.choice(OCTETS)(random, data)
         if len(data) >= wire.HEADER_OCTETS and random.random() < 0.5:
             data[:] = wire.sign(data[0], data[1], bytes(data[4:20]), bytes(data[20:]), draft.secret)
-    return bytes(data)
+    return bytes(data[:DATAGRAM_OCTETS_MAX])
 
 
 def maker(drafts: Drafts, port: str) -> Callable[[Random, bytes], Draft]:

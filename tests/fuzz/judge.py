@@ -101,7 +101,7 @@ class Judge:
         named, seen = _digits(user), _digits(asked.first(wire.CALLING_STATION_ID) or b"")
         if asked.first(wire.SERVICE_TYPE) == CALL_CHECK:
             return (seen or named) in self.devices
-        return named == seen and named in self.devices
+        return named is not None and named == seen and named in self.devices
 
 
 def unworthy(datagram: bytes, sender: Sender, port: str) -> str | None:
@@ -157,5 +157,7 @@ def _flaw_of_form(asked: wire.Message, reply: wire.Message, secret: bytes) -> st
     return None
 
 
-def _digits(text: bytes) -> str:
-    return text.decode("latin-1").translate(str.maketrans("", "", ":-. ")).lower()
+def _digits(text: bytes) -> str | None:
+    """Of a hardware address in any notation; None when it is none."""
+    digits = text.decode("latin-1").translate(str.maketrans("", "", ":-. ")).lower()
+    return digits if len(digits) == 12 and set(digits) <= set("0123456789abcdef") else None
