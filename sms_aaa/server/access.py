@@ -19,7 +19,7 @@ from sms_aaa.flows.access import (
     prove_case,
     reserve_places,
 )
-from sms_aaa.metrics import LATENCY_AT, Word, fault_word, observe, reason_word
+from sms_aaa.metrics import LATENCY_AT, Word, observe, reason_word
 from sms_aaa.node.journal import Appended, Dropped, Stream, Writer
 from sms_aaa.node.records import DecisionBatch, DecisionRecord, pack_decisions
 from sms_aaa.radius.faults import PacketFault
@@ -33,6 +33,7 @@ from sms_aaa.server.worker import Child, run_child
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sms_aaa.node.replica import ReplicaFault
     from sms_aaa.server.sockets import Endpoint
 
 BATCH_MAX = 64
@@ -85,7 +86,7 @@ class AccessWay:
 
     def serve(self, endpoint: Endpoint, asked: Sequence[Asked], began: float) -> None:
         admitted = [one.admitted for one in asked]
-        requests = [AccessRequest(one.packet, one.nas, one.digests) for one in admitted]
+        requests = [AccessRequest(one.packet, one.nas, one.digests, one.other) for one in admitted]
         reader = self._worker.reader
         with reader.replica.read() as view:
             cases = decide_requests(
@@ -94,12 +95,12 @@ class AccessWay:
                 vault=reader.vault,
                 view=view,
                 randomness=os.urandom(RANDOM_OCTETS * len(requests)),
+                now=int(time.time()),
             )
         ready = []
         for one, case in zip(asked, cases, strict=True):
             if type(case) is not Case:
-                word = fault_word(case) if isinstance(case, PacketFault) else Word.OUR_FAULTS
-                self._say_nothing(endpoint, one, word)
+                self._give_up(endpoint, one, case)
             elif case.work is None:
                 ready.append((one, case))
             elif not self._beside.put(_Aside(endpoint, one, case, began), case.work):
@@ -115,7 +116,7 @@ class AccessWay:
                 self._child.log.error("bug-in-work", kind=type(done.bug).__name__)
                 self._say_nothing(aside.endpoint, aside.asked, Word.OUR_FAULTS)
                 continue
-            prove_case(aside.case, matches=bool(done.told))
+            prove_case(aside.case, self._worker.reader.tables, matches=bool(done.told))
             self._finish(aside.endpoint, [(aside.asked, aside.case)], aside.began)
 
     def close(self) -> None:
@@ -135,8 +136,10 @@ class AccessWay:
         for one, case in ready:
             reply = answer_case(case)
             if not isinstance(reply, bytes):
-                self._say_nothing(endpoint, one, fault_word(reply))
+                self._give_up(endpoint, one, reply)
                 continue
+            if one.admitted.other is not None and case.proves_secret():
+                self._worker.gate.learn_secret(one.admitted, case.request.digests)
             decisions.append(decision_of(case))
             if case.reason is _ACCEPTED:
                 accepted.append((one, reply))
@@ -183,6 +186,15 @@ class AccessWay:
         appended = self._journal.append(pack_decisions(batch), now_ns)
         if isinstance(appended, Dropped) or not isinstance(appended, Appended):
             self._counters[Word.DECISIONS_DROPPED] += len(decisions)
+
+    def _give_up(self, endpoint: Endpoint, one: Asked, fault: Case | PacketFault | ReplicaFault) -> None:
+        """A fault of the peer's is dropped as the gate drops its packets; one of ours is counted as ours."""
+        if isinstance(fault, PacketFault):
+            address, port, _ = one.admitted.entry.key
+            self._worker.gate.drop(fault, (address, port), one.admitted.nas)
+            self._worker.dispatcher.carry_out(endpoint, one, SILENCE)
+        else:
+            self._say_nothing(endpoint, one, Word.OUR_FAULTS)
 
     def _say_nothing(self, endpoint: Endpoint, one: Asked, word: int) -> None:
         self._counters[word] += 1
