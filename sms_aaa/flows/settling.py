@@ -89,7 +89,7 @@ def settle_accounting(
             rebooted.append(said)
         elif said.quarantine:
             quarantined += 1
-            quarantine(connection, place, reason=said.reason, raw=record.packet)
+            quarantine(connection, Stream.ACCOUNTING, place, reason=said.reason, raw=record.packet)
     work = _load(connection, heard)
     for said in heard:
         _step(work, said)
@@ -112,10 +112,10 @@ def _free(connection: Connection, ended: list[tuple[int, bytes]]) -> list[tuple[
     return [(service, token) for service, token in ended if token not in held]
 
 
-def quarantine(connection: Connection, place: Place, *, reason: str, raw: bytes) -> None:
+def quarantine(connection: Connection, stream: Stream, place: Place, *, reason: str, raw: bytes) -> None:
     """Puts a record that cannot be settled aside, whole and with its reason; the others go on."""
     db_positions.insert_quarantine(
-        connection, place.node, int(Stream.ACCOUNTING), place.sequence, place.offset, reason=reason, raw=raw
+        connection, place.node, int(stream), place.sequence, place.offset, reason=reason, raw=raw
     )
 
 
