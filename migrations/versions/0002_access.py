@@ -27,6 +27,11 @@ IMPORTS = """
 """
 
 REPLICA = """
+create index subscription_begins on subscription (lower(during));
+create index subscription_ends on subscription (upper(during)) where not upper_inf(during);
+create index assignment_begins on assignment (lower(during));
+create index assignment_ends on assignment (upper(during)) where not upper_inf(during);
+comment on index subscription_begins is 'What begins or ends by its date alone reaches the replicas by these four.';
 """
 
 

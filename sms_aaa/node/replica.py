@@ -3,13 +3,15 @@
     <root>/replica/CURRENT                    the name of the generation in use
     <root>/replica/generation-<number>/       one LMDB environment
 
-One process writes it (replica_writer.py), all workers read it, and it is kept over restarts. LMDB has no checksums on
-its pages, so a damaged replica is not mended: a new generation is filled beside it, and CURRENT is replaced. A reader
-learns of that by `switched` and opens the new one; the old folder's pages stay until the last reader lets go.
+One process writes it (replica_filler.py, replica_writer.py), all workers read it, and it is kept over restarts. LMDB
+has no checksums on its pages, so its records have, and a damaged replica is not mended: a new generation is filled
+beside it, and CURRENT is replaced. A reader learns of that by `switched` and opens the new one; the old folder's pages
+stay until the last reader lets go.
 
-    identities   kind octet + identity -> Entitlement        plans   version id -> NodePlan
-    services     service id -> its key in identities         nases   nas id -> NodeNas
+    identities   kind octet + identity -> Entitlement, CRC   plans   version id -> NodePlan, CRC
+    services     service id -> its key in identities         nases   nas id -> NodeNas, CRC
     meta         format, state (ReplicaMeta), tables version
+    digests      bucket -> XOR and count of its records (replica_digest.py)
 
 The plans and NASes are small tables that a worker holds in memory; `tables_version` tells it when to load them again.
 A reader ends its transaction before it waits: a forgotten one keeps every page that was replaced since, and the file
@@ -19,22 +21,24 @@ grows. Mind what environment.py says about opening twice and about forks.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import lmdb
 import msgspec
 from msgspec import Struct
 
-from sms_aaa.node.environment import StoreFaultKind, kind_of, open_environment
+from sms_aaa.node.environment import StoreFaultKind, kind_of, octets_needed, open_environment
+from sms_aaa.node.replica_digest import is_whole, payload_of
 from sms_aaa.rules.entitlement import Entitlement, NodeNas, NodePlan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator
 
-MAP_OCTETS = 16 * 1024**3  # address space, not disk; 1,000,000 services took 424 MB
-FORMAT_VERSION = b"1"
+MAP_OCTETS = 16 * 1024**3  # address space, not disk
+FORMAT_VERSION = b"2"
 IDENTITY_OCTETS_MAX = 255  # LMDB takes keys of 511; an attribute brings 253
 SWITCH_LOOK_NS = 1_000_000_000
 OPEN_TRIES_MAX = 5  # each only if CURRENT was switched meanwhile
@@ -59,12 +63,27 @@ class ReplicaFault:
 
 
 class ReplicaMeta(Struct, frozen=True):
-    """What the replica is a copy of: all that the change feed had at `cursor`, written at `refreshed_ns`."""
+    """What the replica is a copy of: all that the change feed had at `cursor`; it agreed with it at `refreshed_ns`.
+
+    `dated_us`: the instant by the database's clock (microseconds of the epoch) up to which what begins or ends by its
+    date alone is in it.
+    """
 
     cursor: str
     refreshed_ns: int
     database_id: bytes
     schema_version: int
+    dated_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSize:
+    """How much is in it. `disk_octets` is what the file takes of the disk."""
+
+    services: int
+    plans: int
+    nases: int
+    disk_octets: int
 
 
 _decode_meta = msgspec.msgpack.Decoder(ReplicaMeta).decode
@@ -73,10 +92,10 @@ _decode_meta = msgspec.msgpack.Decoder(ReplicaMeta).decode
 class Databases:
     """A generation's environment with its named databases; lmdb.Error when they are not all there."""
 
-    __slots__ = ("env", "identities", "meta", "nases", "plans", "services")
+    __slots__ = ("digests", "env", "identities", "meta", "nases", "plans", "services")
 
-    def __init__(self, folder: Path, *, read_only: bool) -> None:
-        self.env: lmdb.Environment = open_environment(folder, map_octets=MAP_OCTETS, synced=True, read_only=read_only)
+    def __init__(self, folder: Path, *, read_only: bool, synced: bool = True) -> None:
+        self.env: lmdb.Environment = open_environment(folder, map_octets=MAP_OCTETS, synced=synced, read_only=read_only)
         create = not read_only
         try:  # the typeless lmdb has no name for a database's handle, hence Any
             self.identities: Any = self.env.open_db(b"identities", create=create)
@@ -84,6 +103,7 @@ class Databases:
             self.plans: Any = self.env.open_db(b"plans", create=create)
             self.nases: Any = self.env.open_db(b"nases", create=create)
             self.meta: Any = self.env.open_db(b"meta", create=create)
+            self.digests: Any = self.env.open_db(b"digests", create=create)
         except lmdb.Error:
             self.env.close()
             raise
@@ -92,9 +112,25 @@ class Databases:
         """What `look` sees in a reader transaction, which ends with it."""
         try:
             with self.env.begin() as transaction:
+                if self._is_cut():
+                    raise lmdb.CorruptedError("the file is shorter than what is in use")
                 return look(transaction)
         except (lmdb.Error, msgspec.MsgspecError) as error:
             return fault_of(error, self.env.path())
+
+    def _is_cut(self) -> bool:
+        """Whether a look at some page could kill this process. A file that has no name any more is out of reach."""
+        with suppress(OSError):
+            return self._file().stat().st_size < octets_needed(self.env)
+        return False
+
+    def _disk_octets(self) -> int:
+        with suppress(OSError):
+            return self._file().stat().st_blocks * 512
+        return 0
+
+    def _file(self) -> Path:
+        return Path(self.env.path()) / "data.mdb"
 
     def read_meta(self) -> ReplicaMeta | ReplicaFault:
         """MISSING before the first change; FORMAT for a replica of another version of this program."""
@@ -102,6 +138,15 @@ class Databases:
 
     def read_tables_version(self) -> int | ReplicaFault:
         return self.look(lambda t: int.from_bytes(t.get(TABLES_VERSION_KEY, b"", db=self.meta), "big"))
+
+    def size(self) -> ReplicaSize | ReplicaFault:
+        def entries(transaction: lmdb.Transaction) -> ReplicaSize:
+            services, plans, nases = (
+                int(transaction.stat(table)["entries"]) for table in (self.services, self.plans, self.nases)
+            )
+            return ReplicaSize(services, plans, nases, self._disk_octets())
+
+        return self.look(entries)
 
     def _meta_in(self, transaction: lmdb.Transaction) -> ReplicaMeta | ReplicaFault:
         state = transaction.get(STATE_KEY, db=self.meta)
@@ -143,8 +188,13 @@ class ReplicaView:
         if len(identity) > IDENTITY_OCTETS_MAX:
             return None
         try:
-            octets = self._transaction.get(identity_key(kind, identity))
-            return None if octets is None else _decode_entitlement(octets)
+            key = b"%c%b" % (kind, identity)
+            record = self._transaction.get(key)
+            if record is None:
+                return None
+            if not is_whole(key, record):
+                return damaged_record(self._databases.env.path())
+            return _decode_entitlement(payload_of(record))
         except (lmdb.Error, msgspec.MsgspecError) as error:
             return fault_of(error, self._databases.env.path())
 
@@ -187,10 +237,13 @@ class Replica:
         return self._view
 
     def plans(self) -> list[NodePlan] | ReplicaFault:
-        return self._databases.look(lambda t: [_decode_plan(value) for _, value in t.cursor(db=self._databases.plans)])
+        return self._databases.look(lambda t: [_decode_plan(one) for one in _whole(t.cursor(db=self._databases.plans))])
 
     def nas_list(self) -> list[NodeNas] | ReplicaFault:
-        return self._databases.look(lambda t: [_decode_nas(value) for _, value in t.cursor(db=self._databases.nases)])
+        return self._databases.look(lambda t: [_decode_nas(one) for one in _whole(t.cursor(db=self._databases.nases))])
+
+    def size(self) -> ReplicaSize | ReplicaFault:
+        return self._databases.size()
 
     def meta(self) -> ReplicaMeta | ReplicaFault:
         return self._databases.read_meta()
@@ -236,7 +289,11 @@ def read_current(root: Path) -> str | ReplicaFault:
 
 
 def identity_key(kind: int, identity: bytes) -> bytes:
-    return b"%c" % kind + identity
+    return b"%c%b" % (kind, identity)
+
+
+def damaged_record(path: str) -> ReplicaFault:
+    return ReplicaFault(StoreFaultKind.DAMAGED, f"{path}: a record is not what was written; {_REMEDY}")
 
 
 def fault_of(error: lmdb.Error | msgspec.MsgspecError, path: str) -> ReplicaFault:
@@ -259,6 +316,13 @@ def _open_for_reading(root: Path, generation: str, current: tuple[int, int]) -> 
         return fault_of(error, str(folder))
     except OSError as error:
         return ReplicaFault(StoreFaultKind.IO, f"{folder}: {error.strerror}")
+
+
+def _whole(records: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    for key, record in records:
+        if not is_whole(key, record):
+            raise lmdb.CorruptedError("a record is not what was written")
+        yield bytes(payload_of(record))
 
 
 def _current_mark(root: Path) -> tuple[int, int]:
