@@ -53,14 +53,16 @@ class Word(IntEnum):
     SEND_FAULTS = 26
     BACKLOG_DECISIONS_OCTETS = 27  # gauge
     NAS_UNREADABLE = 28  # gauge
-    REPLICA_FILL_DONE = 29  # gauge: services in the generation that is being filled; 0 when none is
-    REPLICA_FILL_OF = 30  # gauge: of how many
-    REPLICA_PENDING = 31  # gauge: services that changed and are not in the replica yet
-    REPLICA_SCRUBBED_NS = 32  # gauge: when the last whole look for damage ended
-    REPLICA_DAMAGES = 33
-    REPLICA_TOUCHED = 34  # not for people: set while the replicator is inside the replica, which may kill it
-    REPLICA_READ_FAULTS = 35
-    REPLICA_TOO_OLD = 36
+    DECISIONS_RECORDED = 29
+    SHED_WORK = 30
+    REPLICA_FILL_DONE = 31  # gauge: services in the generation that is being filled; 0 when none is
+    REPLICA_FILL_OF = 32  # gauge: of how many
+    REPLICA_PENDING = 33  # gauge: services that changed and are not in the replica yet
+    REPLICA_SCRUBBED_NS = 34  # gauge: when the last whole look for damage ended
+    REPLICA_DAMAGES = 35
+    REPLICA_TOUCHED = 36  # not for people: set while the replicator is inside the replica, which may kill it
+    REPLICA_READ_FAULTS = 37
+    REPLICA_TOO_OLD = 38
 
 
 FAULTS_AT = 64
@@ -159,6 +161,8 @@ _COUNTERS: tuple[tuple[Word, str, str], ...] = (
     (Word.RECORDS_JOURNALED, "journal_records", "Accounting records made durable"),
     (Word.JOURNAL_FAULTS, "journal_faults", "Batches that could not be made durable and were not answered"),
     (Word.DECISIONS_DROPPED, "decisions_dropped", "Decisions that found the decision stream full"),
+    (Word.DECISIONS_RECORDED, "decisions_recorded", "Decisions stored in PostgreSQL"),
+    (Word.SHED_WORK, "shed_work", "Logins not answered because too much slow work waited"),
     (Word.SHED, "shed", "Requests dropped because of overload"),
     (Word.OUR_FAULTS, "our_faults", "Requests that were not answered because of a fault of ours"),
     (Word.LIVE_FAULTS, "live_set_faults", "Batches whose reservations could not be stored"),

@@ -19,6 +19,7 @@ from sms_aaa.cli.output import Format
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sms_aaa.radius.hashes import Form
     from sms_aaa.rules.secret import Secret
 
 SECRET_OCTETS_MAX = 4096
@@ -43,6 +44,27 @@ def listing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return as_json(as_csv(with_format))
 
 
+_FORMS = (
+    "cleartext", "auto", "nt", "md5", "smd5", "sha", "ssha", "sha224", "ssha224", "sha256", "ssha256", "sha384",
+    "ssha384", "sha512", "ssha512", "pbkdf2", "scrypt", "argon2", "crypt",
+)  # fmt: skip
+form_option = click.option(
+    "--form",
+    type=click.Choice(_FORMS, case_sensitive=False),
+    default="cleartext",
+    show_default=True,
+    metavar="FORM",
+    help=f"What the password is; auto: its {{header}} or its beginning tells. One of {', '.join(_FORMS)}.",
+)
+
+
+def parse_form(name: str) -> Form | None:
+    """The form of a --form; None for auto."""
+    from sms_aaa.radius.hashes import Form
+
+    return None if name == "auto" else Form[name.upper()]
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Goes on if the user says so, or said --yes; Abort otherwise."""
     if not yes:
@@ -65,13 +87,13 @@ def read_secret(label: str, *, given: str | None, from_stdin: bool) -> Secret | 
     return Secret(str(typed).encode())
 
 
-def parse_instant(text: str, zone: str) -> datetime:
+def parse_instant(text: str, zone: str, *, option: str = "--at") -> datetime:
     """2026-01-31 or 2026-01-31T12:00, by the clock of `zone` unless it names an offset."""
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
         raise click.BadParameter(
             f"{text!r} is not a date; write it as 2026-01-31, 2026-01-31T12:00 or 2026-01-31T12:00Z.",
-            param_hint="'--at'",
+            param_hint=f"'{option}'",
         ) from None
     return instant if instant.tzinfo is not None else instant.replace(tzinfo=ZoneInfo(zone))

@@ -4,7 +4,7 @@ A copy is read in one REPEATABLE READ transaction, whose snapshot becomes the cu
 in it and comes with the feed. Reading something twice does no harm; nothing is missed.
 
 A step of the Follower reads the feed anew and applies one page, so a change need not wait for a bulk change before it:
-NASes and plans go at once, and of the services half a page is what changed last and half is what has waited longest.
+NASes, plans and realms go at once, and of the services half a page is what changed last and half what waited longest.
 The cursor on disk moves when nothing is pending; after a crash what was pending is read again.
 """
 
@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from sms_aaa.db import feed as db_feed
 from sms_aaa.db import nas as db_nas
 from sms_aaa.db import plans as db_plans
+from sms_aaa.db import realms as db_realms
 from sms_aaa.db import replica as db_replica
 from sms_aaa.db import subscribers as db_subscribers
 from sms_aaa.node.replica import ReplicaFault
@@ -51,7 +52,11 @@ def fill(
     dated_us = db_replica.get_instant(connection)
     of, done = db_subscribers.count_services(connection), 0
     progress(done, of)
-    fault = filler.put_tables(_node_plans(connection, None), db_nas.list_node_nas(connection, None))
+    fault = filler.put_tables(
+        _node_plans(connection, None),
+        db_nas.list_node_nas(connection, None),
+        db_realms.list_node_realms(connection, None),
+    )
     for page in db_subscribers.stream_entitlements(connection, page=FILL_PAGE_SERVICES):
         fault = fault or filler.put_records([EntitlementChange(*entry) for entry in page])
         if fault is not None:
@@ -106,6 +111,7 @@ class Follower:
             self._pending[service_id] = now_ns
         page = self._next_page()
         nases = db_nas.list_node_nas(connection, news.nas) if news.nas else []
+        realms = db_realms.list_node_realms(connection, news.realms) if news.realms else []
         entitlements = db_subscribers.list_entitlements(connection, page) if page else []
         ended = set(page) - {entitlement.service_id for _, _, entitlement in entitlements}
         whole = self._agreed(now_ns)
@@ -118,6 +124,8 @@ class Follower:
             plans=_node_plans(connection, news.plans) if news.plans else (),
             nases=nases,
             removed_nases=sorted(set(news.nas) - {nas.nas_id for nas in nases}),
+            realms=realms,
+            removed_realms=sorted(set(news.realms) - {realm.realm_id for realm in realms}),
         )
 
     def apply(self, changes: ReplicaChanges, *, now_ns: int) -> Step | ReplicaFault:

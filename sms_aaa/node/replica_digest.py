@@ -17,8 +17,6 @@ BUCKET_SERVICES = 1024
 RECORD_OCTETS_MAX = 32_768
 """A damaged length must not lead a reader far beyond the page, where the file may end."""
 
-PLANS_BUCKET, NASES_BUCKET = b"plans", b"nases"
-
 _RESIDUE = 0x2144DF1C  # the CRC-32 of anything that ends in its own CRC-32
 _CRC_OCTETS = 4
 _ID = struct.Struct(">Q")

@@ -15,7 +15,7 @@ import lmdb
 import msgspec
 
 from sms_aaa.node.replica import Databases, ReplicaFault, ReplicaMeta, fault_of, identity_key, replica_folder
-from sms_aaa.node.replica_digest import NASES_BUCKET, PLANS_BUCKET, Digests, bucket_key, seal
+from sms_aaa.node.replica_digest import Digests, bucket_key, seal
 from sms_aaa.node.replica_writer import (
     EntitlementChange,
     ReplicaWriter,
@@ -23,6 +23,7 @@ from sms_aaa.node.replica_writer import (
     is_storable,
     make_generation,
     open_databases,
+    small_records,
     write_meta,
 )
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from sms_aaa.rules.entitlement import NodeNas, NodePlan
+    from sms_aaa.rules.entitlement import NodeNas, NodePlan, NodeRealm
 
 SYNC_RECORDS = 100_000
 
@@ -62,13 +63,17 @@ class ReplicaFiller:
             return opened
         return cls(root, generation, opened, identity=(database_id, schema_version))
 
-    def put_tables(self, plans: Sequence[NodePlan], nases: Sequence[NodeNas]) -> ReplicaFault | None:
-        tables = self._databases
-        plan_records = [(_ID.pack(plan.plan_version_id), encode(plan)) for plan in plans]
-        nas_records = [(_ID.pack(nas.nas_id), encode(nas)) for nas in nases]
-        return self._put_sealed(PLANS_BUCKET, plan_records, tables.plans) or self._put_sealed(
-            NASES_BUCKET, nas_records, tables.nases
-        )
+    def put_tables(
+        self, plans: Sequence[NodePlan], nases: Sequence[NodeNas], realms: Sequence[NodeRealm]
+    ) -> ReplicaFault | None:
+        fault = None
+        records = small_records(plans, nases, realms)
+        for bucket, table in self._databases.small():
+            sealed = [(key, seal(key, payload)) for key, payload in sorted(records[bucket])]
+            for key, record in sealed:
+                self._digests.add(bucket, key, record)
+            fault = fault or self._put(sealed, table)
+        return fault
 
     def put_records(self, changes: Sequence[EntitlementChange]) -> ReplicaFault | None:
         """The next services in the order of (kind, identity's octets)."""
@@ -111,12 +116,6 @@ class ReplicaFiller:
 
     def close(self) -> None:
         self._databases.env.close()
-
-    def _put_sealed(self, bucket: bytes, records: list[tuple[bytes, bytes]], table: Any) -> ReplicaFault | None:
-        sealed = [(key, seal(key, payload)) for key, payload in sorted(records)]
-        for key, record in sealed:
-            self._digests.add(bucket, key, record)
-        return self._put(sealed, table)
 
     def _put(self, records: Sequence[tuple[bytes, bytes]], table: Any) -> ReplicaFault | None:
         env = self._databases.env

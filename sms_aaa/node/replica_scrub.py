@@ -14,7 +14,7 @@ import lmdb
 from msgspec import Struct
 
 from sms_aaa.node.replica import Databases, ReplicaFault, damaged_record, fault_of
-from sms_aaa.node.replica_digest import NASES_BUCKET, PLANS_BUCKET, Digests, bucket_key, first_id, is_whole
+from sms_aaa.node.replica_digest import Digests, bucket_key, first_id, is_whole
 
 if TYPE_CHECKING:
     from typing import Any
@@ -71,7 +71,7 @@ class Scrubber:
                     end = bucket
                     break
                 stored[bucket] = digest
-        for bucket in (PLANS_BUCKET, NASES_BUCKET):
+        for bucket, _ in self._tables.small():
             digest = transaction.get(bucket, db=self._tables.digests)
             if digest is not None:
                 stored[bucket] = digest
@@ -91,7 +91,7 @@ class Scrubber:
                 ):
                     return None, services
                 services += 1
-        for bucket, table in ((PLANS_BUCKET, tables.plans), (NASES_BUCKET, tables.nases)):
+        for bucket, table in tables.small():
             if not all(_add(digests, bucket, key, record) for key, record in transaction.cursor(db=table)):
                 return None, services
         return digests, services

@@ -35,8 +35,6 @@ from sms_aaa.node.replica import (
     replica_folder,
 )
 from sms_aaa.node.replica_digest import (
-    NASES_BUCKET,
-    PLANS_BUCKET,
     RECORD_OCTETS_MAX,
     Digests,
     bucket_key,
@@ -44,7 +42,7 @@ from sms_aaa.node.replica_digest import (
     payload_of,
     seal,
 )
-from sms_aaa.rules.entitlement import Entitlement, NodeNas, NodePlan
+from sms_aaa.rules.entitlement import Entitlement, NodeNas, NodePlan, NodeRealm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,12 +76,20 @@ class ReplicaChanges:
     plans: Sequence[NodePlan] = ()
     nases: Sequence[NodeNas] = ()
     removed_nases: Sequence[int] = ()
+    realms: Sequence[NodeRealm] = ()
+    removed_realms: Sequence[int] = ()
 
     def count(self) -> int:
-        return sum(map(len, (self.entitlements, self.removed_services, self.plans, self.nases, self.removed_nases)))
+        return len(self.entitlements) + len(self.removed_services) + sum(map(len, self._tables()))
 
     def touches_tables(self) -> bool:
-        return bool(self.plans or self.nases or self.removed_nases)
+        return any(self._tables())
+
+    def removed_by_table(self) -> dict[bytes, Sequence[int]]:
+        return {b"nases": self.removed_nases, b"realms": self.removed_realms}
+
+    def _tables(self) -> tuple[Sequence[object], ...]:
+        return self.plans, self.nases, self.removed_nases, self.realms, self.removed_realms
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +200,12 @@ class _ChangeSet:
     def apply(self, changes: ReplicaChanges) -> list[int]:
         """Which services were refused. lmdb.CorruptedError when it meets a damaged record: nothing is stored then."""
         refused = self._services(changes)
-        for plan in changes.plans:
-            self._put(PLANS_BUCKET, _ID.pack(plan.plan_version_id), encode(plan), self._tables.plans)
-        for nas in changes.nases:
-            self._put(NASES_BUCKET, _ID.pack(nas.nas_id), encode(nas), self._tables.nases)
-        for nas_id in changes.removed_nases:
-            self._delete(NASES_BUCKET, _ID.pack(nas_id), self._tables.nases)
+        put, removed = small_records(changes.plans, changes.nases, changes.realms), changes.removed_by_table()
+        for bucket, table in self._tables.small():
+            for key, payload in put[bucket]:
+                self._put(bucket, key, payload, table)
+            for object_id in removed.get(bucket, ()):
+                self._delete(bucket, _ID.pack(object_id), table)
         self._write_digests()
         return refused
 
@@ -264,6 +270,17 @@ class _ChangeSet:
                 self._transaction.delete(bucket, db=table)
             else:
                 self._transaction.put(bucket, merged, db=table)
+
+
+def small_records(
+    plans: Sequence[NodePlan], nases: Sequence[NodeNas], realms: Sequence[NodeRealm]
+) -> dict[bytes, list[tuple[bytes, bytes]]]:
+    """(key, payload) of each, by table."""
+    return {
+        b"plans": [(_ID.pack(plan.plan_version_id), encode(plan)) for plan in plans],
+        b"nases": [(_ID.pack(nas.nas_id), encode(nas)) for nas in nases],
+        b"realms": [(_ID.pack(realm.realm_id), encode(realm)) for realm in realms],
+    }
 
 
 def is_storable(identity: bytes, payload: bytes) -> bool:

@@ -21,7 +21,7 @@ from make import Said, make_desk, make_nas, make_plan, make_subscriber, record_o
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.schema import upgrade
-from sms_aaa.flows.access import RANDOM_OCTETS, AccessRequest, answer_request, decide_requests, reserve_places
+from sms_aaa.flows.access import RANDOM_OCTETS, AccessRequest, answer_case, decide_requests, decision_of, reserve_places
 from sms_aaa.flows.rating import PlanShelf, rate_batch
 from sms_aaa.flows.settling import settle_accounting
 from sms_aaa.flows.tables import Tables
@@ -29,9 +29,10 @@ from sms_aaa.flows.vault import Vault
 from sms_aaa.node.board import COUNTERS_PER_SLOT
 from sms_aaa.node.journal import Stream, Writer, make_folder
 from sms_aaa.node.live import LiveSet
-from sms_aaa.node.records import pack_decision
+from sms_aaa.node.records import DecisionBatch, pack_decisions
 from sms_aaa.node.replica import Replica
-from sms_aaa.node.replica_writer import EntitlementChange, ReplicaChanges, ReplicaWriter
+from sms_aaa.node.replica_filler import ReplicaFiller
+from sms_aaa.node.replica_writer import EntitlementChange, ReplicaWriter
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.packet import Code, attribute, integer
@@ -55,19 +56,22 @@ SESSIONS, SETTLE_BATCH = 8_000, 2_000
 
 
 def fill_replica(root: Path, vault: Vault) -> None:
-    writer = ReplicaWriter.new_generation(root, database_id=bytes(16), schema_version=1)
-    assert isinstance(writer, ReplicaWriter)
+    filler = ReplicaFiller.begin(root, database_id=bytes(16), schema_version=1)
+    assert isinstance(filler, ReplicaFiller)
     policy = Policy(rate_up_kbps=20_000, rate_down_kbps=100_000, session_timeout_seconds=86_400, sessions_max=2)
     sealed = vault.seal_nas_secret(Secret(SECRET), 1, nonce=os.urandom(12))
     nas = NodeNas(1, "bench", "127.0.0.1/32", [sealed], Dialect.MIKROTIK, MessageAuthenticatorPolicy.AUTO, 3799)
-    writer.apply(ReplicaChanges(cursor="", refreshed_ns=1, plans=[NodePlan(1, "plan", 1, policy)], nases=[nas]))
+    filler.put_tables([NodePlan(1, "plan", 1, policy)], [nas], [])
     for start in range(0, SERVICES, 5_000):
         changes = []
         for number in range(start, start + 5_000):
             credential = vault.seal_password(Secret(b"pw%07d" % number), number + 1, nonce=os.urandom(12))
             entitlement = Entitlement(number + 1, 1, 1, 1, credential, 0x0A000000 + number)
             changes.append(EntitlementChange(1, b"user%07d" % number, entitlement))
-        writer.apply(ReplicaChanges(cursor="", refreshed_ns=1, entitlements=changes))
+        filler.put_records(changes)
+        filler.put_keys([(change.entitlement.service_id, change.kind, change.identity) for change in changes])
+    writer = filler.finish(cursor="", refreshed_ns=1, dated_us=1)
+    assert isinstance(writer, ReplicaWriter)
     assert writer.make_current() is None
     writer.close()
 
@@ -116,7 +120,7 @@ def bench_access(root: Path) -> None:
             marks = [time.perf_counter()]
             admitted = [gate.admit(login, ("127.0.0.1", start), 0.0) for login in logins[start : start + BATCH]]
             marks.append(time.perf_counter())
-            requests = [AccessRequest(one.packet, one.nas) for one in admitted]  # type: ignore[union-attr] # all are new
+            requests = [AccessRequest(one.packet, one.nas, one.digests) for one in admitted]  # type: ignore[union-attr] # all are new
             with replica.read() as view:
                 cases = decide_requests(
                     requests,
@@ -130,12 +134,13 @@ def bench_access(root: Path) -> None:
             with live.write() as change:
                 reserve_places(cases, change, now=now_ns // 10**9, until=now_ns // 10**9 + 60)
             marks.append(time.perf_counter())
-            answers = [answer_request(case, now_ns) for case in cases]
+            replies = [answer_case(case) for case in cases]
             marks.append(time.perf_counter())
-            journal.append([pack_decision(answer.decision) for answer in answers], now_ns)
+            decisions = [decision_of(case) for case in cases]
+            journal.append(pack_decisions(DecisionBatch(now_ns, 0, decisions)), now_ns)
             marks.append(time.perf_counter())
-            for one, answer in zip(admitted, answers, strict=True):
-                cache.remember(one.key, one.packet.authenticator, answer.reply)  # type: ignore[union-attr] # as above
+            for one, reply in zip(admitted, replies, strict=True):
+                cache.remember(one.key, one.packet.authenticator, reply)  # type: ignore[union-attr] # as above
             marks.append(time.perf_counter())
             steps = ("gate", "decide", "reserve", "answer", "journal", "remember")
             for step, began, ended in zip(steps, marks, marks[1:], strict=False):

@@ -51,13 +51,20 @@ def changes(**parts) -> ReplicaChanges:
 
 
 def fill(
-    root: Path, entitlements=(), plans=(), nases=(), *, database_id: bytes = DATABASE_ID, schema_version: int = 4
+    root: Path,
+    entitlements=(),
+    plans=(),
+    nases=(),
+    realms=(),
+    *,
+    database_id: bytes = DATABASE_ID,
+    schema_version: int = 4,
 ) -> ReplicaWriter:
     """A new generation with these parts, not current yet."""
     filler = ReplicaFiller.begin(root, database_id=database_id, schema_version=schema_version)
     assert isinstance(filler, ReplicaFiller), filler
     ordered = sorted(entitlements, key=lambda one: (one.kind, one.identity))
-    assert filler.put_tables(plans, nases) is None
+    assert filler.put_tables(plans, nases, realms) is None
     assert filler.put_records(ordered) is None
     keys = sorted((one.entitlement.service_id, one.kind, one.identity) for one in ordered)
     assert filler.put_keys(keys) is None
