@@ -218,6 +218,17 @@ def list_entitlements(connection: Connection, service_ids: list[int]) -> list[tu
     return _entitlements(connection, rows)
 
 
+def list_service_ids(connection: Connection, identities: list[tuple[int, str]]) -> list[int]:
+    """The living services with one of these (identity kind, identity)."""
+    kinds, names = [kind for kind, _ in identities], [name for _, name in identities]
+    rows = connection.execute(
+        """select s.id from unnest(%s::smallint[], %s::text[]) as i (kind, identity)
+           join service s on s.identity_kind = i.kind and s.identity = i.identity and s.state <> 3""",
+        (kinds, names),
+    )
+    return [int(row[0]) for row in rows.fetchall()]
+
+
 def stream_entitlements(connection: Connection, *, page: int) -> Iterator[list[tuple[int, bytes, Entitlement]]]:
     """Every service in the order of (identity kind, identity's octets), a page at a time: for a rebuild or a check.
 

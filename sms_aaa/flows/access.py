@@ -105,6 +105,11 @@ def decide_requests(
     ]
 
 
+def distrust(case: Case) -> None:
+    """For a replica that is too old to be believed: nobody is let in by it, and nobody's password is called wrong."""
+    case.reason, case.work = Reason.BACKEND_UNAVAILABLE, None
+
+
 def prove_case(case: Case, *, matches: bool) -> None:
     """What the work beside the loop found; the rights are looked at now."""
     assert case.entitlement is not None

@@ -28,9 +28,10 @@ from sms_aaa.rules.entitlement import NodePlan
 from sms_aaa.rules.plan import plan_from_document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from sms_aaa.db.engine import Connection
+    from sms_aaa.db.plans import PlanVersionRow
     from sms_aaa.node.replica import ReplicaMeta
     from sms_aaa.node.replica_filler import ReplicaFiller
     from sms_aaa.node.replica_writer import ReplicaWriter
@@ -53,7 +54,7 @@ def fill(
     of, done = db_subscribers.count_services(connection), 0
     progress(done, of)
     fault = filler.put_tables(
-        _node_plans(connection, None),
+        node_plans(db_plans.list_versions(connection, None)),
         db_nas.list_node_nas(connection, None),
         db_realms.list_node_realms(connection, None),
     )
@@ -121,7 +122,7 @@ class Follower:
             refreshed_ns=whole.refreshed_ns,
             entitlements=[EntitlementChange(*entry) for entry in entitlements],
             removed_services=sorted(ended),
-            plans=_node_plans(connection, news.plans) if news.plans else (),
+            plans=node_plans(db_plans.list_versions(connection, news.plans)) if news.plans else (),
             nases=nases,
             removed_nases=sorted(set(news.nas) - {nas.nas_id for nas in nases}),
             realms=realms,
@@ -157,8 +158,6 @@ class Follower:
         return replace(self._whole, refreshed_ns=max(self._whole.refreshed_ns, oldest_ns - 1))
 
 
-def _node_plans(connection: Connection, ids: list[int] | None) -> list[NodePlan]:
-    return [
-        NodePlan(row.id, row.name, row.version, plan_from_document(row.document).policy)
-        for row in db_plans.list_versions(connection, ids)
-    ]
+def node_plans(rows: Iterable[PlanVersionRow]) -> list[NodePlan]:
+    """The versions as the node needs them."""
+    return [NodePlan(row.id, row.name, row.version, plan_from_document(row.document).policy) for row in rows]

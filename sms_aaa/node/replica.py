@@ -118,13 +118,13 @@ class Databases:
         """What `look` sees in a reader transaction, which ends with it."""
         try:
             with self.env.begin() as transaction:
-                if self._is_cut():
+                if self.is_cut():
                     raise lmdb.CorruptedError("the file is shorter than what is in use")
                 return look(transaction)
         except (lmdb.Error, msgspec.MsgspecError) as error:
             return fault_of(error, self.env.path())
 
-    def _is_cut(self) -> bool:
+    def is_cut(self) -> bool:
         """Whether a look at some page could kill this process. A file that has no name any more is out of reach."""
         with suppress(OSError):
             return self._file().stat().st_size < octets_needed(self.env)
@@ -218,7 +218,7 @@ class Replica:
     def __init__(self, root: Path, generation: str, databases: Databases, current: tuple[int, int]) -> None:
         self.generation = generation
         self._root = root
-        self._databases = databases
+        self.databases = databases
         self._view = ReplicaView(databases)
         self._current = current
         self._looked_ns: int | None = None
@@ -243,21 +243,19 @@ class Replica:
         return self._view
 
     def plans(self) -> list[NodePlan] | ReplicaFault:
-        return self._databases.look(lambda t: [_decode_plan(one) for one in _whole(t.cursor(db=self._databases.plans))])
+        return self.databases.look(lambda t: [_decode_plan(one) for one in _whole(t.cursor(db=self.databases.plans))])
 
     def nas_list(self) -> list[NodeNas] | ReplicaFault:
-        return self._databases.look(lambda t: [_decode_nas(one) for one in _whole(t.cursor(db=self._databases.nases))])
+        return self.databases.look(lambda t: [_decode_nas(one) for one in _whole(t.cursor(db=self.databases.nases))])
 
     def size(self) -> ReplicaSize | ReplicaFault:
-        return self._databases.size()
+        return self.databases.size()
 
     def realms(self) -> list[NodeRealm] | ReplicaFault:
-        return self._databases.look(
-            lambda t: [_decode_realm(one) for one in _whole(t.cursor(db=self._databases.realms))]
-        )
+        return self.databases.look(lambda t: [_decode_realm(one) for one in _whole(t.cursor(db=self.databases.realms))])
 
     def meta(self) -> ReplicaMeta | ReplicaFault:
-        return self._databases.read_meta()
+        return self.databases.read_meta()
 
     def switched(self, now_ns: int) -> bool:
         """Whether another generation is current now. Looked at once a second at most; then open a new Replica."""
@@ -273,12 +271,16 @@ class Replica:
         # A CURRENT that cannot be read is no reason to leave a generation that can.
         return isinstance(generation, str) and generation != self.generation
 
+    def is_cut(self) -> bool:
+        """Whether its file is shorter than what is in use, so that a look at some page could kill this process."""
+        return self.databases.is_cut()
+
     def reader_check(self) -> int:
         """Frees the reader slots of processes that died; how many they were. For the supervisor, at a child's death."""
-        return int(self._databases.env.reader_check())
+        return int(self.databases.env.reader_check())
 
     def close(self) -> None:
-        self._databases.env.close()
+        self.databases.env.close()
 
 
 def replica_folder(root: Path) -> Path:

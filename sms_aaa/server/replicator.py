@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 1.0
 REBUILD_LOOK_SECONDS = 0.05
 REBUILD_RETRY_SECONDS = 5.0
-REBUILD_PAUSE_SECONDS = 60.0
-"""Between two rebuilds that nobody asked for: what does not heal by one would keep the machine busy for nothing."""
+MEND_PAUSE_SECONDS = 60.0
+"""From one rebuild because of damage to the next: what does not heal by it would keep the machine busy for nothing."""
 
 SCRUB_SECONDS = 2.0
 SCRUB_BUCKETS = 16
@@ -59,6 +59,8 @@ class Replicator:
         self._rebuild: Rebuild | None = None
         self._is_rebuild_wanted = False
         self._rebuild_due = 0.0
+        self._is_mending = False
+        self._mended_at = float("-inf")
         self._read_faults = 0
         self._changed = 0
 
@@ -187,6 +189,8 @@ class Replicator:
         """What still reads well is followed and serves until the new generation is there."""
         self._scrubber = None
         self._counters[Word.REPLICA_DAMAGES] += 1
+        self._rebuild_due = self._mended_at + MEND_PAUSE_SECONDS
+        self._is_mending = True
         self._want_rebuild("replica-damaged", reason)
 
     def _take_request(self) -> None:
@@ -229,7 +233,8 @@ class Replicator:
         self._adopt(writer)
         self._counters[Word.REPLICA_TOUCHED] = 0
         self._counters[Word.REPLICA_REBUILDS] += 1
-        self._rebuild_due = time.monotonic() + REBUILD_PAUSE_SECONDS
+        if self._is_mending:
+            self._is_mending, self._mended_at = False, time.monotonic()
         seconds = round(time.monotonic() - rebuild.began, 1)
         self._child.log.info("replica-built", generation=writer.generation, services=rebuild.done, seconds=seconds)
 
