@@ -21,7 +21,7 @@ from sms_aaa.flows.access import (
     prove_case,
     reserve_places,
 )
-from sms_aaa.metrics import LATENCY_AT, Word, fault_word, observe, reason_word
+from sms_aaa.metrics import LATENCY_AT, Word, observe, reason_word
 from sms_aaa.node.journal import Appended, Dropped, Stream, Writer
 from sms_aaa.node.records import DecisionBatch, DecisionRecord, pack_decisions
 from sms_aaa.radius.faults import PacketFault
@@ -96,7 +96,7 @@ class AccessWay:
                 self._say_nothing(endpoint, one, Word.REPLICA_TOO_OLD)
             return
         admitted = [one.admitted for one in asked]
-        requests = [AccessRequest(one.packet, one.nas, one.digests) for one in admitted]
+        requests = [AccessRequest(one.packet, one.nas, one.digests, one.other) for one in admitted]
         with reader.replica.read() as view:
             cases = decide_requests(
                 requests,
@@ -104,11 +104,12 @@ class AccessWay:
                 vault=reader.vault,
                 view=view,
                 randomness=os.urandom(RANDOM_OCTETS * len(requests)),
+                now=int(time.time()),
             )
         ready = []
         for one, case in zip(asked, cases, strict=True):
-            if not isinstance(case, Case):
-                self._say_nothing(endpoint, one, self._word_of(case))
+            if type(case) is not Case:
+                self._give_up(endpoint, one, case)
             elif self._is_refusing:
                 distrust(case)
                 self._counters[Word.REPLICA_TOO_OLD] += 1
@@ -119,12 +120,6 @@ class AccessWay:
                 self._say_nothing(endpoint, one, Word.SHED_WORK)
         if ready:
             self._finish(endpoint, ready, began)
-
-    def _word_of(self, fault: PacketFault | ReplicaFault) -> int:
-        if isinstance(fault, PacketFault):
-            return fault_word(fault)
-        self._counters[Word.REPLICA_READ_FAULTS] += 1  # the replicator looks at it, and builds the replica anew
-        return Word.OUR_FAULTS
 
     def _say_age(self, *, is_too_old: bool) -> None:
         settings = self._child.settings.replica
@@ -142,7 +137,7 @@ class AccessWay:
                 self._child.log.error("bug-in-work", kind=type(done.bug).__name__)
                 self._say_nothing(aside.endpoint, aside.asked, Word.OUR_FAULTS)
                 continue
-            prove_case(aside.case, matches=bool(done.told))
+            prove_case(aside.case, self._worker.reader.tables, matches=bool(done.told))
             self._finish(aside.endpoint, [(aside.asked, aside.case)], aside.began)
 
     def close(self) -> None:
@@ -162,8 +157,10 @@ class AccessWay:
         for one, case in ready:
             reply = answer_case(case)
             if not isinstance(reply, bytes):
-                self._say_nothing(endpoint, one, fault_word(reply))
+                self._give_up(endpoint, one, reply)
                 continue
+            if one.admitted.other is not None and case.proves_secret():
+                self._worker.gate.learn_secret(one.admitted, case.request.digests)
             decisions.append(decision_of(case))
             if case.reason is _ACCEPTED:
                 accepted.append((one, reply))
@@ -210,6 +207,16 @@ class AccessWay:
         appended = self._journal.append(pack_decisions(batch), now_ns)
         if isinstance(appended, Dropped) or not isinstance(appended, Appended):
             self._counters[Word.DECISIONS_DROPPED] += len(decisions)
+
+    def _give_up(self, endpoint: Endpoint, one: Asked, fault: Case | PacketFault | ReplicaFault) -> None:
+        """A fault of the peer's is dropped as the gate drops its packets; one of ours is counted as ours."""
+        if isinstance(fault, PacketFault):
+            address, port, _ = one.admitted.entry.key
+            self._worker.gate.drop(fault, (address, port), one.admitted.nas)
+            self._worker.dispatcher.carry_out(endpoint, one, SILENCE)
+        else:
+            self._counters[Word.REPLICA_READ_FAULTS] += 1  # the replicator sees it, and builds the replica anew
+            self._say_nothing(endpoint, one, Word.OUR_FAULTS)
 
     def _say_nothing(self, endpoint: Endpoint, one: Asked, word: int) -> None:
         self._counters[word] += 1

@@ -46,9 +46,11 @@ from sms_aaa.rules.entitlement import (
     Policy,
 )
 from sms_aaa.rules.secret import Secret
+from sms_aaa.server.drops import DropLog
 from sms_aaa.server.duplicates import DuplicateCache
 from sms_aaa.server.gate import Gate
 from sms_aaa.server.postgres import EmbeddedPostgres
+from sms_aaa.server.signers import Signers
 
 SECRET = b"testing123"
 SERVICES, LOGINS, BATCH, ROUNDS = 10_000, 20_000, 64, 5
@@ -114,11 +116,19 @@ def bench_access(root: Path) -> None:
     best: dict[str, float] = {}
     for _ in range(ROUNDS):
         cache = DuplicateCache(10)
-        gate = Gate(code=Code.ACCESS_REQUEST, tables=tables, cache=cache, counters=counters, proven=set())
+        gate = Gate(
+            code=Code.ACCESS_REQUEST,
+            tables=tables,
+            cache=cache,
+            counters=counters,
+            signers=Signers(counters, root, name="bench", database_id=bytes(16)),
+            drops=DropLog(root, name="bench", database_id=bytes(16)),
+        )
+        gate.use(tables)
         spent: dict[str, float] = defaultdict(float)
         for start in range(0, LOGINS, BATCH):
             marks = [time.perf_counter()]
-            admitted = [gate.admit(login, ("127.0.0.1", start), 0.0) for login in logins[start : start + BATCH]]
+            admitted = [gate.admit(login, ("127.0.0.1", start)) for login in logins[start : start + BATCH]]
             marks.append(time.perf_counter())
             requests = [AccessRequest(one.packet, one.nas, one.digests) for one in admitted]  # type: ignore[union-attr] # all are new
             with replica.read() as view:
@@ -128,6 +138,7 @@ def bench_access(root: Path) -> None:
                     vault=vault,
                     view=view,
                     randomness=os.urandom(RANDOM_OCTETS * len(requests)),
+                    now=int(time.time()),
                 )
             marks.append(time.perf_counter())
             now_ns = time.time_ns()
@@ -140,7 +151,7 @@ def bench_access(root: Path) -> None:
             journal.append(pack_decisions(DecisionBatch(now_ns, 0, decisions)), now_ns)
             marks.append(time.perf_counter())
             for one, reply in zip(admitted, replies, strict=True):
-                cache.remember(one.key, one.packet.authenticator, reply)  # type: ignore[union-attr] # as above
+                one.entry.reply = reply  # type: ignore[union-attr] # as above
             marks.append(time.perf_counter())
             steps = ("gate", "decide", "reserve", "answer", "journal", "remember")
             for step, began, ended in zip(steps, marks, marks[1:], strict=False):
