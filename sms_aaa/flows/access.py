@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from sms_aaa.flows.tables import Nas, Plan
-from sms_aaa.node.live import LimitReached, LiveFault, device_key
+from sms_aaa.node.live_change import LimitReached, LiveFault, device_key
 from sms_aaa.node.records import DecisionRecord
 from sms_aaa.node.replica import ReplicaFault
 from sms_aaa.radius import dictionary
@@ -23,7 +23,7 @@ from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.faults import PacketFault
 from sms_aaa.radius.packet import HEADER_OCTETS, PACKET_OCTETS_MAX, Code, Packet, attribute
 from sms_aaa.rules.access import decide, decide_rights
-from sms_aaa.rules.entitlement import Entitlement, IdentityKind
+from sms_aaa.rules.entitlement import Entitlement, IdentityKind, SessionsPolicy
 from sms_aaa.rules.identity import mac_identity
 from sms_aaa.rules.reasons import Reason
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sms_aaa.flows.tables import Tables
     from sms_aaa.flows.vault import Vault
-    from sms_aaa.node.live import LiveChange
+    from sms_aaa.node.live_change import LiveChange
     from sms_aaa.node.replica import ReplicaView
 
 CLASS_MAGIC = b"SMS\x01"
@@ -52,6 +52,7 @@ _CLASS_BEFORE_SERVICE = bytes((dictionary.CLASS, 22)) + CLASS_MAGIC
 _FRAMED_IP_ADDRESS_HEADER = bytes((dictionary.FRAMED_IP_ADDRESS, 6))
 # Members of an enum are found through its metaclass: once here, not for each login.
 _ACCEPTED = Reason.ACCEPTED
+_REPLACES = SessionsPolicy.REPLACE_SAME_DEVICE
 _ACCESS_ACCEPT, _ACCESS_REJECT = int(Code.ACCESS_ACCEPT), int(Code.ACCESS_REJECT)
 _FRAMED_PPP = attribute(dictionary.SERVICE_TYPE, (2).to_bytes(4, "big")) + attribute(dictionary.FRAMED_PROTOCOL, _PPP)
 
@@ -153,6 +154,7 @@ def reserve_places(cases: Sequence[Case], change: LiveChange, *, now: int, until
             token=case.token,
             now=now,
             until=until,
+            replaces=plan.plan.policy.sessions_policy is _REPLACES,
         )
         if isinstance(got, LiveFault):
             return

@@ -21,7 +21,8 @@ from sms_aaa import __version__
 from sms_aaa.config import Settings, SettingsError
 from sms_aaa.metrics import Collector, Names, ProcessView, Word
 from sms_aaa.node.board import Board, BoardFault
-from sms_aaa.node.live import LiveFault, LiveSet
+from sms_aaa.node.live import LiveSet
+from sms_aaa.node.live_change import LiveFault
 from sms_aaa.node.replica import Replica
 from sms_aaa.rules.secret import Secret
 from sms_aaa.server.database import Database
