@@ -87,9 +87,7 @@ def list_open(connection: Connection) -> Iterator[LoginSession]:
 def list_changed(connection: Connection, cursor: str) -> list[LoginSession]:
     """The sessions that changed since `cursor` (db_feed.get_cursor), as they are now. In a REPEATABLE READ one."""
     changed = sql.SQL("s.id in (select session_id from place_change where {})").format(db_feed.NEW)
-    rows = connection.cursor(binary=True).execute(
-        _LOGIN.format(changed), {"snapshot": db_feed.snapshot_of(cursor)}
-    )
+    rows = connection.cursor(binary=True).execute(_LOGIN.format(changed), {"snapshot": db_feed.snapshot_of(cursor)})
     return [LoginSession(*row) for row in rows]
 
 

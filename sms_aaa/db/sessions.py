@@ -218,6 +218,24 @@ def list_sessions(
         ).fetchall()
 
 
+@dataclass(frozen=True, slots=True)
+class LastHeard:
+    """The newest session under a user name: when its last record came, and from which NAS."""
+
+    username: str
+    nas: str
+    received_at: datetime
+
+
+def find_last_heard(connection: Connection, usernames: list[str]) -> LastHeard | None:
+    with connection.cursor(row_factory=class_row(LastHeard)) as cursor:
+        return cursor.execute(
+            """select s.username, n.name as nas, s.received_at from session s join nas n on n.id = s.nas_id
+               where s.username = any(%s) order by s.started_at desc limit 1""",
+            (usernames,),
+        ).fetchone()
+
+
 def count_live_by_plan(connection: Connection) -> list[tuple[int, int]]:
     """(plan version id, open sessions); 0 stands for sessions without a plan."""
     rows = connection.execute(

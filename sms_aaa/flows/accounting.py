@@ -84,6 +84,4 @@ def apply_to_live_set(logins: Sequence[Login], change: LiveChange, *, until: int
             continue
         nas_id = login.request.nas.nas_id
         device = device_of(login.request.packet, nas_id)
-        change.promote(
-            login.service_id, login.token, device=device, nas_id=nas_id, until=until, session=login.session
-        )
+        change.promote(login.service_id, login.token, device=device, nas_id=nas_id, until=until, session=login.session)

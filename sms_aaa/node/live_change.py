@@ -333,9 +333,7 @@ def _look_at_others(
         its_token, its_device, its_until, _, its_state, _, its_flags = _unpack_from(value, at)
         is_own_device = its_device == device
         if its_token == token or (
-            is_own_device
-            and its_until >= now
-            and (its_state == _RESERVED or (replaces and not its_flags & _NEIGHBOUR))
+            is_own_device and its_until >= now and (its_state == _RESERVED or (replaces and not its_flags & _NEIGHBOUR))
         ):
             until = max(until, its_until)
         elif its_until >= now:

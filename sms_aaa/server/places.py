@@ -130,9 +130,8 @@ class Places:
             self._say_not_whole("journal.retention_days is shorter than a session may be silent")
             return
         horizon = time.time() - silence
-        offsets: dict[int, int | None] = {
-            file.sequence: None for file in files if file.path.stat().st_mtime < horizon
-        }
+        # A file that was last written before the horizon speaks of nobody who is online now.
+        offsets: dict[int, int | None] = {file.sequence: None for file in files if file.written_at < horizon}
         if self._apply_journal(meta.database_id, offsets, silence=silence):
             self._mark_rebuilt(database_sessions=0)
         else:

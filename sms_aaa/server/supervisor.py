@@ -256,7 +256,7 @@ class Supervisor:
         notify("STOPPING=1")
         self._log.info("stopping")
         settling = ("settler", "recorder")
-        others = ("rater", "replicator")
+        others = ("rater", "replicator", "places")
         self._terminate([post for post in self._posts if post.module not in settling + others], WORKERS_END_SECONDS)
         self._terminate([post for post in self._posts if post.module in settling], SETTLER_END_SECONDS)
         self._terminate([post for post in self._posts if post.module in others], OTHERS_END_SECONDS)
@@ -317,6 +317,8 @@ class Supervisor:
         if self._journal_faults.is_recent(time.monotonic()):
             unanswered.append("the journal cannot be written: accounting is not answered; see the disk and the log")
         impaired = [f"{post.name} is not running" for post in down if post.needs_database]
+        if not self._live.is_rebuilt():
+            impaired.append("it is not known yet who was online before the boot: see access.until_rebuilt")
         if self._database.problem:
             impaired.append(self._database.problem)
         settlers = [post for post in self._posts if post.module == "settler" and post.is_up()]
@@ -389,6 +391,7 @@ def _make_posts(settings: Settings) -> list[Post]:
             posts.append(Post(f"{module}-{number}", module, len(posts), needs_database=False, sockets=sockets))
     for module in ("replicator", "settler", "recorder", "rater"):
         posts.append(Post(module, module, len(posts), needs_database=True))
+    posts.append(Post("places", "places", len(posts), needs_database=False))
     return posts
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from sms_aaa.node.board import Board
 from sms_aaa.node.journal import Appended, Stream, Writer, make_folder
 from sms_aaa.node.journal_reader import list_files, read, readable_end
-from sms_aaa.node.live import LiveSet, OnlineSession, Reserved
+from sms_aaa.node.live import LiveSet
+from sms_aaa.node.live_change import OnlineSession, Reserved
 from sms_aaa.node.replica import Replica
 from sms_aaa.node.replica_writer import CHANGES_MAX, EntitlementChange, ReplicaChanges, ReplicaWriter
 from sms_aaa.rules.entitlement import Entitlement, IdentityKind, ServiceState

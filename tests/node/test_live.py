@@ -13,13 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sms_aaa.node.environment import StoreFaultKind
-from sms_aaa.node.live import (
+from sms_aaa.node.live import LiveCounts, LiveSet
+from sms_aaa.node.live_change import (
     ENTRIES_PER_SERVICE_MAX,
     LimitReached,
-    LiveCounts,
     LiveEntry,
     LiveFault,
-    LiveSet,
     LiveState,
     OnlineSession,
     Reserved,
