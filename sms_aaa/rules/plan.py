@@ -118,7 +118,10 @@ def parse_plan(document: Mapping[str, object], *, default_currency: str) -> Plan
 
 
 def plan_to_document(plan: Plan) -> dict[str, object]:
-    """The plan in canonical form, as JSON has it: integers, texts, tables, lists; the bound of an open tier is null."""
+    """The plan in canonical form, as JSON has it: integers, texts, truth values, tables, lists.
+
+    The bound of an open tier is null.
+    """
     document: dict[str, object] = msgspec.json.decode(msgspec.json.encode(plan))
     policy = document["policy"]
     assert isinstance(policy, dict)
