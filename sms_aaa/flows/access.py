@@ -131,6 +131,11 @@ def decide_requests(
     ]
 
 
+def distrust(case: Case) -> None:
+    """For a replica that is too old to be believed: nobody is let in by it, and nobody's password is called wrong."""
+    case.reason, case.work = Reason.BACKEND_UNAVAILABLE, None
+
+
 def _decide_under_either(
     request: AccessRequest,
     tables: Tables,
@@ -226,7 +231,7 @@ def answer_case(case: Case) -> bytes | PacketFault:
     if dictionary.PROXY_STATE in packet.attributes:
         attributes += copied_proxy_states(packet)
     if len(attributes) > REPLY_OCTETS_MAX:
-        return PacketFault.PROXY_STATE_LIMIT
+        return PacketFault.REPLY_TOO_LONG
     return request.digests.signed_reply(code, packet.identifier, packet.authenticator, attributes)
 
 
@@ -333,6 +338,9 @@ def _where(request: AccessRequest, entitlement: Entitlement, named: Named | None
 
 def _device(packet: Packet, username: bytes) -> bytes | None:
     attributes = packet.attributes
+    if dictionary.EAP_MESSAGE in attributes:
+        # RFC 3579 section 2.1: who does not speak EAP rejects it; to let it in by its address ends no conversation.
+        return None
     call_check = attributes.get(dictionary.SERVICE_TYPE) == _CALL_CHECK
     return mac_identity(username, attributes.get(dictionary.CALLING_STATION_ID, b""), call_check=call_check)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from sms_aaa.flows.access import copied_proxy_states
 from sms_aaa.flows.tables import Nas, Tables
 from sms_aaa.metrics import Word, fault_word
 from sms_aaa.node.nas_rows import NasWord
@@ -103,7 +104,7 @@ class Gate:
         if nas.older is not None:
             fault, digests, other = self._choose_secret(packet, nas, nas.older, address, fault)
         if fault is not None:
-            self._drop_packet(fault, source, nas, packet)
+            self._drop_packet(fault, source, nas)
             return None
         if code == _STATUS_SERVER:
             return self._answer_status(packet, digests)
@@ -148,9 +149,8 @@ class Gate:
             self._counters[nas.row + NasWord.DROPS] += 1
         self.drops.note(source, fault, 0 if nas is None else nas.nas_id, time.time_ns())
 
-    def _drop_packet(self, fault: PacketFault, source: tuple[str, int], nas: Nas, packet: Packet) -> None:
-        missing = fault is PacketFault.MESSAGE_AUTHENTICATOR_MISSING and packet.code == _ACCESS_REQUEST
-        if missing and EAP_MESSAGE not in packet.attributes:
+    def _drop_packet(self, fault: PacketFault, source: tuple[str, int], nas: Nas) -> None:
+        if fault is PacketFault.MESSAGE_AUTHENTICATOR_MISSING:
             self._counters[nas.row + self._note_unsigned(nas, source[1], NasWord.MISSING)] += 1
         self.drop(fault, source, nas)
 
@@ -183,8 +183,10 @@ class Gate:
 
     def _answer_status(self, packet: Packet, digests: SecretDigests) -> bytes:
         self._counters[Word.STATUS_SERVER] += 1
+        # No longer than the request, which has a Message-Authenticator too: it always fits.
+        attributes = copied_proxy_states(packet)
         return digests.reply(
-            self._status_reply, packet.identifier, packet.authenticator, b"", message_authenticator=True
+            self._status_reply, packet.identifier, packet.authenticator, attributes, message_authenticator=True
         )
 
     def _repeat(
