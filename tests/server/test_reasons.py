@@ -297,6 +297,22 @@ def test_of_somebody_who_was_removed_why_says_when(world: World) -> None:
     assert "\nnote: the subscriber gone was removed on 20" in world.type("why", "gone")
 
 
+def test_a_device_is_learned_by_its_first_login(world: World) -> None:
+    other = attribute(dictionary.CALLING_STATION_ID, b"02-00-00-00-00-99")
+    world.type("subscriber", "bind", "plain", "--learn-mac")
+    assert world.nas.login(b"plain", PASSWORD, extra=HERE) is not None
+    bound = "select value from service_binding b join service s on s.id = b.service_id where s.identity = 'plain'"
+    wait_until(lambda: world.daemon.query(bound) == [("020000000007",)], "the device of the first login")
+
+    def is_refused() -> bool:
+        reply = world.nas.login(b"plain", PASSWORD, extra=other)
+        assert reply is not None
+        return reply.attributes.get(dictionary.REPLY_MESSAGE) == Reason.MAC_NOT_BOUND.text.encode()
+
+    wait_until(is_refused, "the binding on the running workers", 10)
+    world.type("subscriber", "unbind", "plain", "--all", "--learn-mac")
+
+
 def test_a_change_of_terms_is_live_without_a_restart(world: World) -> None:
     for words, accepted in (
         (("block", "last", "--reason", "test"), False),
