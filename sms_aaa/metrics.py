@@ -55,6 +55,8 @@ class Word(IntEnum):
     NAS_UNREADABLE = 28  # gauge
     DECISIONS_RECORDED = 29
     SHED_WORK = 30
+    PASSWORD_CHECKS = 31
+    PASSWORD_CACHE_HITS = 32
 
 
 FAULTS_AT = 64
@@ -155,6 +157,8 @@ _COUNTERS: tuple[tuple[Word, str, str], ...] = (
     (Word.DECISIONS_DROPPED, "decisions_dropped", "Decisions that found the decision stream full"),
     (Word.DECISIONS_RECORDED, "decisions_recorded", "Decisions stored in PostgreSQL"),
     (Word.SHED_WORK, "shed_work", "Logins not answered because too much slow work waited"),
+    (Word.PASSWORD_CHECKS, "password_checks", "Slow password hashes computed, for one or more logins"),
+    (Word.PASSWORD_CACHE_HITS, "password_cache_hits", "Logins with a slow hash whose password was known to be right"),
     (Word.SHED, "shed", "Requests dropped because of overload"),
     (Word.OUR_FAULTS, "our_faults", "Requests that were not answered because of a fault of ours"),
     (Word.LIVE_FAULTS, "live_set_faults", "Batches whose reservations could not be stored"),

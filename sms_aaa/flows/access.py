@@ -8,24 +8,24 @@ the randomness; nothing here waits, and nothing here knows PostgreSQL. A refusal
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from sms_aaa.flows.passwords import PasswordCheck, PasswordChecks
 from sms_aaa.flows.tables import Nas, Plan
 from sms_aaa.node.live import LimitReached, LiveFault, device_key
 from sms_aaa.node.records import DecisionRecord
 from sms_aaa.node.replica import ReplicaFault
 from sms_aaa.radius import dictionary
-from sms_aaa.radius.credentials import Credential, Method, StoredPassword, read_credential
+from sms_aaa.radius.credentials import Credential, Method, Pap, StoredPassword, read_credential
 from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.faults import PacketFault
 from sms_aaa.radius.packet import HEADER_OCTETS, PACKET_OCTETS_MAX, Code, Packet, attribute
 from sms_aaa.rules.access import decide, decide_rights
 from sms_aaa.rules.entitlement import Entitlement, IdentityKind
 from sms_aaa.rules.identity import mac_identity
-from sms_aaa.rules.reasons import Reason
+from sms_aaa.rules.reasons import UNPROVED, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ class Case(Struct, gc=False):
     """One request on its way through the steps; the door only carries it from one to the next.
 
     `work`, when there is some, takes too long for the loop: the door has it done beside it and tells the result to
-    `prove_case`; then the case goes on with the second step.
+    `prove_case`; then the case goes on with the second step. `reason` is what holds if the work proves the password.
     """
 
     request: AccessRequest
@@ -81,8 +81,12 @@ class Case(Struct, gc=False):
     token: bytes
     salts: bytes
     sessions_seen: int = 0
-    work: Callable[[], bool] | None = None
+    work: PasswordCheck | None = None
     saw: bytes = b""
+
+    def is_refused_anyhow(self) -> bool:
+        """Whether its work changes nothing but the time that it takes."""
+        return self.reason in UNPROVED
 
     def wants_place(self) -> bool:
         """Whether this login, let in so far, counts against a limit."""
@@ -91,26 +95,37 @@ class Case(Struct, gc=False):
 
 
 def decide_requests(
-    requests: Sequence[AccessRequest], *, tables: Tables, vault: Vault, view: ReplicaView, randomness: bytes
+    requests: Sequence[AccessRequest],
+    *,
+    tables: Tables,
+    vault: Vault,
+    view: ReplicaView,
+    passwords: PasswordChecks,
+    began: float,
+    randomness: bytes,
 ) -> list[Case | PacketFault | ReplicaFault]:
     """The first step: who it is, and whether the rights are there.
 
     A fault, and so silence, where a credential is cut wrong, or where the replica cannot say who it is.
 
-    `randomness`: RANDOM_OCTETS for each request.
+    `began`: seconds of the clock that `passwords` goes by. `randomness`: RANDOM_OCTETS for each request.
     """
     return [
-        _decide(request, tables, vault, view, randomness[at : at + RANDOM_OCTETS])
+        _decide(request, tables, vault, view, passwords, began, randomness[at : at + RANDOM_OCTETS])
         for request, at in zip(requests, range(0, len(requests) * RANDOM_OCTETS, RANDOM_OCTETS), strict=True)
     ]
 
 
-def prove_case(case: Case, *, matches: bool) -> None:
-    """What the work beside the loop found; the rights are looked at now."""
-    assert case.entitlement is not None
-    case.work = None
-    node_plan = case.plan.plan if case.plan is not None else None
-    case.reason = decide_rights(case.entitlement, node_plan) if matches else Reason.BAD_PASSWORD
+def prove_case(case: Case, *, matches: bool, passwords: PasswordChecks, now: float) -> None:
+    """What the work beside the loop found. `now`: as `began` of decide_requests()."""
+    work, case.work = case.work, None
+    assert work is not None
+    if case.is_refused_anyhow():
+        return
+    if matches:
+        passwords.remember(work, now)
+    else:
+        case.reason = Reason.BAD_PASSWORD
 
 
 def reserve_places(cases: Sequence[Case], change: LiveChange, *, now: int, until: int) -> None:
@@ -183,7 +198,13 @@ def decision_of(case: Case) -> DecisionRecord:
 
 
 def _decide(
-    request: AccessRequest, tables: Tables, vault: Vault, view: ReplicaView, randomness: bytes
+    request: AccessRequest,
+    tables: Tables,
+    vault: Vault,
+    view: ReplicaView,
+    passwords: PasswordChecks,
+    began: float,
+    randomness: bytes,
 ) -> Case | PacketFault | ReplicaFault:
     packet = request.packet
     proof = read_credential(packet, request.digests)
@@ -191,7 +212,7 @@ def _decide(
         return proof
     username = packet.attributes.get(dictionary.USER_NAME, b"")
     method = Method.NONE if proof is None else proof.method
-    stored = None
+    stored = work = None
     entitlement = view.entitlement(_USERNAME, username) if proof is not None else None
     if entitlement is None and (device := _device(packet, username)) is not None:
         by_mac = view.entitlement(_MAC, device)
@@ -205,11 +226,18 @@ def _decide(
     if method is not Method.MAC:
         if entitlement is not None:
             stored = vault.open_password(entitlement.credential, entitlement.service_id)
-        reason = decide(proof, entitlement, stored, node_plan)
+        if entitlement is not None and stored is not None and stored.is_slow and type(proof) is Pap:
+            assert stored.hashed is not None
+            work = passwords.check(entitlement.credential, stored.hashed, proof.password, began)
+            reason = decide_rights(entitlement, node_plan)
+        else:
+            reason = decide(proof, entitlement, stored, node_plan)
+            if reason is not _ACCEPTED and reason in UNPROVED and type(proof) is Pap:
+                work = passwords.dummy_check(username, proof.password)
     else:
         reason = decide_rights(entitlement, node_plan) if entitlement is not None else Reason.UNKNOWN_USER
     token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]
-    return Case(request, proof, entitlement, stored, plan, method, reason, token, salts)
+    return Case(request, proof, entitlement, stored, plan, method, reason, token, salts, work=work)
 
 
 def _device(packet: Packet, username: bytes) -> bytes | None:

@@ -19,6 +19,7 @@ from sms_aaa.flows.access import (
     prove_case,
     reserve_places,
 )
+from sms_aaa.flows.passwords import KEY_OCTETS, PasswordCheck, PasswordChecks
 from sms_aaa.metrics import LATENCY_AT, Word, fault_word, observe, reason_word
 from sms_aaa.node.journal import Appended, Dropped, Stream, Writer
 from sms_aaa.node.records import DecisionBatch, DecisionRecord, pack_decisions
@@ -36,9 +37,10 @@ if TYPE_CHECKING:
     from sms_aaa.server.sockets import Endpoint
 
 BATCH_MAX = 64
-WORK_THREADS = 2
-WORK_WAITING_MAX = 1024
+WORK_WAITING_MAX = 256
 """Cases whose work waits beside the loop. A NAS gives up after some seconds: more would be done for nobody."""
+DUMMY_WAITING_MAX = WORK_WAITING_MAX // 4
+"""So much may wait where work for a refusal that is certain is still taken: it must not keep out who may be let in."""
 
 _ACCEPTED = Reason.ACCEPTED
 
@@ -66,7 +68,10 @@ class AccessWay:
         self._reject_delay = child.settings.access.reject_delay_seconds
         self._reservation_seconds = child.settings.access.reservation_seconds
         self._beside: Beside[_Aside, bool] = Beside(
-            threads=WORK_THREADS, waiting_max=WORK_WAITING_MAX, name="work-beside"
+            threads=child.settings.access.password_threads, waiting_max=WORK_WAITING_MAX, name="work-beside"
+        )
+        self._passwords = PasswordChecks(
+            key=os.urandom(KEY_OCTETS), remember_seconds=child.settings.access.password_cache_seconds
         )
         self._journal = Writer(
             child.journal_folder(Stream.DECISIONS),
@@ -93,6 +98,8 @@ class AccessWay:
                 tables=reader.tables,
                 vault=reader.vault,
                 view=view,
+                passwords=self._passwords,
+                began=began,
                 randomness=os.urandom(RANDOM_OCTETS * len(requests)),
             )
         ready = []
@@ -100,12 +107,19 @@ class AccessWay:
             if type(case) is not Case:
                 word = fault_word(case) if isinstance(case, PacketFault) else Word.OUR_FAULTS
                 self._say_nothing(endpoint, one, word)
-            elif case.work is None:
+            elif case.work is None or not self._set_aside(_Aside(endpoint, one, case, began), case.work):
                 ready.append((one, case))
-            elif not self._beside.put(_Aside(endpoint, one, case, began), case.work):
-                self._say_nothing(endpoint, one, Word.SHED_WORK)
+        self._counters[Word.PASSWORD_CACHE_HITS] = self._passwords.hits
         if ready:
             self._finish(endpoint, ready, began)
+
+    def _set_aside(self, aside: _Aside, work: PasswordCheck) -> bool:
+        """False: the case goes on without its work, which would change nothing but the time that it takes."""
+        if aside.case.is_refused_anyhow() and len(self._beside) >= DUMMY_WAITING_MAX:
+            return False
+        if not self._beside.put(aside, work, key=work.key):
+            self._say_nothing(aside.endpoint, aside.asked, Word.SHED_WORK)
+        return True
 
     def collect(self) -> None:
         """What was done beside the loop goes on from where it left."""
@@ -115,8 +129,9 @@ class AccessWay:
                 self._child.log.error("bug-in-work", kind=type(done.bug).__name__)
                 self._say_nothing(aside.endpoint, aside.asked, Word.OUR_FAULTS)
                 continue
-            prove_case(aside.case, matches=bool(done.told))
+            prove_case(aside.case, matches=bool(done.told), passwords=self._passwords, now=time.monotonic())
             self._finish(aside.endpoint, [(aside.asked, aside.case)], aside.began)
+        self._counters[Word.PASSWORD_CHECKS] = self._beside.worked
 
     def close(self) -> None:
         self._beside.close()
