@@ -17,9 +17,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from msgspec import Struct
-
-from sms_aaa.radius.hashes import Hashed
+from sms_aaa.radius.hashes import Hashed, Hidden
 
 KEY_OCTETS = 32
 REMEMBERED_MAX = 65_536
@@ -28,7 +26,7 @@ REMEMBERED_MAX = 65_536
 _DIGEST_OCTETS = 24
 
 
-class PasswordCheck(Struct, frozen=True, gc=False):
+class PasswordCheck(Hidden, frozen=True, gc=False):
     """Work for a thread: whether `password` is the one behind `hashed`. What has the same `key` is the same work."""
 
     key: bytes
@@ -37,9 +35,6 @@ class PasswordCheck(Struct, frozen=True, gc=False):
 
     def __call__(self) -> bool:
         return self.hashed.matches(self.password)
-
-    def __repr__(self) -> str:
-        return "PasswordCheck(***)"
 
 
 class PasswordChecks:

@@ -123,7 +123,9 @@ class AccessWay:
 
     def collect(self) -> None:
         """What was done beside the loop goes on from where it left."""
-        for done in self._beside.collect():
+        collected = self._beside.collect()
+        self._counters[Word.PASSWORD_CHECKS] = self._beside.worked
+        for done in collected:
             aside = done.what
             if done.bug is not None:
                 self._child.log.error("bug-in-work", kind=type(done.bug).__name__)
@@ -131,7 +133,6 @@ class AccessWay:
                 continue
             prove_case(aside.case, matches=bool(done.told), passwords=self._passwords, now=time.monotonic())
             self._finish(aside.endpoint, [(aside.asked, aside.case)], aside.began)
-        self._counters[Word.PASSWORD_CHECKS] = self._beside.worked
 
     def close(self) -> None:
         self._beside.close()
