@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from sms_aaa.flows.passwords import PasswordCheck, PasswordChecks
 from sms_aaa.flows.tables import Nas, Plan
+from sms_aaa.flows.whereabouts import tell_terms, whereabouts
 from sms_aaa.node.live import LimitReached, LiveFault, device_key
 from sms_aaa.node.records import DecisionRecord
 from sms_aaa.node.replica import ReplicaFault
@@ -22,7 +23,7 @@ from sms_aaa.radius.credentials import Credential, Method, Pap, StoredPassword, 
 from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.faults import PacketFault
 from sms_aaa.radius.packet import HEADER_OCTETS, PACKET_OCTETS_MAX, Code, Packet, attribute
-from sms_aaa.rules.access import decide, decide_rights
+from sms_aaa.rules.access import Whereabouts, decide, decide_rights, seconds_left
 from sms_aaa.rules.entitlement import Entitlement, IdentityKind
 from sms_aaa.rules.identity import mac_identity
 from sms_aaa.rules.reasons import UNPROVED, Reason
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sms_aaa.flows.vault import Vault
     from sms_aaa.node.live import LiveChange
     from sms_aaa.node.replica import ReplicaView
+    from sms_aaa.rules.realms import Named
 
 CLASS_MAGIC = b"SMS\x01"
 TOKEN_OCTETS = 8
@@ -56,19 +58,37 @@ _ACCESS_ACCEPT, _ACCESS_REJECT = int(Code.ACCESS_ACCEPT), int(Code.ACCESS_REJECT
 _FRAMED_PPP = attribute(dictionary.SERVICE_TYPE, (2).to_bytes(4, "big")) + attribute(dictionary.FRAMED_PROTOCOL, _PPP)
 
 
+class _Believed:
+    """Stands for a proof that is looked at later: what is decided holds if it turns out right."""
+
+    def can_use(self, _stored: StoredPassword) -> bool:
+        return True
+
+    def matches(self, _stored: StoredPassword) -> bool:
+        return True
+
+
+_BELIEVED = _Believed()
+
+
 class AccessRequest(Struct, frozen=True, gc=False):
-    """A verified, new Access-Request; `digests` are those of the secret that it came under."""
+    """A verified, new Access-Request; `digests` are those of the secret that it came under.
+
+    `other`: it may as well have come under this one, which only its password can tell (see server/rotation.py).
+    """
 
     packet: Packet
     nas: Nas
     digests: SecretDigests
+    other: SecretDigests | None = None
 
 
 class Case(Struct, gc=False):
     """One request on its way through the steps; the door only carries it from one to the next.
 
     `work`, when there is some, takes too long for the loop: the door has it done beside it and tells the result to
-    `prove_case`; then the case goes on with the second step. `reason` is what holds if the work proves the password.
+    `prove_case`; then the case goes on with the second step. `reason` is what holds if the work proves the password,
+    and `otherwise` the same request under the NAS's other secret, to be tried if it does not.
     """
 
     request: AccessRequest
@@ -82,7 +102,14 @@ class Case(Struct, gc=False):
     salts: bytes
     sessions_seen: int = 0
     work: PasswordCheck | None = None
+    otherwise: Case | None = None
     saw: bytes = b""
+    where: Whereabouts | None = None  # this and the next: only with terms, or in a realm with places
+    decided_at: int = 0
+
+    def proves_secret(self) -> bool:
+        """Whether a password that was revealed with the request's secret is right, and so the secret too."""
+        return self.reason is _ACCEPTED and self.method is Method.PAP
 
     def is_refused_anyhow(self) -> bool:
         """Whether its work changes nothing but the time that it takes."""
@@ -100,32 +127,72 @@ def decide_requests(
     tables: Tables,
     vault: Vault,
     view: ReplicaView,
-    passwords: PasswordChecks,
-    began: float,
     randomness: bytes,
+    now: int,
+    passwords: PasswordChecks,
 ) -> list[Case | PacketFault | ReplicaFault]:
     """The first step: who it is, and whether the rights are there.
 
     A fault, and so silence, where a credential is cut wrong, or where the replica cannot say who it is.
 
-    `began`: seconds of the clock that `passwords` goes by. `randomness`: RANDOM_OCTETS for each request.
+    `randomness`: RANDOM_OCTETS for each request. `now`: epoch seconds.
     """
+    decide_plain, decide_either = (
+        (_decide, _decide_under_either) if tables.realms is None else (_decide_in_realm, _decide_in_realm)
+    )
     return [
-        _decide(request, tables, vault, view, passwords, began, randomness[at : at + RANDOM_OCTETS])
+        (decide_plain if request.other is None else decide_either)(
+            request, tables, vault, view, randomness[at : at + RANDOM_OCTETS], now, passwords
+        )
         for request, at in zip(requests, range(0, len(requests) * RANDOM_OCTETS, RANDOM_OCTETS), strict=True)
     ]
 
 
-def prove_case(case: Case, *, matches: bool, passwords: PasswordChecks, now: float) -> None:
-    """What the work beside the loop found. `now`: as `began` of decide_requests()."""
+def distrust(case: Case) -> None:
+    """For a replica that is too old to be believed: nobody is let in by it, and nobody's password is called wrong."""
+    case.reason, case.work = Reason.BACKEND_UNAVAILABLE, None
+
+
+def prove_case(case: Case, passwords: PasswordChecks, *, matches: bool) -> Case:
+    """What the work beside the loop found. The case that goes on with the second step, or with work of its own."""
     work, case.work = case.work, None
     assert work is not None
     if case.is_refused_anyhow():
-        return
+        return case
     if matches:
-        passwords.remember(work, now)
+        passwords.remember(work)
+    elif case.otherwise is not None:
+        return case.otherwise
     else:
-        case.reason = Reason.BAD_PASSWORD
+        case.reason, case.saw = Reason.BAD_PASSWORD, b""
+    return case
+
+
+def _decide_under_either(
+    request: AccessRequest,
+    tables: Tables,
+    vault: Vault,
+    view: ReplicaView,
+    randomness: bytes,
+    now: int,
+    passwords: PasswordChecks,
+    named: Named | None = None,
+) -> Case | PacketFault | ReplicaFault:
+    """Under the wrong secret a right password looks like noise: it is refused only if it is wrong under both."""
+    case = _decide(request, tables, vault, view, randomness, now, passwords, named)
+    if type(case) is not Case or request.other is None:
+        return case
+    is_open = case.work is not None and not case.is_refused_anyhow()
+    if case.reason is not Reason.BAD_PASSWORD and not is_open:
+        return case
+    other = AccessRequest(request.packet, request.nas, request.other)
+    second = _decide(other, tables, vault, view, randomness, now, passwords, named)
+    if type(second) is not Case or second.reason is Reason.BAD_PASSWORD:
+        return case
+    if is_open and second.work is not None:
+        case.otherwise = second
+        return case
+    return second
 
 
 def reserve_places(cases: Sequence[Case], change: LiveChange, *, now: int, until: int) -> None:
@@ -197,14 +264,38 @@ def decision_of(case: Case) -> DecisionRecord:
     )
 
 
+def _decide_in_realm(
+    request: AccessRequest,
+    tables: Tables,
+    vault: Vault,
+    view: ReplicaView,
+    randomness: bytes,
+    now: int,
+    passwords: PasswordChecks,
+) -> Case | PacketFault | ReplicaFault:
+    """Where there are realms: the name may have one, and be refused for it."""
+    assert tables.realms is not None
+    named = tables.realms.find(request.packet.attributes.get(dictionary.USER_NAME, b""))
+    if named is None or not named.is_refused:
+        decide_one = _decide if request.other is None else _decide_under_either
+        return decide_one(request, tables, vault, view, randomness, now, passwords, named)
+    proof = read_credential(request.packet, request.digests)
+    if isinstance(proof, PacketFault):
+        return proof
+    method = Method.NONE if proof is None else proof.method
+    token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]
+    return Case(request, proof, None, None, None, method, Reason.REALM_UNKNOWN, token, salts)
+
+
 def _decide(
     request: AccessRequest,
     tables: Tables,
     vault: Vault,
     view: ReplicaView,
-    passwords: PasswordChecks,
-    began: float,
     randomness: bytes,
+    now: int,
+    passwords: PasswordChecks,
+    named: Named | None = None,
 ) -> Case | PacketFault | ReplicaFault:
     packet = request.packet
     proof = read_credential(packet, request.digests)
@@ -212,8 +303,10 @@ def _decide(
         return proof
     username = packet.attributes.get(dictionary.USER_NAME, b"")
     method = Method.NONE if proof is None else proof.method
-    stored = work = None
+    stored, where, is_slow = None, None, False
     entitlement = view.entitlement(_USERNAME, username) if proof is not None else None
+    if entitlement is None and proof is not None and named is not None:
+        entitlement = view.entitlement(_USERNAME, named.identity)
     if entitlement is None and (device := _device(packet, username)) is not None:
         by_mac = view.entitlement(_MAC, device)
         if by_mac is not None or proof is None:
@@ -223,25 +316,55 @@ def _decide(
         return entitlement
     plan = tables.plans.get(entitlement.plan_version_id) if entitlement is not None else None
     node_plan = plan.plan if plan is not None else None
+    if entitlement is not None and (entitlement.terms is not None or named is not None):
+        where = _where(request, entitlement, named)
     if method is not Method.MAC:
         if entitlement is not None:
             stored = vault.open_password(entitlement.credential, entitlement.service_id)
-        if entitlement is not None and stored is not None and stored.is_slow and type(proof) is Pap:
-            assert stored.hashed is not None
-            work = passwords.check(entitlement.credential, stored.hashed, proof.password, began)
-            reason = decide_rights(entitlement, node_plan)
-        else:
-            reason = decide(proof, entitlement, stored, node_plan)
-            if reason is not _ACCEPTED and reason in UNPROVED and type(proof) is Pap:
-                work = passwords.dummy_check(username, proof.password)
+        is_slow = stored is not None and stored.is_slow and type(proof) is Pap
+        reason = decide(_BELIEVED if is_slow else proof, entitlement, stored, node_plan, now=now, where=where)
+    elif entitlement is not None:
+        reason = decide_rights(entitlement, node_plan, now=now, where=where)
     else:
-        reason = decide_rights(entitlement, node_plan) if entitlement is not None else Reason.UNKNOWN_USER
+        reason = Reason.UNKNOWN_USER
     token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]
-    return Case(request, proof, entitlement, stored, plan, method, reason, token, salts, work=work)
+    case = Case(request, proof, entitlement, stored, plan, method, reason, token, salts)
+    if (is_slow or reason is not _ACCEPTED) and type(proof) is Pap:
+        case.work = _work_of(case, proof, passwords)
+    return case if where is None else _bound(case, where, now, tables)
+
+
+def _work_of(case: Case, proof: Pap, passwords: PasswordChecks) -> PasswordCheck | None:
+    """What has to be done beside the loop for a password, or has to seem so."""
+    if case.is_refused_anyhow():
+        return passwords.dummy_check(case.request.packet.attributes.get(dictionary.USER_NAME, b""), proof.password)
+    entitlement, stored = case.entitlement, case.stored
+    if entitlement is None or stored is None or stored.hashed is None or not stored.is_slow:
+        return None
+    return passwords.check(entitlement.credential, stored.hashed, proof.password)
+
+
+def _bound(case: Case, where: Whereabouts, now: int, tables: Tables) -> Case:
+    """The case with what its terms, or its realm's, were held against and saw."""
+    assert case.entitlement is not None
+    case.where, case.decided_at = where, now
+    case.saw = tell_terms(case.reason, case.entitlement.terms, where, tables.nas_names)
+    return case
+
+
+def _where(request: AccessRequest, entitlement: Entitlement, named: Named | None) -> Whereabouts | None:
+    """What the terms of the service, or the places of its realm, are held against; None when there are neither."""
+    nas_ids = named.realm.nas_ids if named is not None and named.realm is not None else ()
+    if entitlement.terms is None and not nas_ids:
+        return None
+    return whereabouts(request.packet, request.nas.nas_id, nas_ids)
 
 
 def _device(packet: Packet, username: bytes) -> bytes | None:
     attributes = packet.attributes
+    if dictionary.EAP_MESSAGE in attributes:
+        # RFC 3579 section 2.1: who does not speak EAP rejects it; to let it in by its address ends no conversation.
+        return None
     call_check = attributes.get(dictionary.SERVICE_TYPE) == _CALL_CHECK
     return mac_identity(username, attributes.get(dictionary.CALLING_STATION_ID, b""), call_check=call_check)
 
@@ -290,9 +413,13 @@ def _accept_attributes(case: Case) -> bytes:
     entitlement, plan, request = case.entitlement, case.plan, case.request
     assert entitlement is not None
     assert plan is not None
-    packet = request.packet
+    packet, dialect_at, terms = request.packet, request.nas.dialect_at, entitlement.terms
     attributes = (
-        plan.attributes[request.nas.dialect_at]
+        (
+            plan.attributes[dialect_at]
+            if terms is None
+            else plan.attributes_until(dialect_at, seconds_left(terms, case.decided_at))
+        )
         + _CLASS_BEFORE_SERVICE
         + entitlement.service_id.to_bytes(8, "big")
         + case.token

@@ -38,9 +38,9 @@ class PasswordCheck(Hidden, frozen=True, gc=False):
 
 
 class PasswordChecks:
-    """One worker's. `now`: seconds of any clock that does not go back."""
+    """One worker's. `now`: seconds of any clock that does not go back; the door sets it for each batch."""
 
-    __slots__ = ("_expiries", "_key", "_kind", "_remember_seconds", "hits")
+    __slots__ = ("_expiries", "_key", "_kind", "_remember_seconds", "hits", "now")
 
     def __init__(self, *, key: bytes, remember_seconds: float) -> None:
         """`key`: KEY_OCTETS random octets. `remember_seconds` 0: nothing is remembered."""
@@ -49,8 +49,9 @@ class PasswordChecks:
         self._expiries: dict[bytes, float] = {}
         self._kind: Hashed | None = None
         self.hits = 0
+        self.now = 0.0
 
-    def check(self, sealed: bytes, hashed: Hashed, password: bytes, now: float) -> PasswordCheck | None:
+    def check(self, sealed: bytes, hashed: Hashed, password: bytes) -> PasswordCheck | None:
         """What has to be computed for a password; None when it is known to be the right one.
 
         `sealed`: the credential as the replica has it, `hashed`: what is in it.
@@ -58,7 +59,7 @@ class PasswordChecks:
         self._kind = hashed
         key = self._digest(sealed, password)
         expiry = self._expiries.pop(key, None)
-        if expiry is not None and now < expiry:
+        if expiry is not None and self.now < expiry:
             self._expiries[key] = expiry  # the last in order is the last that was used
             self.hits += 1
             return None
@@ -70,12 +71,12 @@ class PasswordChecks:
             return None
         return PasswordCheck(self._digest(username, password), self._kind, password)
 
-    def remember(self, check: PasswordCheck, now: float) -> None:
+    def remember(self, check: PasswordCheck) -> None:
         """The password was right."""
         if self._remember_seconds <= 0:
             return
         self._expiries.pop(check.key, None)
-        self._expiries[check.key] = now + self._remember_seconds
+        self._expiries[check.key] = self.now + self._remember_seconds
         if len(self._expiries) > REMEMBERED_MAX:
             del self._expiries[next(iter(self._expiries))]
 

@@ -9,6 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from sms_aaa.config import WhenTooOld
 from sms_aaa.flows.access import (
     RANDOM_OCTETS,
     AccessRequest,
@@ -16,11 +17,12 @@ from sms_aaa.flows.access import (
     answer_case,
     decide_requests,
     decision_of,
+    distrust,
     prove_case,
     reserve_places,
 )
 from sms_aaa.flows.passwords import KEY_OCTETS, PasswordCheck, PasswordChecks
-from sms_aaa.metrics import LATENCY_AT, Word, fault_word, observe, reason_word
+from sms_aaa.metrics import LATENCY_AT, Word, observe, reason_word
 from sms_aaa.node.journal import Appended, Dropped, Stream, Writer
 from sms_aaa.node.records import DecisionBatch, DecisionRecord, pack_decisions
 from sms_aaa.radius.faults import PacketFault
@@ -34,6 +36,7 @@ from sms_aaa.server.worker import Child, run_child
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sms_aaa.node.replica import ReplicaFault
     from sms_aaa.server.sockets import Endpoint
 
 BATCH_MAX = 64
@@ -65,6 +68,7 @@ class AccessWay:
         self._child = child
         self._counters = child.counters
         self._live = child.live_set()
+        self._was_too_old = self._is_silent = self._is_refusing = False
         self._reject_delay = child.settings.access.reject_delay_seconds
         self._reservation_seconds = child.settings.access.reservation_seconds
         self._beside: Beside[_Aside, bool] = Beside(
@@ -89,24 +93,34 @@ class AccessWay:
         return (self._beside,)
 
     def serve(self, endpoint: Endpoint, asked: Sequence[Asked], began: float) -> None:
-        admitted = [one.admitted for one in asked]
-        requests = [AccessRequest(one.packet, one.nas, one.digests) for one in admitted]
         reader = self._worker.reader
+        if reader.is_too_old is not self._was_too_old:
+            self._say_age(is_too_old=reader.is_too_old)
+        if self._is_silent:
+            for one in asked:
+                self._say_nothing(endpoint, one, Word.REPLICA_TOO_OLD)
+            return
+        self._passwords.now = began
+        admitted = [one.admitted for one in asked]
+        requests = [AccessRequest(one.packet, one.nas, one.digests, one.other) for one in admitted]
         with reader.replica.read() as view:
             cases = decide_requests(
                 requests,
                 tables=reader.tables,
                 vault=reader.vault,
                 view=view,
-                passwords=self._passwords,
-                began=began,
                 randomness=os.urandom(RANDOM_OCTETS * len(requests)),
+                now=int(time.time()),
+                passwords=self._passwords,
             )
         ready = []
         for one, case in zip(asked, cases, strict=True):
             if type(case) is not Case:
-                word = fault_word(case) if isinstance(case, PacketFault) else Word.OUR_FAULTS
-                self._say_nothing(endpoint, one, word)
+                self._give_up(endpoint, one, case)
+            elif self._is_refusing:
+                distrust(case)
+                self._counters[Word.REPLICA_TOO_OLD] += 1
+                ready.append((one, case))
             elif case.work is None or not self._set_aside(_Aside(endpoint, one, case, began), case.work):
                 ready.append((one, case))
         self._counters[Word.PASSWORD_CACHE_HITS] = self._passwords.hits
@@ -121,18 +135,28 @@ class AccessWay:
             self._say_nothing(aside.endpoint, aside.asked, Word.SHED_WORK)
         return True
 
+    def _say_age(self, *, is_too_old: bool) -> None:
+        settings = self._child.settings.replica
+        self._was_too_old = is_too_old
+        self._is_silent = is_too_old and settings.when_too_old is WhenTooOld.SILENCE
+        self._is_refusing = is_too_old and settings.when_too_old is WhenTooOld.REJECT
+        event = "replica-too-old" if is_too_old else "replica-fresh-again"
+        self._child.log.warning(event, age_seconds_max=settings.age_seconds_max, logins=settings.when_too_old.value)
+
     def collect(self) -> None:
         """What was done beside the loop goes on from where it left."""
         collected = self._beside.collect()
         self._counters[Word.PASSWORD_CHECKS] = self._beside.worked
+        self._passwords.now = time.monotonic()
         for done in collected:
             aside = done.what
             if done.bug is not None:
                 self._child.log.error("bug-in-work", kind=type(done.bug).__name__)
                 self._say_nothing(aside.endpoint, aside.asked, Word.OUR_FAULTS)
                 continue
-            prove_case(aside.case, matches=bool(done.told), passwords=self._passwords, now=time.monotonic())
-            self._finish(aside.endpoint, [(aside.asked, aside.case)], aside.began)
+            case = prove_case(aside.case, self._passwords, matches=bool(done.told))
+            if case.work is None or not self._set_aside(aside._replace(case=case), case.work):
+                self._finish(aside.endpoint, [(aside.asked, case)], aside.began)
 
     def close(self) -> None:
         self._beside.close()
@@ -151,8 +175,10 @@ class AccessWay:
         for one, case in ready:
             reply = answer_case(case)
             if not isinstance(reply, bytes):
-                self._say_nothing(endpoint, one, fault_word(reply))
+                self._give_up(endpoint, one, reply)
                 continue
+            if one.admitted.other is not None and case.proves_secret():
+                self._worker.gate.learn_secret(one.admitted, case.request.digests)
             decisions.append(decision_of(case))
             if case.reason is _ACCEPTED:
                 accepted.append((one, reply))
@@ -199,6 +225,16 @@ class AccessWay:
         appended = self._journal.append(pack_decisions(batch), now_ns)
         if isinstance(appended, Dropped) or not isinstance(appended, Appended):
             self._counters[Word.DECISIONS_DROPPED] += len(decisions)
+
+    def _give_up(self, endpoint: Endpoint, one: Asked, fault: Case | PacketFault | ReplicaFault) -> None:
+        """A fault of the peer's is dropped as the gate drops its packets; one of ours is counted as ours."""
+        if isinstance(fault, PacketFault):
+            address, port, _ = one.admitted.entry.key
+            self._worker.gate.drop(fault, (address, port), one.admitted.nas)
+            self._worker.dispatcher.carry_out(endpoint, one, SILENCE)
+        else:
+            self._counters[Word.REPLICA_READ_FAULTS] += 1  # the replicator sees it, and builds the replica anew
+            self._say_nothing(endpoint, one, Word.OUR_FAULTS)
 
     def _say_nothing(self, endpoint: Endpoint, one: Asked, word: int) -> None:
         self._counters[word] += 1

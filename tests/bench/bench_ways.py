@@ -32,7 +32,8 @@ from sms_aaa.node.journal import Stream, Writer, make_folder
 from sms_aaa.node.live import LiveSet
 from sms_aaa.node.records import DecisionBatch, pack_decisions
 from sms_aaa.node.replica import Replica
-from sms_aaa.node.replica_writer import EntitlementChange, ReplicaChanges, ReplicaWriter
+from sms_aaa.node.replica_filler import ReplicaFiller
+from sms_aaa.node.replica_writer import EntitlementChange, ReplicaWriter
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.packet import Code, attribute, integer
@@ -46,9 +47,11 @@ from sms_aaa.rules.entitlement import (
     Policy,
 )
 from sms_aaa.rules.secret import Secret
+from sms_aaa.server.drops import DropLog
 from sms_aaa.server.duplicates import DuplicateCache
 from sms_aaa.server.gate import Gate
 from sms_aaa.server.postgres import EmbeddedPostgres
+from sms_aaa.server.signers import Signers
 
 SECRET = b"testing123"
 SERVICES, LOGINS, BATCH, ROUNDS = 10_000, 20_000, 64, 5
@@ -56,19 +59,22 @@ SESSIONS, SETTLE_BATCH = 8_000, 2_000
 
 
 def fill_replica(root: Path, vault: Vault) -> None:
-    writer = ReplicaWriter.new_generation(root, database_id=bytes(16), schema_version=1)
-    assert isinstance(writer, ReplicaWriter)
+    filler = ReplicaFiller.begin(root, database_id=bytes(16), schema_version=1)
+    assert isinstance(filler, ReplicaFiller)
     policy = Policy(rate_up_kbps=20_000, rate_down_kbps=100_000, session_timeout_seconds=86_400, sessions_max=2)
     sealed = vault.seal_nas_secret(Secret(SECRET), 1, nonce=os.urandom(12))
     nas = NodeNas(1, "bench", "127.0.0.1/32", [sealed], Dialect.MIKROTIK, MessageAuthenticatorPolicy.AUTO, 3799)
-    writer.apply(ReplicaChanges(cursor="", refreshed_ns=1, plans=[NodePlan(1, "plan", 1, policy)], nases=[nas]))
+    filler.put_tables([NodePlan(1, "plan", 1, policy)], [nas], [])
     for start in range(0, SERVICES, 5_000):
         changes = []
         for number in range(start, start + 5_000):
             credential = vault.seal_password(Secret(b"pw%07d" % number), number + 1, nonce=os.urandom(12))
             entitlement = Entitlement(number + 1, 1, 1, 1, credential, 0x0A000000 + number)
             changes.append(EntitlementChange(1, b"user%07d" % number, entitlement))
-        writer.apply(ReplicaChanges(cursor="", refreshed_ns=1, entitlements=changes))
+        filler.put_records(changes)
+        filler.put_keys([(change.entitlement.service_id, change.kind, change.identity) for change in changes])
+    writer = filler.finish(cursor="", refreshed_ns=1, dated_us=1)
+    assert isinstance(writer, ReplicaWriter)
     assert writer.make_current() is None
     writer.close()
 
@@ -112,11 +118,19 @@ def bench_access(root: Path) -> None:
     best: dict[str, float] = {}
     for _ in range(ROUNDS):
         cache = DuplicateCache(10)
-        gate = Gate(code=Code.ACCESS_REQUEST, tables=tables, cache=cache, counters=counters, proven=set())
+        gate = Gate(
+            code=Code.ACCESS_REQUEST,
+            tables=tables,
+            cache=cache,
+            counters=counters,
+            signers=Signers(counters, root, name="bench", database_id=bytes(16)),
+            drops=DropLog(root, name="bench", database_id=bytes(16)),
+        )
+        gate.use(tables)
         spent: dict[str, float] = defaultdict(float)
         for start in range(0, LOGINS, BATCH):
             marks = [time.perf_counter()]
-            admitted = [gate.admit(login, ("127.0.0.1", start), 0.0) for login in logins[start : start + BATCH]]
+            admitted = [gate.admit(login, ("127.0.0.1", start)) for login in logins[start : start + BATCH]]
             marks.append(time.perf_counter())
             requests = [AccessRequest(one.packet, one.nas, one.digests) for one in admitted]  # type: ignore[union-attr] # all are new
             with replica.read() as view:
@@ -126,8 +140,8 @@ def bench_access(root: Path) -> None:
                     vault=vault,
                     view=view,
                     passwords=passwords,
-                    began=0.0,
                     randomness=os.urandom(RANDOM_OCTETS * len(requests)),
+                    now=int(time.time()),
                 )
             marks.append(time.perf_counter())
             now_ns = time.time_ns()
@@ -140,7 +154,7 @@ def bench_access(root: Path) -> None:
             journal.append(pack_decisions(DecisionBatch(now_ns, 0, decisions)), now_ns)
             marks.append(time.perf_counter())
             for one, reply in zip(admitted, replies, strict=True):
-                cache.remember(one.key, one.packet.authenticator, reply)  # type: ignore[union-attr] # as above
+                one.entry.reply = reply  # type: ignore[union-attr] # as above
             marks.append(time.perf_counter())
             steps = ("gate", "decide", "reserve", "answer", "journal", "remember")
             for step, began, ended in zip(steps, marks, marks[1:], strict=False):

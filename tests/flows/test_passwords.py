@@ -21,10 +21,14 @@ def checks() -> PasswordChecks:
     return PasswordChecks(key=bytes(KEY_OCTETS), remember_seconds=300)
 
 
-def asked(checks: PasswordChecks, sealed: bytes = SEALED, password: bytes = PASSWORD, now: float = 0) -> PasswordCheck:
-    check = checks.check(sealed, HASHED, password, now)
+def asked(checks: PasswordChecks, sealed: bytes = SEALED, password: bytes = PASSWORD) -> PasswordCheck:
+    check = checks.check(sealed, HASHED, password)
     assert check is not None
     return check
+
+
+def is_known(checks: PasswordChecks, sealed: bytes = SEALED, password: bytes = PASSWORD) -> bool:
+    return checks.check(sealed, HASHED, password) is None
 
 
 def test_a_check_is_work_that_says_whether_the_password_is_right(checks: PasswordChecks) -> None:
@@ -33,21 +37,26 @@ def test_a_check_is_work_that_says_whether_the_password_is_right(checks: Passwor
 
 
 def test_a_right_password_is_known_until_its_time_is_over(checks: PasswordChecks) -> None:
-    checks.remember(asked(checks, now=1000), 1001)
-    assert checks.check(SEALED, HASHED, PASSWORD, 1300) is None
+    check = asked(checks)
+    checks.now = 1001
+    checks.remember(check)
+    checks.now = 1300
+    assert is_known(checks)
     assert checks.hits == 1
-    assert checks.check(SEALED, HASHED, PASSWORD, 1301) is not None
-    assert checks.check(SEALED, HASHED, PASSWORD, 1300) is not None, "what is over is forgotten"
+    checks.now = 1301
+    assert not is_known(checks)
+    checks.now = 1300
+    assert not is_known(checks), "what is over is forgotten"
     assert checks.hits == 1
 
 
 def test_neither_another_password_nor_a_credential_that_changed_is_known(checks: PasswordChecks) -> None:
-    checks.remember(asked(checks), 0)
-    assert checks.check(SEALED, HASHED, PASSWORD + b"x", 1) is not None
-    assert checks.check(RESEALED, HASHED, PASSWORD, 1) is not None
+    checks.remember(asked(checks))
+    assert not is_known(checks, password=PASSWORD + b"x")
+    assert not is_known(checks, sealed=RESEALED)
     # Where one ends and the other begins is part of it.
-    assert checks.check(SEALED + PASSWORD[:1], HASHED, PASSWORD[1:], 1) is not None
-    assert checks.check(SEALED, HASHED, PASSWORD, 1) is None
+    assert not is_known(checks, sealed=SEALED + PASSWORD[:1], password=PASSWORD[1:])
+    assert is_known(checks)
 
 
 def test_the_same_question_is_the_same_work(checks: PasswordChecks) -> None:
@@ -59,9 +68,9 @@ def test_the_same_question_is_the_same_work(checks: PasswordChecks) -> None:
 
 def test_nothing_is_remembered_where_that_is_not_wanted() -> None:
     checks = PasswordChecks(key=bytes(KEY_OCTETS), remember_seconds=0)
-    checks.remember(asked(checks), 0)
+    checks.remember(asked(checks))
     assert len(checks) == 0
-    assert checks.check(SEALED, HASHED, PASSWORD, 0) is not None
+    assert not is_known(checks)
 
 
 def test_beyond_its_bound_it_forgets_what_was_not_used_for_longest(
@@ -69,11 +78,11 @@ def test_beyond_its_bound_it_forgets_what_was_not_used_for_longest(
 ) -> None:
     monkeypatch.setattr(passwords, "REMEMBERED_MAX", 3)
     for sealed in (b"1", b"2", b"3"):
-        checks.remember(asked(checks, sealed), 0)
-    assert checks.check(b"1", HASHED, PASSWORD, 1) is None
-    checks.remember(asked(checks, b"4"), 1)
+        checks.remember(asked(checks, sealed))
+    assert is_known(checks, b"1")
+    checks.remember(asked(checks, b"4"))
     assert len(checks) == 3
-    assert [s for s in (b"1", b"2", b"3", b"4") if checks.check(s, HASHED, PASSWORD, 2) is None] == [b"1", b"3", b"4"]
+    assert [sealed for sealed in (b"1", b"2", b"3", b"4") if is_known(checks, sealed)] == [b"1", b"3", b"4"]
 
 
 def test_a_stranger_costs_what_the_last_slow_hash_costs(checks: PasswordChecks) -> None:
@@ -87,7 +96,7 @@ def test_a_stranger_costs_what_the_last_slow_hash_costs(checks: PasswordChecks) 
 
 def test_nothing_shows_a_password(checks: PasswordChecks) -> None:
     check = asked(checks)
-    checks.remember(check, 0)
+    checks.remember(check)
     assert repr(check) == "PasswordCheck(***)"
     assert pretty_repr(check) == "PasswordCheck(octets='***')"
     known = b"".join(checks._expiries)
