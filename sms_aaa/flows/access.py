@@ -303,7 +303,7 @@ def _decide(
         return proof
     username = packet.attributes.get(dictionary.USER_NAME, b"")
     method = Method.NONE if proof is None else proof.method
-    stored, where, is_slow = None, None, False
+    stored = where = asked = None
     entitlement = view.entitlement(_USERNAME, username) if proof is not None else None
     if entitlement is None and proof is not None and named is not None:
         entitlement = view.entitlement(_USERNAME, named.identity)
@@ -321,24 +321,31 @@ def _decide(
     if method is not Method.MAC:
         if entitlement is not None:
             stored = vault.open_password(entitlement.credential, entitlement.service_id)
-        is_slow = stored is not None and stored.is_slow and type(proof) is Pap
-        reason = decide(_BELIEVED if is_slow else proof, entitlement, stored, node_plan, now=now, where=where)
-    elif entitlement is not None:
-        reason = decide_rights(entitlement, node_plan, now=now, where=where)
+        asked = _believed(proof, stored)
+        reason = decide(asked, entitlement, stored, node_plan, now=now, where=where)
     else:
-        reason = Reason.UNKNOWN_USER
+        reason = (
+            Reason.UNKNOWN_USER if entitlement is None else decide_rights(entitlement, node_plan, now=now, where=where)
+        )
     token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]
     case = Case(request, proof, entitlement, stored, plan, method, reason, token, salts)
-    if (is_slow or reason is not _ACCEPTED) and type(proof) is Pap:
-        case.work = _work_of(case, proof, passwords)
+    if asked is _BELIEVED or reason is not _ACCEPTED:
+        case.work = _work_of(case, passwords)
     return case if where is None else _bound(case, where, now, tables)
 
 
-def _work_of(case: Case, proof: Pap, passwords: PasswordChecks) -> PasswordCheck | None:
+def _believed(proof: Credential | None, stored: StoredPassword | None) -> Credential | _Believed | None:
+    """The proof, or what stands for one that takes too long to be looked at here."""
+    return _BELIEVED if stored is not None and stored.is_slow and type(proof) is Pap else proof
+
+
+def _work_of(case: Case, passwords: PasswordChecks) -> PasswordCheck | None:
     """What has to be done beside the loop for a password, or has to seem so."""
+    proof, entitlement, stored = case.proof, case.entitlement, case.stored
+    if type(proof) is not Pap:
+        return None
     if case.is_refused_anyhow():
         return passwords.dummy_check(case.request.packet.attributes.get(dictionary.USER_NAME, b""), proof.password)
-    entitlement, stored = case.entitlement, case.stored
     if entitlement is None or stored is None or stored.hashed is None or not stored.is_slow:
         return None
     return passwords.check(entitlement.credential, stored.hashed, proof.password)
