@@ -235,7 +235,7 @@ def answer_case(case: Case) -> bytes | PacketFault:
     if dictionary.PROXY_STATE in packet.attributes:
         attributes += copied_proxy_states(packet)
     if len(attributes) > REPLY_OCTETS_MAX:
-        return PacketFault.PROXY_STATE_LIMIT
+        return PacketFault.REPLY_TOO_LONG
     return request.digests.signed_reply(code, packet.identifier, packet.authenticator, attributes)
 
 
