@@ -159,7 +159,7 @@ def decide_requests(
 
 def distrust(case: Case) -> None:
     """For a replica that is too old to be believed: nobody is let in by it, and nobody's password is called wrong."""
-    case.reason, case.work = Reason.BACKEND_UNAVAILABLE, None
+    case.reason, case.work, case.saw = Reason.BACKEND_UNAVAILABLE, None, b"the replica is too old"
 
 
 def prove_case(case: Case, passwords: PasswordChecks, *, matches: bool) -> Case:
