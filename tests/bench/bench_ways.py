@@ -22,6 +22,7 @@ from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.schema import upgrade
 from sms_aaa.flows.access import RANDOM_OCTETS, AccessRequest, answer_case, decide_requests, decision_of, reserve_places
+from sms_aaa.flows.passwords import PasswordChecks
 from sms_aaa.flows.rating import PlanShelf, rate_batch
 from sms_aaa.flows.settling import settle_accounting
 from sms_aaa.flows.tables import Tables
@@ -113,6 +114,7 @@ def bench_access(root: Path) -> None:
     journal = Writer(folder, Stream.DECISIONS, bytes(16), None, synced=False)
     counters = memoryview(bytearray(8 * COUNTERS_PER_SLOT)).cast("Q")
     logins = make_logins()
+    passwords = PasswordChecks(key=bytes(32), remember_seconds=0)
     best: dict[str, float] = {}
     for _ in range(ROUNDS):
         cache = DuplicateCache(10)
@@ -137,6 +139,7 @@ def bench_access(root: Path) -> None:
                     tables=tables,
                     vault=vault,
                     view=view,
+                    passwords=passwords,
                     randomness=os.urandom(RANDOM_OCTETS * len(requests)),
                     now=int(time.time()),
                 )
