@@ -27,6 +27,7 @@ import msgspec
 from msgspec import Meta, Struct, ValidationError
 
 from sms_aaa.db.dsn import check_dsn, masked_dsn
+from sms_aaa.rules.realms import UnknownRealm
 from sms_aaa.rules.secret import Secret
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class LogLevel(StrEnum):
 class NodeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}\Z")] = "node1"
     state_folder: str = ""  # in loaded Settings always a full path: see default_state_folder
+    live_folder: str = ""  # likewise: see default_live_folder
+    live_octets: Annotated[int, Meta(ge=4_194_304, le=68_719_476_736)] = 268_435_456
 
 
 class DatabaseSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,6 +80,7 @@ class AccessSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reject_delay_seconds: Annotated[float, Meta(ge=0, le=5)] = 1.0
     duplicate_seconds: DuplicateSeconds = 10
     reservation_seconds: Annotated[int, Meta(ge=1, le=3600)] = 60
+    unknown_realm: UnknownRealm = UnknownRealm.KEEP
     receive_buffer_octets: ReceiveBuffer = 16_777_216
 
 
@@ -194,7 +198,9 @@ def load_settings(path: str | None, environ: Mapping[str, str]) -> Settings:
     }
     node: NodeSettings = sections["node"]
     folder = Path(node.state_folder or default_state_folder(environ)).absolute()
-    return Settings(**{**sections, "node": msgspec.structs.replace(node, state_folder=str(folder))})
+    live = Path(node.live_folder or default_live_folder(environ) or folder).absolute()
+    node = msgspec.structs.replace(node, state_folder=str(folder), live_folder=str(live))
+    return Settings(**{**sections, "node": node})
 
 
 def default_state_folder(environ: Mapping[str, str]) -> str:
@@ -206,6 +212,11 @@ def default_state_folder(environ: Mapping[str, str]) -> str:
     home = environ.get("XDG_STATE_HOME", "")
     # The XDG specification: a path that is not absolute is to be ignored.
     return str((Path(home) if home.startswith("/") else Path.home() / ".local/state") / "sms-aaa")
+
+
+def default_live_folder(environ: Mapping[str, str]) -> str:
+    """Where the live set lies unless told: in systemd's RuntimeDirectory, which is memory; "": in the state folder."""
+    return environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
 
 
 def key_path(settings: Settings) -> Path:
@@ -321,8 +332,8 @@ def _secret(kind: type, value: object) -> Secret:
 
 
 def _as_default(field: FieldInfo) -> str:
-    if field.type is LogLevel:
-        return f"write one of {', '.join(json.dumps(level) for level in LogLevel)}"
+    if isinstance(field.type, type) and issubclass(field.type, StrEnum):
+        return f"write one of {', '.join(json.dumps(value) for value in field.type)}"
     default = "" if isinstance(field.default, Secret) else field.default
     return f"write it like the default, {field.name} = {json.dumps(default)}, or leave it out"
 

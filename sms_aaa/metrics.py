@@ -53,6 +53,8 @@ class Word(IntEnum):
     SEND_FAULTS = 26
     BACKLOG_DECISIONS_OCTETS = 27  # gauge
     NAS_UNREADABLE = 28  # gauge
+    DECISIONS_RECORDED = 29
+    SHED_WORK = 30
 
 
 FAULTS_AT = 64
@@ -151,6 +153,8 @@ _COUNTERS: tuple[tuple[Word, str, str], ...] = (
     (Word.RECORDS_JOURNALED, "journal_records", "Accounting records made durable"),
     (Word.JOURNAL_FAULTS, "journal_faults", "Batches that could not be made durable and were not answered"),
     (Word.DECISIONS_DROPPED, "decisions_dropped", "Decisions that found the decision stream full"),
+    (Word.DECISIONS_RECORDED, "decisions_recorded", "Decisions stored in PostgreSQL"),
+    (Word.SHED_WORK, "shed_work", "Logins not answered because too much slow work waited"),
     (Word.SHED, "shed", "Requests dropped because of overload"),
     (Word.OUR_FAULTS, "our_faults", "Requests that were not answered because of a fault of ours"),
     (Word.LIVE_FAULTS, "live_set_faults", "Batches whose reservations could not be stored"),

@@ -313,7 +313,8 @@ def test_what_is_shown_is_plain_and_masked():
     loaded = load_settings(None, HERE | {"SMS_AAA_DATABASE_DSN": "postgresql://sms:hunter2@db/sms"})
     shown = masked(loaded)
     assert shown["database"]["dsn"] == "postgresql://sms:***@db/sms"
-    assert shown["node"] == {"name": "node1", "state_folder": "/srv/sms"}
+    folders = {"state_folder": "/srv/sms", "live_folder": "/srv/sms"}
+    assert shown["node"] == {"name": "node1", "live_octets": 268_435_456, **folders}
     assert shown["access"]["listen"] == ("0.0.0.0:1812", "[::]:1812")
     assert shown["log"] == {"level": "info"}
     assert "hunter2" not in repr(loaded)

@@ -6,13 +6,61 @@ revision = "0002"
 down_revision = "0001"
 
 DECISIONS = """
+alter table decision drop constraint decision_pkey;
+alter table decision add column item smallint not null default 0;
+alter table decision add column saw text not null default '';
+comment on table decision is 'Each Access answer. Stored once because the position of its journal record moves with it: no key is kept up for it, which would cost every login.';
 """
 
 CREDENTIALS = """
 """
 
 TERMS = """
+alter table service drop constraint service_state_check, add check (state in (1, 2, 3, 4));
+alter table service_state drop constraint service_state_state_check, add check (state in (1, 2, 3, 4));
+alter table service
+    add column valid_from timestamptz(0),
+    add column valid_until timestamptz(0),
+    add constraint service_validity check (valid_from < valid_until);
+comment on column service.valid_until is 'The first instant at which a login is refused; null: it does not end.';
+
+create table service_binding (
+    service_id bigint not null references service,
+    kind smallint not null check (kind in (1, 2, 3)),
+    value text not null check (octet_length(value) between 1 and 253),
+    created_at timestamptz not null default now(),
+    primary key (service_id, kind, value),
+    check (kind <> 1 or value ~ '^[0-9a-f]{12}$'),
+    check (kind <> 2 or value ~ '^[0-9]+$')
+);
+comment on table service_binding is
+    'Whence a service may log in. 1: device by MAC, 2: NAS by id, 3: line as the NAS names it. Any of a kind will do.';
+create index service_binding_value on service_binding (value);
+
+create table realm (
+    id integer generated always as identity primary key,
+    name text not null unique check (name ~ '^[a-z0-9][a-z0-9._-]{0,126}$'),
+    is_stripped boolean not null,
+    plan_id integer references plan,
+    created_at timestamptz not null default now()
+);
+comment on column realm.plan_id is 'For services that are added in this realm without a plan.';
+
+create table realm_nas (
+    realm_id integer not null references realm on delete cascade,
+    nas_id integer not null references nas,
+    primary key (realm_id, nas_id)
+);
+comment on table realm_nas is 'Where a realm''s services may log in that are bound to no NAS themselves; none: anywhere.';
+
+alter table feed drop constraint feed_kind_check, add check (kind in ('service', 'nas', 'plan', 'realm'));
 """
+
+TERMS_FEEDS = [
+    ("service_binding", "service", "service_id"),
+    ("realm", "realm", "id"),
+    ("realm_nas", "realm", "realm_id"),
+]
 
 NASES = """
 """
@@ -34,3 +82,9 @@ def upgrade() -> None:
     for part in (DECISIONS, CREDENTIALS, TERMS, NASES, LIMITS, PLACES, IMPORTS, REPLICA):
         if part.strip():
             op.execute(part)
+    for table, kind, key in TERMS_FEEDS:
+        for verb, alias in (("insert", "new"), ("update", "new"), ("delete", "old")):
+            op.execute(
+                f"create trigger feed_{verb} after {verb} on {table} referencing {alias} table as changed "
+                f"for each statement execute function feed_changes('{kind}', '{key}')"
+            )

@@ -65,13 +65,13 @@ def read_secret(label: str, *, given: str | None, from_stdin: bool) -> Secret | 
     return Secret(str(typed).encode())
 
 
-def parse_instant(text: str, zone: str) -> datetime:
+def parse_instant(text: str, zone: str, *, option: str = "--at") -> datetime:
     """2026-01-31 or 2026-01-31T12:00, by the clock of `zone` unless it names an offset."""
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
         raise click.BadParameter(
             f"{text!r} is not a date; write it as 2026-01-31, 2026-01-31T12:00 or 2026-01-31T12:00Z.",
-            param_hint="'--at'",
+            param_hint=f"'{option}'",
         ) from None
     return instant if instant.tzinfo is not None else instant.replace(tzinfo=ZoneInfo(zone))

@@ -10,22 +10,25 @@ import click
 from sms_aaa.cli.caller import Caller, pass_caller
 from sms_aaa.cli.options import confirm, listing_options, read_secret, ticket_option, yes_option
 from sms_aaa.cli.output import Cell, Format, document, facts, heading, listing, say
+from sms_aaa.cli.terms import bind, block, set_, unbind, unblock
 from sms_aaa.cli.verbs import Verbs
-from sms_aaa.rules.entitlement import IdentityKind, ServiceState
+from sms_aaa.rules.entitlement import BindingKind, IdentityKind, ServiceState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.subscribers import SubscriberRow
+    from sms_aaa.db.terms import BindingRow
     from sms_aaa.flows.explaining import CycleUsage
 
 SESSIONS_SHOWN_MAX = 20
 
 _COLUMNS = (
     "name", "full_name", "identity", "kind", "state", "state_reason", "plan", "plan_version", "static_ipv4",
-    "has_credential", "currency", "zone", "created_at",
+    "has_credential", "valid_from", "valid_until", "currency", "zone", "created_at",
 )  # fmt: skip
+_BINDING_COLUMNS = ("kind", "value", "since")
 _TABLE_COLUMNS = ("name", "full_name", "identity", "kind", "state", "plan", "created_at")
 
 
@@ -39,7 +42,7 @@ def subscriber() -> None:
 
 @subscriber.command()
 @click.argument("name")
-@click.option("--plan", required=True, metavar="NAME", help="What is sold, in its newest version.")
+@click.option("--plan", metavar="NAME", help="What is sold, in its newest version; else the default of its realm.")
 @click.option("--password", metavar="TEXT", help="The password; others can see it in the list of processes.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @click.option("--mac", metavar="ADDRESS", help="A device's hardware address that logs in by itself, without password.")
@@ -55,7 +58,7 @@ def subscriber() -> None:
 def add(
     caller: Caller,
     name: str,
-    plan: str,
+    plan: str | None,
     *,
     password: str | None,
     password_stdin: bool,
@@ -75,7 +78,7 @@ def add(
 
     Example: sms-aaa subscriber add alice --plan home-100 --zone Europe/Berlin
     """
-    from sms_aaa.flows.provisioning.subscribers import NewSubscriber, add_subscriber
+    from sms_aaa.flows.provisioning.subscribers import NewSubscriber, add_subscriber, get_subscriber
 
     if mac is not None and (password is not None or password_stdin or username is not None):
         raise click.UsageError("--mac excludes --password and --username: a device is its own credential.")
@@ -95,6 +98,7 @@ def add(
     )
     with caller.connect() as connection:
         add_subscriber(caller.desk(connection, ticket), new)
+        plan = get_subscriber(connection, name)[0].plan
     say(f"subscriber {name} added on plan {plan}")
 
 
@@ -130,11 +134,13 @@ def show(caller: Caller, name: str, form: Format) -> None:
     from sms_aaa.cli.usage import usage_document, usage_listing
     from sms_aaa.cli.why import decision_cells, recall_for
     from sms_aaa.db.sessions import list_sessions
+    from sms_aaa.db.terms import list_bindings
     from sms_aaa.flows.provisioning.subscribers import get_subscriber
     from sms_aaa.rules.session import State
 
     with caller.connect() as connection:
         rows = get_subscriber(connection, name)
+        bindings = list_bindings(connection, [row.service_id for row in rows if row.service_id is not None])
         sessions = list_sessions(connection, states=[State.OPEN], subscriber=name, nas=None, limit=SESSIONS_SHOWN_MAX)
         usages = _usages(connection, rows)
         decisions = recall_for(caller, connection, name, last=1).decisions
@@ -143,6 +149,7 @@ def show(caller: Caller, name: str, form: Format) -> None:
         document(
             {
                 "services": services,
+                "bound_to": [_binding_cells(binding) for binding in bindings],
                 "sessions": [session_cells(session) for session in sessions],
                 "usage": [usage_document(usage) for usage in usages],
                 "last_decision": decision_cells(decisions[0]) if decisions else None,
@@ -154,6 +161,9 @@ def show(caller: Caller, name: str, form: Format) -> None:
         return
     for service in services:
         facts(service, form)
+    if bindings:
+        heading("bound to")
+        listing(_BINDING_COLUMNS, [list(_binding_cells(binding).values()) for binding in bindings], form)
     heading("online")
     session_listing(sessions, form)
     for usage in usages:
@@ -241,6 +251,11 @@ def _known_zone(zone: str) -> str:
     return zone
 
 
+def _binding_cells(row: BindingRow) -> dict[str, Cell]:
+    value = row.nas if row.nas is not None else row.value
+    return dict(zip(_BINDING_COLUMNS, (BindingKind(row.kind).name.lower(), value, row.created_at), strict=True))
+
+
 def _cells(row: SubscriberRow) -> dict[str, Cell]:
     cells: tuple[Cell, ...] = (
         row.name,
@@ -253,8 +268,14 @@ def _cells(row: SubscriberRow) -> dict[str, Cell]:
         row.plan_version,
         row.static_ipv4,
         row.has_credential,
+        row.valid_from,
+        row.valid_until,
         row.currency,
         row.zone,
         row.created_at,
     )
     return dict(zip(_COLUMNS, cells, strict=True))
+
+
+for _verb in (block, unblock, set_, bind, unbind):
+    subscriber.add_command(_verb)

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
 
 class DecisionRow(Struct, frozen=True, gc=False, kw_only=True):
-    """`reason` and `method` are codes: rules/reasons.py and radius/credentials.py have the words."""
+    """`reason` and `method` are codes: rules/reasons.py and radius/credentials.py have the words.
+
+    A decision is named by node, sequence and offset of its journal record, and its place (`item`) in that.
+    """
 
     at: datetime
     node: str
     sequence: int
     record_offset: int
+    item: int
     nas_id: int
     service_id: int | None
     plan_version_id: int | None
@@ -34,32 +38,24 @@ class DecisionRow(Struct, frozen=True, gc=False, kw_only=True):
     sessions_seen: int
     sessions_max: int
     duration_us: int
+    saw: str
 
 
 _TYPES = (
-    "timestamptz", "text", "int8", "int8", "int4", "int8", "int4", "int2", "int2", "text", "text", "text", "bytea",
-    "int4", "int4", "int4",
+    "timestamptz", "text", "int8", "int8", "int2", "int4", "int8", "int4", "int2", "int2", "text", "text", "text",
+    "bytea", "int4", "int4", "int4", "text",
 )  # fmt: skip
+_LIST = """at, node, sequence, record_offset, item, nas_id, service_id, plan_version_id, reason, method, username,
+    calling_station_id, nas_port, token, sessions_seen, sessions_max, duration_us, saw"""
+_COLUMNS = sql.SQL(_LIST)
 
 
-def insert_decisions(connection: Connection, decisions: Iterable[DecisionRow]) -> None:
-    statement = """copy decision (at, node, sequence, record_offset, nas_id, service_id, plan_version_id, reason,
-        method, username, calling_station_id, nas_port, token, sessions_seen, sessions_max, duration_us)
-        from stdin (format binary)"""
-    with connection.cursor().copy(statement) as copy:
+def insert_decisions(connection: Connection, rows: Iterable[tuple[object, ...]]) -> None:
+    """`rows`: the fields of a DecisionRow, in their order; plain tuples, since this is done for every login."""
+    with connection.cursor().copy(f"copy decision ({_LIST}) from stdin (format binary)") as copy:
         copy.set_types(_TYPES)
-        for d in decisions:
-            copy.write_row((
-                d.at, d.node, d.sequence, d.record_offset, d.nas_id, d.service_id, d.plan_version_id, d.reason,
-                d.method, d.username, d.calling_station_id, d.nas_port, d.token, d.sessions_seen, d.sessions_max,
-                d.duration_us,
-            ))  # fmt: skip
-
-
-_COLUMNS = sql.SQL(
-    """at, node, sequence, record_offset, nas_id, service_id, plan_version_id, reason, method, username,
-       calling_station_id, nas_port, token, sessions_seen, sessions_max, duration_us"""
-)
+        for row in rows:
+            copy.write_row(row)
 
 
 def list_decisions(connection: Connection, username: str, *, limit: int) -> list[DecisionRow]:

@@ -1,4 +1,4 @@
-"""The change feed: which NASes, plans and services changed since a node last looked.
+"""The change feed: which NASes, plans, realms and services changed since a node last looked.
 
 The cursor is the `pg_snapshot` of the last look. A row is new when it was not visible in it: so a transaction that
 began early and committed late is not missed (tailing by id misses it), and no open transaction anywhere holds the
@@ -26,6 +26,7 @@ class Changes:
     services: list[int]
     nas: list[int]
     plans: list[int]
+    realms: list[int]
     cursor: str
 
 
@@ -59,10 +60,10 @@ def list_changes(connection: Connection, cursor: str) -> Changes:
     rows = connection.execute(
         sql.SQL("select distinct kind, object_id from feed where {}").format(_NEW), {"snapshot": _snapshot(cursor)}
     ).fetchall()
-    by_kind: dict[str, list[int]] = {"service": [], "nas": [], "plan": []}
+    by_kind: dict[str, list[int]] = {"service": [], "nas": [], "plan": [], "realm": []}
     for kind, object_id in rows:
         by_kind[kind].append(int(object_id))
-    return Changes(by_kind["service"], by_kind["nas"], by_kind["plan"], get_cursor(connection))
+    return Changes(by_kind["service"], by_kind["nas"], by_kind["plan"], by_kind["realm"], get_cursor(connection))
 
 
 def has_changes(connection: Connection, cursor: str) -> bool:

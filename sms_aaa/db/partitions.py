@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 PARTITIONED = ("usage_delta", "decision", "rated_usage")
 MONTHS_AHEAD = 2
 MONTHS_BEHIND = 1
+_LOCK = 0x736D7370  # "smsp"
 
 
 class _Month(NamedTuple):
@@ -43,6 +44,8 @@ def _create(connection: Connection, table: str, month: _Month) -> bool:
     exists = connection.execute("select to_regclass(%s) is not null", (name,)).fetchone()
     if exists and exists[0]:
         return False
+    # Settler and recorder make them both: the second waits, and finds it made.
+    connection.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
     connection.execute(
         sql.SQL("create table if not exists {} partition of {} for values from ({}) to ({})").format(
             sql.Identifier(name),

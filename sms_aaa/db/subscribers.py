@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
 from psycopg import sql
 from psycopg.rows import class_row
 
-from sms_aaa.rules.entitlement import Entitlement, IdentityKind, ServiceState
+from sms_aaa.db.terms import list_bound
+from sms_aaa.rules.entitlement import Entitlement, IdentityKind, ServiceState, Terms
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,13 +37,16 @@ class SubscriberRow:
     zone: str | None
     static_ipv4: str | None
     has_credential: bool
+    valid_from: datetime | None
+    valid_until: datetime | None
     created_at: datetime
 
 
 _QUERY = sql.SQL(
     """select b.id as subscriber_id, b.name, b.full_name, s.id as service_id, s.identity_kind, s.identity, s.state,
               s.state_reason, p.name as plan, v.version as plan_version, a.id as account_id, a.currency, a.zone,
-              host(s.static_ipv4) as static_ipv4, c.service_id is not null as has_credential, b.created_at
+              host(s.static_ipv4) as static_ipv4, c.service_id is not null as has_credential, s.valid_from,
+              s.valid_until, b.created_at
        from subscriber b
        left join service s on s.subscriber_id = b.id and s.state <> 3
        left join subscription u on u.service_id = s.id and u.during @> now()
@@ -172,9 +177,11 @@ def list_subscribers(connection: Connection, *, limit: int) -> list[SubscriberRo
         return cursor.execute(query, (limit,)).fetchall()
 
 
+_EntitlementRow = tuple[int, str, int, int, int, int, bytes, int, int | None, int | None]
 _ENTITLEMENTS = sql.SQL(
     """select s.identity_kind, s.identity, s.id, coalesce(g.account_id, 0), coalesce(u.plan_version_id, 0), s.state,
-              coalesce(c.sealed, ''::bytea), coalesce(s.static_ipv4 - '0.0.0.0'::inet, 0)
+              coalesce(c.sealed, ''::bytea), coalesce(s.static_ipv4 - '0.0.0.0'::inet, 0),
+              extract(epoch from s.valid_from)::bigint, extract(epoch from s.valid_until)::bigint
        from service s
        left join assignment g on g.service_id = s.id and g.during @> now()
        left join subscription u on u.service_id = s.id and u.during @> now()
@@ -186,7 +193,7 @@ _ENTITLEMENTS = sql.SQL(
 def list_entitlements(connection: Connection, service_ids: list[int]) -> list[tuple[int, bytes, Entitlement]]:
     """(identity kind, identity, entitlement) of these services; one that has ended is not among them."""
     rows = connection.execute(_ENTITLEMENTS.format(sql.SQL("s.id = any(%s)")), (service_ids,)).fetchall()
-    return [_entitlement(row) for row in rows]
+    return _entitlements(connection, rows)
 
 
 def list_entitlements_after(
@@ -194,15 +201,23 @@ def list_entitlements_after(
 ) -> list[tuple[int, bytes, Entitlement]]:
     """The next services in the order of their ids: for a rebuild of the whole replica, page by page."""
     query = _ENTITLEMENTS.format(sql.SQL("s.id > %s order by s.id limit %s"))
-    return [_entitlement(row) for row in connection.execute(query, (service_id, limit)).fetchall()]
+    return _entitlements(connection, connection.execute(query, (service_id, limit)).fetchall())
 
 
 def count_services(connection: Connection) -> int:
     return _id(connection.execute("select count(*) from service where state <> 3").fetchone())
 
 
-def _entitlement(row: tuple[int, str, int, int, int, int, bytes, int]) -> tuple[int, bytes, Entitlement]:
-    return row[0], row[1].encode(), Entitlement(row[2], row[3], row[4], row[5], bytes(row[6]), row[7])
+def _entitlements(connection: Connection, rows: list[_EntitlementRow]) -> list[tuple[int, bytes, Entitlement]]:
+    bound = list_bound(connection, [row[2] for row in rows])
+    found = []
+    for kind, identity, service_id, account_id, plan_version_id, state, sealed, ipv4, since, until in rows:
+        terms = bound.get(service_id)
+        if since is not None or until is not None:
+            terms = replace(terms or Terms(), valid_from=since or 0, valid_until=until or 0)
+        entitlement = Entitlement(service_id, account_id, plan_version_id, state, bytes(sealed), ipv4, terms)
+        found.append((kind, identity.encode(), entitlement))
+    return found
 
 
 def _id(row: tuple[int, ...] | None) -> int:

@@ -8,6 +8,7 @@ the randomness; nothing here waits, and nothing here knows PostgreSQL. A refusal
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -18,8 +19,9 @@ from sms_aaa.node.records import DecisionRecord
 from sms_aaa.node.replica import ReplicaFault
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.credentials import Credential, Method, StoredPassword, read_credential
+from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.faults import PacketFault
-from sms_aaa.radius.packet import HEADER_OCTETS, PACKET_OCTETS_MAX, Code, Packet, attribute, ipv4
+from sms_aaa.radius.packet import HEADER_OCTETS, PACKET_OCTETS_MAX, Code, Packet, attribute
 from sms_aaa.rules.access import decide, decide_rights
 from sms_aaa.rules.entitlement import Entitlement, IdentityKind
 from sms_aaa.rules.identity import mac_identity
@@ -46,26 +48,28 @@ _CALL_CHECK = (10).to_bytes(4, "big")
 _PPP = (1).to_bytes(4, "big")
 _USERNAME = int(IdentityKind.USERNAME)
 _MAC = int(IdentityKind.MAC)
+_CLASS_BEFORE_SERVICE = bytes((dictionary.CLASS, 22)) + CLASS_MAGIC
+_FRAMED_IP_ADDRESS_HEADER = bytes((dictionary.FRAMED_IP_ADDRESS, 6))
+# Members of an enum are found through its metaclass: once here, not for each login.
+_ACCEPTED = Reason.ACCEPTED
+_ACCESS_ACCEPT, _ACCESS_REJECT = int(Code.ACCESS_ACCEPT), int(Code.ACCESS_REJECT)
 _FRAMED_PPP = attribute(dictionary.SERVICE_TYPE, (2).to_bytes(4, "big")) + attribute(dictionary.FRAMED_PROTOCOL, _PPP)
 
 
 class AccessRequest(Struct, frozen=True, gc=False):
-    """A verified, new Access-Request."""
+    """A verified, new Access-Request; `digests` are those of the secret that it came under."""
 
     packet: Packet
     nas: Nas
-
-
-class AccessAnswer(Struct, frozen=True, gc=False):
-    """The reply to a request and the decision behind it. A refusal is to be sent late (reject delay)."""
-
-    reply: bytes
-    reason: Reason
-    decision: DecisionRecord
+    digests: SecretDigests
 
 
 class Case(Struct, gc=False):
-    """One request on its way through the three steps; the door only carries it from one to the next."""
+    """One request on its way through the steps; the door only carries it from one to the next.
+
+    `work`, when there is some, takes too long for the loop: the door has it done beside it and tells the result to
+    `prove_case`; then the case goes on with the second step.
+    """
 
     request: AccessRequest
     proof: Credential | None
@@ -77,11 +81,13 @@ class Case(Struct, gc=False):
     token: bytes
     salts: bytes
     sessions_seen: int = 0
+    work: Callable[[], bool] | None = None
+    saw: bytes = b""
 
     def wants_place(self) -> bool:
         """Whether this login, let in so far, counts against a limit."""
         plan = self.plan
-        return self.reason is Reason.ACCEPTED and plan is not None and plan.plan.policy.sessions_max > 0
+        return self.reason is _ACCEPTED and plan is not None and plan.plan.policy.sessions_max > 0
 
 
 def decide_requests(
@@ -99,20 +105,29 @@ def decide_requests(
     ]
 
 
+def prove_case(case: Case, *, matches: bool) -> None:
+    """What the work beside the loop found; the rights are looked at now."""
+    assert case.entitlement is not None
+    case.work = None
+    node_plan = case.plan.plan if case.plan is not None else None
+    case.reason = decide_rights(case.entitlement, node_plan) if matches else Reason.BAD_PASSWORD
+
+
 def reserve_places(cases: Sequence[Case], change: LiveChange, *, now: int, until: int) -> None:
     """The second step, for cases that want a place, in the order of arrival; one that finds none is refused.
 
     `now`, `until`: epoch seconds. If the change has a fault in the end, none of these cases may be answered.
     """
     for case in cases:
-        assert case.entitlement is not None
-        assert case.plan is not None
+        entitlement, plan = case.entitlement, case.plan
+        assert entitlement is not None
+        assert plan is not None
         nas_id = case.request.nas.nas_id
         got = change.reserve(
-            case.entitlement.service_id,
+            entitlement.service_id,
             device=device_of(case.request.packet, nas_id),
             nas_id=nas_id,
-            sessions_max=case.plan.plan.policy.sessions_max,
+            sessions_max=plan.plan.policy.sessions_max,
             token=case.token,
             now=now,
             until=until,
@@ -124,28 +139,54 @@ def reserve_places(cases: Sequence[Case], change: LiveChange, *, now: int, until
             case.reason = Reason.CONCURRENT_LIMIT
 
 
-def answer_request(case: Case, now_ns: int) -> AccessAnswer | PacketFault:
-    """The third step: the reply in the NAS's dialect, and the decision for the journal.
+def answer_case(case: Case) -> bytes | PacketFault:
+    """The third step: the reply, in the NAS's dialect.
 
     A fault where the request brought more Proxy-State than a reply with its rights has room for: silence.
     """
-    packet, nas = case.request.packet, case.request.nas
-    if case.reason is Reason.ACCEPTED:
-        code, attributes = Code.ACCESS_ACCEPT, _accept_attributes(case)
+    request = case.request
+    packet = request.packet
+    if case.reason is _ACCEPTED:
+        code, attributes = _ACCESS_ACCEPT, _accept_attributes(case)
     else:
-        code, attributes = Code.ACCESS_REJECT, _reject_attributes(case)
-    attributes += copied_proxy_states(packet)
+        code, attributes = _ACCESS_REJECT, _reject_attributes(case)
+    if dictionary.PROXY_STATE in packet.attributes:
+        attributes += copied_proxy_states(packet)
     if len(attributes) > REPLY_OCTETS_MAX:
         return PacketFault.PROXY_STATE_LIMIT
-    reply = nas.digests.reply(code, packet.identifier, packet.authenticator, attributes, message_authenticator=True)
-    return AccessAnswer(reply, case.reason, _decision(case, now_ns))
+    return request.digests.signed_reply(code, packet.identifier, packet.authenticator, attributes)
+
+
+def decision_of(case: Case) -> DecisionRecord:
+    """What was decided, for the journal."""
+    request, entitlement, plan = case.request, case.entitlement, case.plan
+    attributes = request.packet.attributes
+    port = attributes.get(dictionary.NAS_PORT_ID)
+    if port is None:
+        number = attributes.get(dictionary.NAS_PORT, b"")
+        port = b"%d" % int.from_bytes(number, "big") if number else b""
+    reason = case.reason
+    return DecisionRecord(
+        request.nas.nas_id,
+        entitlement.service_id if entitlement is not None else 0,
+        entitlement.plan_version_id if entitlement is not None else 0,
+        reason.code,
+        case.method,
+        attributes.get(dictionary.USER_NAME, b""),
+        attributes.get(dictionary.CALLING_STATION_ID, b""),
+        port,
+        case.token if reason is _ACCEPTED else b"",
+        case.sessions_seen,
+        plan.plan.policy.sessions_max if plan is not None else 0,
+        case.saw,
+    )
 
 
 def _decide(
     request: AccessRequest, tables: Tables, vault: Vault, view: ReplicaView, randomness: bytes
 ) -> Case | PacketFault | ReplicaFault:
     packet = request.packet
-    proof = read_credential(packet, request.nas.digests)
+    proof = read_credential(packet, request.digests)
     if isinstance(proof, PacketFault):
         return proof
     username = packet.attributes.get(dictionary.USER_NAME, b"")
@@ -214,24 +255,26 @@ def read_class(packet: Packet) -> tuple[int, bytes] | None:
 
 def copied_proxy_states(packet: Packet) -> bytes:
     """RFC 2865 section 5.33: unmodified and in order."""
-    if dictionary.PROXY_STATE not in packet.attributes:
-        return b""
     return b"".join(attribute(dictionary.PROXY_STATE, value) for value in packet.all(dictionary.PROXY_STATE))
 
 
 def _accept_attributes(case: Case) -> bytes:
-    entitlement, plan, packet, nas = case.entitlement, case.plan, case.request.packet, case.request.nas
+    entitlement, plan, request = case.entitlement, case.plan, case.request
     assert entitlement is not None
     assert plan is not None
-    attributes = plan.attributes[nas.dialect] + attribute(
-        dictionary.CLASS, encode_class(entitlement.service_id, case.token)
+    packet = request.packet
+    attributes = (
+        plan.attributes[request.nas.dialect_at]
+        + _CLASS_BEFORE_SERVICE
+        + entitlement.service_id.to_bytes(8, "big")
+        + case.token
     )
     if packet.attributes.get(dictionary.FRAMED_PROTOCOL) == _PPP:
         attributes += _FRAMED_PPP
     if entitlement.static_ipv4:
-        attributes += attribute(dictionary.FRAMED_IP_ADDRESS, ipv4(entitlement.static_ipv4))
+        attributes += _FRAMED_IP_ADDRESS_HEADER + entitlement.static_ipv4.to_bytes(4, "big")
     if case.proof is not None and case.stored is not None:
-        attributes += case.proof.success_attributes(case.stored, nas.digests, packet.authenticator, case.salts)
+        attributes += case.proof.success_attributes(case.stored, request.digests, packet.authenticator, case.salts)
     return attributes
 
 
@@ -239,27 +282,3 @@ def _reject_attributes(case: Case) -> bytes:
     """RFC 2865 section 5.44: a Reject carries no rights, only words."""
     words = attribute(dictionary.REPLY_MESSAGE, case.reason.text.encode())
     return words + case.proof.failure_attributes() if case.proof is not None else words
-
-
-def _decision(case: Case, now_ns: int) -> DecisionRecord:
-    attributes = case.request.packet.attributes
-    entitlement, plan = case.entitlement, case.plan
-    port = attributes.get(dictionary.NAS_PORT_ID)
-    if port is None:
-        number = attributes.get(dictionary.NAS_PORT, b"")
-        port = b"%d" % int.from_bytes(number, "big") if number else b""
-    return DecisionRecord(
-        at_ns=now_ns,
-        nas_id=case.request.nas.nas_id,
-        service_id=entitlement.service_id if entitlement is not None else 0,
-        plan_version_id=entitlement.plan_version_id if entitlement is not None else 0,
-        reason_code=case.reason.code,
-        method=case.method,
-        username=attributes.get(dictionary.USER_NAME, b""),
-        calling_station_id=attributes.get(dictionary.CALLING_STATION_ID, b""),
-        nas_port=port,
-        token=case.token if case.reason is Reason.ACCEPTED else b"",
-        sessions_seen=case.sessions_seen,
-        sessions_max=plan.plan.policy.sessions_max if plan is not None else 0,
-        duration_us=0,
-    )

@@ -2,8 +2,8 @@
 
 A decision is in the node's decision stream at once and in PostgreSQL when the settler brought it there, after which
 its file goes. So both are asked: how far the stream is settled, then the stream from there, then PostgreSQL. In this
-order a decision that is settled meanwhile is met twice, which the key (node, sequence, offset) undoes, and never not
-at all. While PostgreSQL is away the stream and the names in the node's replica answer alone.
+order a decision that is settled meanwhile is met twice, which its key (node, sequence, offset, item) undoes, and never
+not at all. While PostgreSQL is away the stream and the names in the node's replica answer alone.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from sms_aaa.db import nas as db_nas
 from sms_aaa.db import plans as db_plans
 from sms_aaa.db import positions as db_positions
 from sms_aaa.db import subscribers as db_subscribers
-from sms_aaa.flows.settling import decision_row
+from sms_aaa.flows.settling import decision_rows
 from sms_aaa.node.frames import FILE_HEADER_OCTETS
 from sms_aaa.node.journal import JournalFault, JournalFaultKind, Stream, stream_folder
 from sms_aaa.node.journal_reader import Batch, JournalFile, list_files, read, readable_end
-from sms_aaa.node.records import DecisionRecord, unpack_decision
+from sms_aaa.node.records import DecisionBatch, unpack_decisions
 from sms_aaa.node.replica import Replica, ReplicaMeta
 from sms_aaa.radius.credentials import Method
-from sms_aaa.radius.packet import as_text
 from sms_aaa.rules.access import Check, checks_of
 from sms_aaa.rules.identity import canonical_mac
 from sms_aaa.rules.reasons import Reason
@@ -53,10 +52,10 @@ class Wanted:
     devices: frozenset[str]
     services: frozenset[int]
 
-    def matches(self, record: DecisionRecord) -> bool:
-        if record.service_id in self.services or as_text(record.username) in self.usernames:
+    def matches(self, decision: DecisionRow) -> bool:
+        if decision.service_id in self.services or decision.username in self.usernames:
             return True
-        return bool(self.devices) and _device(as_text(record.calling_station_id)) in self.devices
+        return bool(self.devices) and _device(decision.calling_station_id) in self.devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,9 +227,10 @@ def _read_file(
 def _matching(batch: Batch, place: Place, wanted: Wanted) -> list[DecisionRow]:
     found = []
     for record in batch.records:
-        unpacked = unpack_decision(record.payload)
-        if isinstance(unpacked, DecisionRecord) and wanted.matches(unpacked):
-            found.append(decision_row(Place(place.node, place.sequence, record.offset), unpacked))
+        unpacked = unpack_decisions(record.payload)
+        if isinstance(unpacked, DecisionBatch):
+            rows = decision_rows(Place(place.node, place.sequence, record.offset), unpacked)
+            found += [row for row in rows if wanted.matches(row)]
     return found
 
 
@@ -278,5 +278,5 @@ def _saw(decision: DecisionRow, method: Method, reason: Reason, names: _Names) -
     }
 
 
-def _key(decision: DecisionRow) -> tuple[str, int, int]:
-    return decision.node, decision.sequence, decision.record_offset
+def _key(decision: DecisionRow) -> tuple[str, int, int, int]:
+    return decision.node, decision.sequence, decision.record_offset, decision.item

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import feed as db_feed
 from sms_aaa.db import nas as db_nas
 from sms_aaa.db import plans as db_plans
+from sms_aaa.db import realms as db_realms
 from sms_aaa.db import subscribers as db_subscribers
 from sms_aaa.node.replica import ReplicaFault
 from sms_aaa.node.replica_writer import CHANGES_MAX, EntitlementChange, ReplicaChanges, ReplicaWriter
@@ -34,7 +35,8 @@ def fill(
     of = db_subscribers.count_services(connection)
     plans = _node_plans(connection, None)
     nases = db_nas.list_node_nas(connection, None)
-    changes = ReplicaChanges(cursor=cursor, refreshed_ns=now_ns, plans=plans, nases=nases)
+    realms = db_realms.list_node_realms(connection, None)
+    changes = ReplicaChanges(cursor=cursor, refreshed_ns=now_ns, plans=plans, nases=nases, realms=realms)
     applied = writer.apply(changes)
     done = last = 0
     while not isinstance(applied, ReplicaFault):
@@ -58,6 +60,8 @@ def follow(connection: Connection, writer: ReplicaWriter, cursor: str, *, now_ns
     nases = db_nas.list_node_nas(connection, changes.nas) if changes.nas else []
     gone = set(changes.nas) - {nas.nas_id for nas in nases}
     plans = _node_plans(connection, changes.plans) if changes.plans else []
+    realms = db_realms.list_node_realms(connection, changes.realms) if changes.realms else []
+    gone_realms = set(changes.realms) - {realm.realm_id for realm in realms}
     # The cursor moves with the last page only: after a crash in between all of it is read again.
     pages = [changes.services[at : at + PAGE_SERVICES] for at in range(0, len(changes.services), PAGE_SERVICES)] or [[]]
     for index, page in enumerate(pages):
@@ -73,11 +77,13 @@ def follow(connection: Connection, writer: ReplicaWriter, cursor: str, *, now_ns
                 plans=plans if first else (),
                 nases=nases if first else (),
                 removed_nases=sorted(gone) if first else (),
+                realms=realms if first else (),
+                removed_realms=sorted(gone_realms) if first else (),
             )
         )
         if isinstance(applied, ReplicaFault):
             return applied
-    return len(changes.services) + len(changes.nas) + len(changes.plans)
+    return len(changes.services) + len(changes.nas) + len(changes.plans) + len(changes.realms)
 
 
 def _node_plans(connection: Connection, ids: list[int] | None) -> list[NodePlan]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -32,10 +32,10 @@ from sms_aaa.rules.identity import canonical_mac
 from sms_aaa.rules.session import AnomalyKind, Life, Place, State, find_life, step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sms_aaa.db.engine import Connection
-    from sms_aaa.node.records import AccountingRecord, DecisionRecord
+    from sms_aaa.node.records import AccountingRecord, DecisionBatch
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNKNOWN_SERVICE = AnomalyKind.UNKNOWN_SERVICE.value
@@ -116,31 +116,44 @@ def quarantine(connection: Connection, place: Place, *, reason: str, raw: bytes)
     )
 
 
-def settle_decisions(connection: Connection, records: Sequence[tuple[Place, DecisionRecord]]) -> None:
-    """Stores decisions as they were made."""
-    db_decisions.insert_decisions(connection, [decision_row(place, record) for place, record in records])
+def settle_decisions(connection: Connection, batches: Sequence[tuple[Place, DecisionBatch]]) -> int:
+    """Stores decisions as they were made; how many."""
+    rows = (fields for place, batch in batches for fields in _decision_fields(place, batch))
+    db_decisions.insert_decisions(connection, rows)
+    return sum(len(batch.decisions) for _, batch in batches)
 
 
-def decision_row(place: Place, record: DecisionRecord) -> DecisionRow:
-    """A decision as the database, and so `why`, has it; also for those that `why` reads from the journal itself."""
-    return DecisionRow(
-        at=_EPOCH + timedelta(microseconds=record.at_ns // 1000),
-        node=place.node,
-        sequence=place.sequence,
-        record_offset=place.offset,
-        nas_id=record.nas_id,
-        service_id=record.service_id or None,
-        plan_version_id=record.plan_version_id or None,
-        reason=record.reason_code,
-        method=record.method,
-        username=as_text(record.username),
-        calling_station_id=as_text(record.calling_station_id),
-        nas_port=as_text(record.nas_port),
-        token=record.token or None,
-        sessions_seen=record.sessions_seen,
-        sessions_max=record.sessions_max,
-        duration_us=record.duration_us,
-    )
+def decision_rows(place: Place, batch: DecisionBatch) -> list[DecisionRow]:
+    """Decisions as the database, and so `why`, has them; also for those that `why` reads from the journal itself."""
+    names = DecisionRow.__struct_fields__
+    return [DecisionRow(**dict(zip(names, fields, strict=True))) for fields in _decision_fields(place, batch)]
+
+
+def _decision_fields(place: Place, batch: DecisionBatch) -> Iterator[tuple[Any, ...]]:
+    """The fields of a DecisionRow for each decision of a batch."""
+    at = _EPOCH + timedelta(microseconds=batch.at_ns // 1000)
+    node, sequence, offset = place.node, place.sequence, place.offset
+    for item, record in enumerate(batch.decisions):
+        yield (
+            at,
+            node,
+            sequence,
+            offset,
+            item,
+            record.nas_id,
+            record.service_id or None,
+            record.plan_version_id or None,
+            record.reason_code,
+            record.method,
+            as_text(record.username),
+            as_text(record.calling_station_id),
+            as_text(record.nas_port),
+            record.token or None,
+            record.sessions_seen,
+            record.sessions_max,
+            batch.duration_us,
+            as_text(record.saw),
+        )
 
 
 def close_stale_sessions(

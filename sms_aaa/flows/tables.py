@@ -21,25 +21,29 @@ if TYPE_CHECKING:
     from sms_aaa.flows.vault import Vault
 
 ADDRESSES_REMEMBERED_MAX = 65_536
+_DIALECTS = tuple(Dialect)
 
 
 class Nas(Struct, frozen=True):
-    """A RADIUS client, ready for work. `index` is its row in this worker's counters; `single`: one address."""
+    """A RADIUS client, ready for work. `index` is its row in this worker's counters; `single`: one address.
+
+    `dialect_at`: where in a Plan's attributes its dialect stands.
+    """
 
     nas_id: int
     index: int
     name: str
     digests: SecretDigests
-    dialect: Dialect
+    dialect_at: int
     message_authenticator: MessageAuthenticatorPolicy
     single: bool
 
 
 class Plan(Struct, frozen=True):
-    """A plan version with its reply attributes by dialect."""
+    """A plan version with its reply attributes for each Dialect, in their order."""
 
     plan: NodePlan
-    attributes: dict[Dialect, bytes]
+    attributes: tuple[bytes, ...]
 
 
 class Tables:
@@ -80,7 +84,7 @@ class Tables:
             index=index,
             name=node_nas.name,
             digests=SecretDigests(secret.reveal()),
-            dialect=node_nas.dialect,
+            dialect_at=_DIALECTS.index(node_nas.dialect),
             message_authenticator=node_nas.message_authenticator,
             single=network.num_addresses == 1,
         )
@@ -105,4 +109,4 @@ class Tables:
 
 
 def _compile(plan: NodePlan) -> Plan:
-    return Plan(plan=plan, attributes={dialect: encode_policy(plan.policy, dialect) for dialect in Dialect})
+    return Plan(plan=plan, attributes=tuple(encode_policy(plan.policy, dialect) for dialect in _DIALECTS))

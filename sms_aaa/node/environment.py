@@ -10,6 +10,7 @@ children are started by exec, and each process opens each environment once.
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,30 @@ class StoreFaultKind(Enum):
     IO = "io"
 
 
-def open_environment(folder: Path, *, map_octets: int, synced: bool, read_only: bool = False) -> lmdb.Environment:
+def open_allocated(folder: Path, *, map_octets: int) -> tuple[lmdb.Environment, bool]:
+    """An unsynced environment that is changed in place: a store costs no system call. And whether it could be so.
+
+    The whole file is allocated at once, because a store into a hole of a full disk would kill the process (SIGBUS).
+    Where there is no room for that, pages are written as usual: slower, and a full disk is an error like any other.
+    """
+    # An opening in place makes the file as long as it should be; one that was cut short shows only before that.
+    open_environment(folder, map_octets=map_octets, synced=False).close()
+    env = open_environment(folder, map_octets=map_octets, synced=False, in_place=True)
+    try:
+        fd = os.open(folder / "data.mdb", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.posix_fallocate(fd, 0, map_octets)
+        finally:
+            os.close(fd)
+    except OSError:
+        env.close()
+        return open_environment(folder, map_octets=map_octets, synced=False), False
+    return env, True
+
+
+def open_environment(
+    folder: Path, *, map_octets: int, synced: bool, read_only: bool = False, in_place: bool = False
+) -> lmdb.Environment:
     """The environment in `folder`; lmdb.Error when it cannot be opened, lmdb.CorruptedError when it is cut short.
 
     `map_octets` is address space, not disk. A reader's slot in the lock file belongs to its transaction, not to its
@@ -50,6 +74,7 @@ def open_environment(folder: Path, *, map_octets: int, synced: bool, read_only: 
         mode=0o600,
         sync=synced,
         metasync=synced,
+        writemap=in_place,
         readahead=False,
         max_readers=READERS_MAX,
         max_dbs=DATABASES_MAX,

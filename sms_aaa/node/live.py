@@ -11,8 +11,8 @@ its own entry instead of being refused by it: the entry is found by its device. 
 the entry ran out, releases nothing that is another's: it is found by its token.
 
 Nothing here is synced: the set is discarded after a reboot, when it may be torn, and rebuilt from PostgreSQL's live
-sessions and the unsettled journal. Until that is done `is_rebuilt` is false, and a setting says whom to admit. Pages
-are written, not mapped for writing, because a store into a mapped hole of a full disk would kill the worker.
+sessions and the unsettled journal. Until that is done `is_rebuilt` is false, and a setting says whom to admit. The
+file is allocated whole and changed in place, so that a reservation costs no system call (environment.py).
 
 Mind what environment.py says about opening twice and about forks.
 """
@@ -32,14 +32,14 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar
 import lmdb
 from msgspec import Struct
 
-from sms_aaa.node.environment import DAMAGE_ERRORS, StoreFaultKind, kind_of, open_environment
+from sms_aaa.node.environment import DAMAGE_ERRORS, StoreFaultKind, kind_of, open_allocated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
-MAP_OCTETS = 4 * 1024**3  # address space, not disk
+OCTETS = 64 * 1024**2  # of the file; who opens it for a node says how many
 TOKEN_OCTETS = 8
 DEVICE_OCTETS = 8
 ENTRIES_PER_SERVICE_MAX = 256
@@ -255,17 +255,23 @@ class LiveChange:
 
 
 class LiveSet:
-    """The environment, opened once by a process. `was_discarded`: this opening found another boot's, or a torn one."""
+    """The environment, opened once by a process. `was_discarded`: this opening found another boot's, or a torn one.
 
-    def __init__(self, env: lmdb.Environment, *, was_discarded: bool) -> None:
+    `is_allocated` is false where there was no room for the whole file; it works all the same, more slowly.
+    """
+
+    def __init__(self, env: lmdb.Environment, *, is_allocated: bool, was_discarded: bool) -> None:
         self.was_discarded = was_discarded
+        self.is_allocated = is_allocated
         self._env = env
         self._services = env.open_db(b"services")
         self._meta = env.open_db(b"meta")
 
     @classmethod
-    def open(cls, root: Path, *, boot_id: str) -> LiveSet | LiveFault:
-        """The node's live set under the state folder `root`; a new, empty one when it is of another boot.
+    def open(cls, root: Path, *, boot_id: str, octets: int = OCTETS) -> LiveSet | LiveFault:
+        """The node's live set under the folder `root`; a new, empty one when it is of another boot.
+
+        `octets`: the size of its file, the same for every process.
 
         One process at a time is in here: two that both found another boot's would discard each other's.
         """
@@ -276,16 +282,21 @@ class LiveSet:
                 marker = folder / "BOOT"
                 if marker.exists() and marker.read_text() == boot_id and (folder / "data.mdb").exists():
                     with suppress(*DAMAGE_ERRORS):  # torn: an empty one takes its place
-                        return cls(_open(folder), was_discarded=False)
+                        return cls._opened(folder, octets, was_discarded=False)
                 for name in ("data.mdb", "lock.mdb"):
                     (folder / name).unlink(missing_ok=True)
-                opened = cls(_open(folder), was_discarded=True)
+                opened = cls._opened(folder, octets, was_discarded=True)
                 marker.write_text(boot_id)
                 return opened
         except lmdb.Error as error:
             return _fault(error)
         except OSError as error:
             return LiveFault(StoreFaultKind.IO, f"{folder}: {error.strerror}")
+
+    @classmethod
+    def _opened(cls, folder: Path, octets: int, *, was_discarded: bool) -> LiveSet:
+        env, is_allocated = open_allocated(folder, map_octets=octets)
+        return cls(env, is_allocated=is_allocated, was_discarded=was_discarded)
 
     def write(self) -> LiveChange:
         return LiveChange(self._env, self._services)
@@ -348,10 +359,6 @@ class LiveSet:
                 return look(transaction)
         except (lmdb.Error, struct.error) as error:
             return _fault(error)
-
-
-def _open(folder: Path) -> lmdb.Environment:
-    return open_environment(folder, map_octets=MAP_OCTETS, synced=False)
 
 
 @contextmanager

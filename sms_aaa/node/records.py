@@ -1,8 +1,8 @@
 """What stands in a journal record: the payloads of both streams. How records are framed is frames.py's affair.
 
 An accounting record is the packet as it was received, with what the packet does not say: from where, of which NAS,
-when. It is decoded when it is settled, so that a mended decoder can replay it. A decision record is one Access answer
-with what it was decided on; there is no place in it for a password, a hash or a key.
+when. It is decoded when it is settled, so that a mended decoder can replay it. A decision record is a batch of Access
+answers, each with what it was decided on; there is no place in it for a password, a hash or a key.
 
 Each payload begins with its own format version: files outlive the program that wrote them.
 """
@@ -13,12 +13,12 @@ import struct
 from enum import Enum
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
-TEXT_OCTETS_MAX = 253  # RFC 2865 section 5: what one attribute holds
+from sms_aaa.node.frames import PAYLOAD_OCTETS_MAX
 
 _ACCOUNTING_VERSION = 1
-_DECISION_VERSION = b"\x01"
+_DECISION_VERSION = b"\x02"
 _ACCOUNTING = struct.Struct("<BBHIQ")  # version, octets of the source's text, port, nas, received; source; packet
 
 
@@ -41,12 +41,12 @@ class AccountingRecord(Struct, frozen=True, gc=False):
 
 
 class DecisionRecord(Struct, frozen=True, gc=False, array_like=True):
-    """`service_id`, `plan_version_id` 0: there was none. `reason_code` as in rules/reasons.py.
+    """One Access answer. `service_id`, `plan_version_id` 0: there was none. `reason_code` as in rules/reasons.py.
 
-    Texts are octets as they came; `token` is b"" for a refusal.
+    Texts are octets as they came; `token` is b"" for a refusal; `saw` is what the check that failed looked at, in a few
+    words, where nothing else of the record tells.
     """
 
-    at_ns: int
     nas_id: int
     service_id: int
     plan_version_id: int
@@ -58,11 +58,19 @@ class DecisionRecord(Struct, frozen=True, gc=False, array_like=True):
     token: bytes
     sessions_seen: int
     sessions_max: int
+    saw: bytes = b""
+
+
+class DecisionBatch(Struct, frozen=True, gc=False, array_like=True):
+    """What was answered together: when, how long after its receipt, and each decision in the order of arrival."""
+
+    at_ns: int
     duration_us: int
+    decisions: list[DecisionRecord]
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(DecisionRecord).decode
+_decode = msgspec.msgpack.Decoder(DecisionBatch).decode
 
 
 def pack_accounting(record: AccountingRecord) -> bytes:
@@ -90,18 +98,18 @@ def unpack_accounting(payload: bytes) -> AccountingRecord | RecordFault:
     return AccountingRecord(received_ns, nas_id, source, source_port, payload[packet_start:])
 
 
-def pack_decision(record: DecisionRecord) -> bytes:
-    """Texts longer than an attribute can be are cut at TEXT_OCTETS_MAX."""
-    texts = (record.username, record.calling_station_id, record.nas_port)
-    if max(map(len, texts)) > TEXT_OCTETS_MAX:
-        username, calling_station_id, nas_port = (text[:TEXT_OCTETS_MAX] for text in texts)
-        record = msgspec.structs.replace(
-            record, username=username, calling_station_id=calling_station_id, nas_port=nas_port
-        )
-    return _DECISION_VERSION + _encode(record)
+def pack_decisions(batch: DecisionBatch) -> list[bytes]:
+    """One payload, most often; more where the texts are long, since a payload has a bound."""
+    packed = _DECISION_VERSION + _encode(batch)
+    if len(packed) <= PAYLOAD_OCTETS_MAX:
+        return [packed]
+    half = len(batch.decisions) // 2
+    assert half, "one decision, whose texts are attributes, fits into a payload"
+    parts = (batch.decisions[:half], batch.decisions[half:])
+    return [payload for part in parts for payload in pack_decisions(structs.replace(batch, decisions=part))]
 
 
-def unpack_decision(payload: bytes) -> DecisionRecord | RecordFault:
+def unpack_decisions(payload: bytes) -> DecisionBatch | RecordFault:
     if len(payload) < 2:
         return RecordFault.SHORT
     if not payload.startswith(_DECISION_VERSION):

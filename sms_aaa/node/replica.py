@@ -9,11 +9,11 @@ learns of that by `switched` and opens the new one; the old folder's pages stay 
 
     identities   kind octet + identity -> Entitlement        plans   version id -> NodePlan
     services     service id -> its key in identities         nases   nas id -> NodeNas
-    meta         format, state (ReplicaMeta), tables version
+    meta         format, state (ReplicaMeta), version        realms  realm id -> NodeRealm
 
-The plans and NASes are small tables that a worker holds in memory; `tables_version` tells it when to load them again.
-A reader ends its transaction before it waits: a forgotten one keeps every page that was replaced since, and the file
-grows. Mind what environment.py says about opening twice and about forks.
+The plans, NASes and realms are small tables that a worker holds in memory; `tables_version` tells it when to load them
+again. A reader ends its transaction before it waits: a forgotten one keeps every page that was replaced since, and the
+file grows. Mind what environment.py says about opening twice and about forks.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ import msgspec
 from msgspec import Struct
 
 from sms_aaa.node.environment import StoreFaultKind, kind_of, open_environment
-from sms_aaa.rules.entitlement import Entitlement, NodeNas, NodePlan
+from sms_aaa.rules.entitlement import Entitlement, NodeNas, NodePlan, NodeRealm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 MAP_OCTETS = 16 * 1024**3  # address space, not disk; 1,000,000 services took 424 MB
-FORMAT_VERSION = b"1"
+FORMAT_VERSION = b"2"  # 2: terms of a service, realms
 IDENTITY_OCTETS_MAX = 255  # LMDB takes keys of 511; an attribute brings 253
 SWITCH_LOOK_NS = 1_000_000_000
 OPEN_TRIES_MAX = 5  # each only if CURRENT was switched meanwhile
@@ -46,6 +46,7 @@ _REMEDY = "the replicator rebuilds it once PostgreSQL can be reached"
 _decode_entitlement = msgspec.msgpack.Decoder(Entitlement).decode
 _decode_plan = msgspec.msgpack.Decoder(NodePlan).decode
 _decode_nas = msgspec.msgpack.Decoder(NodeNas).decode
+_decode_realm = msgspec.msgpack.Decoder(NodeRealm).decode
 
 Seen = TypeVar("Seen")
 
@@ -73,7 +74,7 @@ _decode_meta = msgspec.msgpack.Decoder(ReplicaMeta).decode
 class Databases:
     """A generation's environment with its named databases; lmdb.Error when they are not all there."""
 
-    __slots__ = ("env", "identities", "meta", "nases", "plans", "services")
+    __slots__ = ("env", "identities", "meta", "nases", "plans", "realms", "services")
 
     def __init__(self, folder: Path, *, read_only: bool) -> None:
         self.env: lmdb.Environment = open_environment(folder, map_octets=MAP_OCTETS, synced=True, read_only=read_only)
@@ -83,6 +84,7 @@ class Databases:
             self.services: Any = self.env.open_db(b"services", create=create)
             self.plans: Any = self.env.open_db(b"plans", create=create)
             self.nases: Any = self.env.open_db(b"nases", create=create)
+            self.realms: Any = self.env.open_db(b"realms", create=create)
             self.meta: Any = self.env.open_db(b"meta", create=create)
         except lmdb.Error:
             self.env.close()
@@ -149,7 +151,7 @@ class ReplicaView:
             return fault_of(error, self._databases.env.path())
 
     def tables_version(self) -> int:
-        """Rises with each change of the plans or NASes; 0 when it cannot be read."""
+        """Rises with each change of the plans, NASes or realms; 0 when it cannot be read."""
         try:
             return int.from_bytes(self._transaction.get(TABLES_VERSION_KEY, b"", db=self._databases.meta), "big")
         except lmdb.Error:
@@ -191,6 +193,11 @@ class Replica:
 
     def nas_list(self) -> list[NodeNas] | ReplicaFault:
         return self._databases.look(lambda t: [_decode_nas(value) for _, value in t.cursor(db=self._databases.nases)])
+
+    def realms(self) -> list[NodeRealm] | ReplicaFault:
+        return self._databases.look(
+            lambda t: [_decode_realm(value) for _, value in t.cursor(db=self._databases.realms)]
+        )
 
     def meta(self) -> ReplicaMeta | ReplicaFault:
         return self._databases.read_meta()

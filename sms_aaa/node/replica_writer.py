@@ -32,7 +32,7 @@ from sms_aaa.node.replica import (
     read_current,
     replica_folder,
 )
-from sms_aaa.rules.entitlement import Entitlement, NodeNas, NodePlan
+from sms_aaa.rules.entitlement import Entitlement, NodeNas, NodePlan, NodeRealm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,12 +65,17 @@ class ReplicaChanges:
     plans: Sequence[NodePlan] = ()
     nases: Sequence[NodeNas] = ()
     removed_nases: Sequence[int] = ()
+    realms: Sequence[NodeRealm] = ()
+    removed_realms: Sequence[int] = ()
 
     def count(self) -> int:
-        return sum(map(len, (self.entitlements, self.removed_services, self.plans, self.nases, self.removed_nases)))
+        return len(self.entitlements) + len(self.removed_services) + sum(map(len, self._tables()))
 
     def touches_tables(self) -> bool:
-        return bool(self.plans or self.nases or self.removed_nases)
+        return any(self._tables())
+
+    def _tables(self) -> tuple[Sequence[object], ...]:
+        return self.plans, self.nases, self.removed_nases, self.realms, self.removed_realms
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,10 @@ class ReplicaWriter:
                     transaction.put(_ID.pack(nas.nas_id), _encode(nas), db=tables.nases)
                 for nas_id in changes.removed_nases:
                     transaction.delete(_ID.pack(nas_id), db=tables.nases)
+                for realm in changes.realms:
+                    transaction.put(_ID.pack(realm.realm_id), _encode(realm), db=tables.realms)
+                for realm_id in changes.removed_realms:
+                    transaction.delete(_ID.pack(realm_id), db=tables.realms)
                 self._apply_meta(transaction, changes)
         except (lmdb.Error, msgspec.MsgspecError) as error:
             return fault_of(error, tables.env.path())

@@ -44,6 +44,7 @@ UNSIGNED_PROXY_STATE_OCTETS_MAX = 64
 _ZEROS = bytes(16)
 _BLOCK_OCTETS = 64  # of MD5
 _MESSAGE_AUTHENTICATOR_HEADER = b"\x50\x12"
+_EMPTY_MESSAGE_AUTHENTICATOR = _MESSAGE_AUTHENTICATOR_HEADER + _ZEROS
 # RFC 2866 section 3, RFC 5176 section 2.3: their Request Authenticator is a digest of the packet, not a random number.
 _DIGEST_CODES = frozenset((int(Code.ACCOUNTING_REQUEST), int(Code.DISCONNECT_REQUEST), int(Code.COA_REQUEST)))
 _RANDOM_CODES = frozenset((int(Code.ACCESS_REQUEST), int(Code.STATUS_SERVER)))
@@ -129,6 +130,19 @@ class SecretDigests:
         if is_digest:
             authenticator = _md5(header + _ZEROS + attributes + self._secret).digest()
         return header + authenticator + attributes
+
+    def signed_reply(self, code: int, identifier: int, request_authenticator: bytes, attributes: bytes) -> bytes:
+        """As `reply` with a Message-Authenticator, which every Access reply has: on the packet's way, in one piece."""
+        length = len(attributes) + (HEADER_OCTETS + 18)
+        if length > PACKET_OCTETS_MAX:
+            raise ValueError(f"a packet of {length} octets; the most is {PACKET_OCTETS_MAX}: send fewer attributes")
+        header = bytes((code, identifier, length >> 8, length & 255))
+        inner = self._inner.copy()
+        inner.update(header + request_authenticator + _EMPTY_MESSAGE_AUTHENTICATOR + attributes)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        attributes = _MESSAGE_AUTHENTICATOR_HEADER + outer.digest() + attributes
+        return header + _md5(header + request_authenticator + attributes + self._secret).digest() + attributes
 
     def _signed(self, header: bytes, authenticator: bytes, attributes: bytes) -> bytes:
         start = header + authenticator + _MESSAGE_AUTHENTICATOR_HEADER

@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
-from sms_aaa.rules.entitlement import Entitlement, NodePlan, ServiceState
+from msgspec import Struct
+
+from sms_aaa.rules.entitlement import Entitlement, NodePlan, ServiceState, Terms
 from sms_aaa.rules.reasons import Reason
 
 Stored = TypeVar("Stored")
 Stored_contra = TypeVar("Stored_contra", contravariant=True)
 
 _ACTIVE = int(ServiceState.ACTIVE)
-_SUSPENDED = int(ServiceState.SUSPENDED)
+_OF_STATE = {int(ServiceState.SUSPENDED): Reason.SUSPENDED, int(ServiceState.BLOCKED): Reason.BLOCKED}
+_NO_TERMS = Terms()
 
 
 class Proof(Protocol[Stored_contra]):
@@ -28,10 +31,33 @@ class Proof(Protocol[Stored_contra]):
     def matches(self, stored: Stored_contra) -> bool: ...
 
 
+class Whereabouts(Struct, frozen=True, gc=False):
+    """Where a login comes from. Only looked up for a service or realm that is bound to places or devices.
+
+    `ports`: all that the NAS says of the line (NAS-Port-Id, NAS-Port in decimal, Agent-Circuit-Id, Agent-Remote-Id), as
+    octets and, for those that are no text, as 0x and hex digits. `mac`: canonical, None when the NAS does not tell it.
+    `realm_nas_ids`: where the realm's services may log in that are bound to no NAS themselves, () for anywhere.
+    """
+
+    nas_id: int
+    ports: tuple[bytes, ...]
+    mac: bytes | None
+    realm_nas_ids: tuple[int, ...] = ()
+
+
 def decide(
-    proof: Proof[Stored] | None, entitlement: Entitlement | None, stored: Stored | None, plan: NodePlan | None
+    proof: Proof[Stored] | None,
+    entitlement: Entitlement | None,
+    stored: Stored | None,
+    plan: NodePlan | None,
+    *,
+    now: int = 0,
+    where: Whereabouts | None = None,
 ) -> Reason:
-    """All checks but concurrency, in order. `stored` is what the entitlement's sealed credential holds."""
+    """All checks but concurrency, in order. `stored` is what the entitlement's sealed credential holds.
+
+    `now`: epoch seconds. `where` may be None for an entitlement without terms in a realm without places.
+    """
     if proof is None:
         return Reason.UNSUPPORTED_METHOD
     if entitlement is None:
@@ -40,16 +66,45 @@ def decide(
         return Reason.NO_CREDENTIAL
     if not proof.matches(stored):
         return Reason.BAD_PASSWORD
-    return decide_rights(entitlement, plan)
+    return decide_rights(entitlement, plan, now=now, where=where)
 
 
-def decide_rights(entitlement: Entitlement, plan: NodePlan | None) -> Reason:
+def decide_rights(
+    entitlement: Entitlement, plan: NodePlan | None, *, now: int = 0, where: Whereabouts | None = None
+) -> Reason:
     """The checks that follow once the identity is proved."""
     if entitlement.state != _ACTIVE:
-        return Reason.SUSPENDED if entitlement.state == _SUSPENDED else Reason.UNKNOWN_USER
+        return _OF_STATE.get(entitlement.state, Reason.UNKNOWN_USER)
+    terms = entitlement.terms
+    if terms is not None:
+        if now < terms.valid_from:
+            return Reason.NOT_YET_ACTIVE
+        if 0 < terms.valid_until <= now:
+            return Reason.EXPIRED
     if plan is None:
         return Reason.NO_PLAN
+    return Reason.ACCEPTED if where is None else _decide_place(terms or _NO_TERMS, where)
+
+
+def _decide_place(terms: Terms, where: Whereabouts) -> Reason:
+    nas_ids = bound_nas_ids(terms, where)
+    if nas_ids and where.nas_id not in nas_ids:
+        return Reason.NAS_NOT_ALLOWED
+    if terms.ports and not any(port in terms.ports for port in where.ports):
+        return Reason.PORT_MISMATCH
+    if terms.macs and where.mac not in terms.macs:
+        return Reason.MAC_NOT_BOUND
     return Reason.ACCEPTED
+
+
+def bound_nas_ids(terms: Terms, where: Whereabouts) -> tuple[int, ...]:
+    """The NASes that a service may be used at; () for any. Its own bindings stand above those of its realm."""
+    return terms.nas_ids or where.realm_nas_ids
+
+
+def seconds_left(terms: Terms | None, now: int) -> int:
+    """Until the service ends; 0: it does not."""
+    return terms.valid_until - now if terms is not None and terms.valid_until else 0
 
 
 class Verdict(StrEnum):

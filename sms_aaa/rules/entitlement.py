@@ -22,6 +22,15 @@ class ServiceState(IntEnum):
     ACTIVE = 1
     SUSPENDED = 2
     CANCELLED = 3
+    BLOCKED = 4  # for abuse or fraud: unlike a suspension no payment lifts it
+
+
+class BindingKind(IntEnum):
+    """What a service's logins may be bound to. Within a kind any one will do; every kind that is bound must fit."""
+
+    MAC = 1  # a device, as 12 lower-case hex digits
+    NAS = 2  # by its id
+    PORT = 3  # a line, as the NAS names it; see rules/access.py
 
 
 class Dialect(StrEnum):
@@ -39,10 +48,24 @@ class MessageAuthenticatorPolicy(StrEnum):
     NO = "no"
 
 
+class Terms(Struct, frozen=True, gc=False, array_like=True):
+    """When and from where a service may be used. Instants are epoch seconds, 0: no bound; it is valid in [from, until).
+
+    An empty tuple binds nothing. `macs` are canonical, `ports` octets as the NAS sends them.
+    """
+
+    valid_from: int = 0
+    valid_until: int = 0
+    nas_ids: tuple[int, ...] = ()
+    ports: tuple[bytes, ...] = ()
+    macs: tuple[bytes, ...] = ()
+
+
 class Entitlement(Struct, frozen=True, gc=False, array_like=True):
     """A service's rights at an instant. `plan_version_id` 0: no plan. `credential` is sealed, b"" when there is none.
 
-    `static_ipv4` is the address as an integer, 0 when the NAS or a pool gives one.
+    `static_ipv4` is the address as an integer, 0 when the NAS or a pool gives one. `terms` None, the common case: valid
+    at any time, from anywhere.
     """
 
     service_id: int
@@ -51,6 +74,7 @@ class Entitlement(Struct, frozen=True, gc=False, array_like=True):
     state: int  # ServiceState; an int, so that decoding a login's record costs no enum look-up
     credential: bytes
     static_ipv4: int = 0
+    terms: Terms | None = None
 
 
 class Policy(Struct, frozen=True, gc=False, kw_only=True):
@@ -86,3 +110,12 @@ class NodeNas(Struct, frozen=True):
     dialect: Dialect
     message_authenticator: MessageAuthenticatorPolicy
     coa_port: int
+
+
+class NodeRealm(Struct, frozen=True):
+    """A realm as the node needs it. `name` in lower case; `nas_ids`: where its services may log in, () for anywhere."""
+
+    realm_id: int
+    name: str
+    is_stripped: bool
+    nas_ids: tuple[int, ...]

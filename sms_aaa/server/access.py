@@ -1,51 +1,73 @@
-"""An access worker: the login's way. Batches of 64, one reader transaction, one short write transaction each."""
+"""An access worker: the login's way. Batches of 64, one reader transaction, one short write transaction each.
+
+What takes longer than the loop may wait (Case.work) is done beside it and comes back into the way where it left.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sms_aaa.flows.access import (
     RANDOM_OCTETS,
-    AccessAnswer,
     AccessRequest,
     Case,
-    answer_request,
+    answer_case,
     decide_requests,
+    decision_of,
+    prove_case,
     reserve_places,
 )
 from sms_aaa.metrics import LATENCY_AT, Word, fault_word, observe, reason_word
 from sms_aaa.node.journal import Appended, Dropped, Stream, Writer
-from sms_aaa.node.records import pack_decision
+from sms_aaa.node.records import DecisionBatch, DecisionRecord, pack_decisions
 from sms_aaa.radius.faults import PacketFault
 from sms_aaa.radius.packet import Code
 from sms_aaa.rules.reasons import Reason
-from sms_aaa.server.dispatch import SILENCE, Answer, Asked, Deferred
+from sms_aaa.server.beside import Beside
+from sms_aaa.server.dispatch import SILENCE, Asked, Deferred
 from sms_aaa.server.udp import UdpWorker
 from sms_aaa.server.worker import Child, run_child
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sms_aaa.node.replica import ReplicaFault
     from sms_aaa.server.sockets import Endpoint
 
 BATCH_MAX = 64
+WORK_THREADS = 2
+WORK_WAITING_MAX = 1024
+"""Cases whose work waits beside the loop. A NAS gives up after some seconds: more would be done for nobody."""
+
+_ACCEPTED = Reason.ACCEPTED
+
+
+class _Aside(NamedTuple):
+    """A case that left the loop, and the way back into it."""
+
+    endpoint: Endpoint
+    asked: Asked
+    case: Case
+    began: float
 
 
 class AccessWay:
-    """Decide, reserve, answer, journal the decisions; then the outcomes go to the dispatcher."""
+    """Decide, reserve, answer, journal the decisions, send."""
 
     batch_max = BATCH_MAX
 
     def __init__(self, worker: UdpWorker) -> None:
         child = worker.child
         self._worker = worker
+        self._child = child
         self._counters = child.counters
         self._live = child.live_set()
         self._reject_delay = child.settings.access.reject_delay_seconds
         self._reservation_seconds = child.settings.access.reservation_seconds
+        self._beside: Beside[_Aside, bool] = Beside(
+            threads=WORK_THREADS, waiting_max=WORK_WAITING_MAX, name="work-beside"
+        )
         self._journal = Writer(
             child.journal_folder(Stream.DECISIONS),
             Stream.DECISIONS,
@@ -56,9 +78,14 @@ class AccessWay:
             folder_octets_max=child.settings.journal.decisions_octets_max,
         )
 
+    @property
+    def bells(self) -> tuple[Beside[_Aside, bool], ...]:
+        """What the loop polls beside its sockets."""
+        return (self._beside,)
+
     def serve(self, endpoint: Endpoint, asked: Sequence[Asked], began: float) -> None:
-        now_ns = time.time_ns()
-        requests = [AccessRequest(one.admitted.packet, one.admitted.nas) for one in asked]
+        admitted = [one.admitted for one in asked]
+        requests = [AccessRequest(one.packet, one.nas, one.digests) for one in admitted]
         reader = self._worker.reader
         with reader.replica.read() as view:
             cases = decide_requests(
@@ -68,54 +95,98 @@ class AccessWay:
                 view=view,
                 randomness=os.urandom(RANDOM_OCTETS * len(requests)),
             )
-        unplaced = self._reserve([case for case in cases if type(case) is Case and case.wants_place()], now_ns)
-        answers = [
-            answer_request(case, now_ns) if type(case) is Case and id(case) not in unplaced else case for case in cases
-        ]
-        self._record([answer for answer in answers if type(answer) is AccessAnswer], now_ns)
-        for one, answer in zip(asked, answers, strict=True):
-            self._carry_out(endpoint, one, answer, began)
-        observe(self._counters, LATENCY_AT, int((time.monotonic() - began) * 1e6), len(asked))
+        ready = []
+        for one, case in zip(asked, cases, strict=True):
+            if type(case) is not Case:
+                word = fault_word(case) if isinstance(case, PacketFault) else Word.OUR_FAULTS
+                self._say_nothing(endpoint, one, word)
+            elif case.work is None:
+                ready.append((one, case))
+            elif not self._beside.put(_Aside(endpoint, one, case, began), case.work):
+                self._say_nothing(endpoint, one, Word.SHED_WORK)
+        if ready:
+            self._finish(endpoint, ready, began)
+
+    def collect(self) -> None:
+        """What was done beside the loop goes on from where it left."""
+        for done in self._beside.collect():
+            aside = done.what
+            if done.bug is not None:
+                self._child.log.error("bug-in-work", kind=type(done.bug).__name__)
+                self._say_nothing(aside.endpoint, aside.asked, Word.OUR_FAULTS)
+                continue
+            prove_case(aside.case, matches=bool(done.told))
+            self._finish(aside.endpoint, [(aside.asked, aside.case)], aside.began)
 
     def close(self) -> None:
+        self._beside.close()
         self._journal.close()
         self._live.close()
 
-    def _reserve(self, cases: list[Case], now_ns: int) -> frozenset[int]:
-        """Which cases found no store for their reservation: nobody may say that they were admitted."""
+    def _finish(self, endpoint: Endpoint, ready: list[tuple[Asked, Case]], began: float) -> None:
+        """From the decision to the reply."""
+        now_ns = time.time_ns()
+        if not self._reserve([case for _, case in ready if case.wants_place()], now_ns // 1_000_000_000):
+            # Nobody may say that those who wanted a place were admitted.
+            for one, _ in [pair for pair in ready if pair[1].wants_place()]:
+                self._say_nothing(endpoint, one, Word.OUR_FAULTS)
+            ready = [pair for pair in ready if not pair[1].wants_place()]
+        accepted, refused, decisions = [], [], []
+        for one, case in ready:
+            reply = answer_case(case)
+            if not isinstance(reply, bytes):
+                self._say_nothing(endpoint, one, fault_word(reply))
+                continue
+            decisions.append(decision_of(case))
+            if case.reason is _ACCEPTED:
+                accepted.append((one, reply))
+            else:
+                refused.append((one, reply))
+                self._counters[reason_word(case.reason)] += 1
+        if not decisions:
+            return
+        self._record(decisions, now_ns, began)
+        self._send(endpoint, accepted, refused, began)
+        observe(self._counters, LATENCY_AT, int((time.monotonic() - began) * 1e6), len(decisions))
+
+    def _send(
+        self,
+        endpoint: Endpoint,
+        accepted: list[tuple[Asked, bytes]],
+        refused: list[tuple[Asked, bytes]],
+        began: float,
+    ) -> None:
+        dispatcher = self._worker.dispatcher
+        if accepted:
+            self._counters[reason_word(_ACCEPTED)] += len(accepted)
+            dispatcher.answer_all(endpoint, accepted)
+        if refused and not self._reject_delay:
+            dispatcher.answer_all(endpoint, refused)
+            return
+        for one, reply in refused:
+            dispatcher.carry_out(endpoint, one, Deferred(reply, began + self._reject_delay))
+
+    def _reserve(self, cases: list[Case], now: int) -> bool:
+        """False: no store for the reservations."""
         if not cases:
-            return frozenset()
-        now = now_ns // 1_000_000_000
+            return True
         with self._live.write() as change:
             reserve_places(cases, change, now=now, until=now + self._reservation_seconds)
         if change.fault is None:
-            return frozenset()
+            return True
         self._counters[Word.LIVE_FAULTS] += 1
-        return frozenset(map(id, cases))
+        return False
 
-    def _record(self, answers: list[AccessAnswer], now_ns: int) -> None:
+    def _record(self, decisions: list[DecisionRecord], now_ns: int, began: float) -> None:
         """The decision stream may lose the last second, or drop when it is full: a login does not wait for it."""
-        if not answers:
-            return
-        appended = self._journal.append([pack_decision(answer.decision) for answer in answers], now_ns)
-        if isinstance(appended, Dropped):
-            self._counters[Word.DECISIONS_DROPPED] += appended.count
-        elif not isinstance(appended, Appended):
-            self._counters[Word.DECISIONS_DROPPED] += len(answers)
+        batch = DecisionBatch(now_ns, int((time.monotonic() - began) * 1e6), decisions)
+        appended = self._journal.append(pack_decisions(batch), now_ns)
+        if isinstance(appended, Dropped) or not isinstance(appended, Appended):
+            self._counters[Word.DECISIONS_DROPPED] += len(decisions)
 
-    def _carry_out(
-        self, endpoint: Endpoint, one: Asked, answer: AccessAnswer | Case | PacketFault | ReplicaFault, began: float
-    ) -> None:
-        carry_out = self._worker.dispatcher.carry_out
-        if type(answer) is AccessAnswer:
-            self._counters[reason_word(answer.reason)] += 1
-            if answer.reason is Reason.ACCEPTED or not self._reject_delay:
-                carry_out(endpoint, one, Answer(answer.reply))
-            else:
-                carry_out(endpoint, one, Deferred(answer.reply, began + self._reject_delay))
-            return
-        self._counters[fault_word(answer) if isinstance(answer, PacketFault) else Word.OUR_FAULTS] += 1
-        carry_out(endpoint, one, SILENCE)
+    def _say_nothing(self, endpoint: Endpoint, one: Asked, word: int) -> None:
+        self._counters[word] += 1
+        self._worker.dispatcher.carry_out(endpoint, one, SILENCE)
 
 
 def main(child: Child) -> None:

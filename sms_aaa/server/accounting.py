@@ -15,7 +15,7 @@ from sms_aaa.metrics import LATENCY_AT, SYNC_AT, Word, observe
 from sms_aaa.node.journal import Appended, Stream, Writer
 from sms_aaa.radius.packet import Code
 from sms_aaa.rules.session import silence_seconds
-from sms_aaa.server.dispatch import SILENCE, Answer, Asked
+from sms_aaa.server.dispatch import SILENCE, Asked
 from sms_aaa.server.udp import UdpWorker
 from sms_aaa.server.worker import Child, run_child
 
@@ -33,6 +33,7 @@ class AccountingWay:
     """Journal, sync, tell the live set what the records mean, answer."""
 
     batch_max = BATCH_MAX
+    bells = ()
 
     def __init__(self, worker: UdpWorker) -> None:
         child = worker.child
@@ -56,16 +57,18 @@ class AccountingWay:
             AccountingRequest(one.admitted.packet, one.admitted.nas, one.admitted.key[0], one.admitted.key[1])
             for one in asked
         ]
-        carry_out = self._worker.dispatcher.carry_out
         if not self._make_durable(requests, now_ns, began):
             for one in asked:
-                carry_out(endpoint, one, SILENCE)
+                self._worker.dispatcher.carry_out(endpoint, one, SILENCE)
             return
         # Before the answer: a NAS that has its Stop confirmed may log the next device in at once.
         self._update_live_set(requests, now_ns // 1_000_000_000)
-        for one, request in zip(asked, requests, strict=True):
-            carry_out(endpoint, one, Answer(reply_to(request)))
+        replies = [(one, reply_to(request)) for one, request in zip(asked, requests, strict=True)]
+        self._worker.dispatcher.answer_all(endpoint, replies)
         observe(self._counters, LATENCY_AT, int((time.monotonic() - began) * 1e6), len(asked))
+
+    def collect(self) -> None:
+        """Nothing is done beside this way."""
 
     def close(self) -> None:
         self._journal.close()

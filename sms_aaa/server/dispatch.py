@@ -22,6 +22,8 @@ from msgspec import Struct
 from sms_aaa.server.gate import Admitted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sms_aaa.server.duplicates import DuplicateCache
     from sms_aaa.server.sockets import Endpoint
 
@@ -82,6 +84,18 @@ class Dispatcher:
         else:
             self.shed += type(outcome) is Deferred
             self._cache.forget(admitted.key, admitted.packet.authenticator)
+
+    def answer_all(self, endpoint: Endpoint, answers: Sequence[tuple[Asked, bytes]]) -> None:
+        """As carry_out of an Answer for each, together: the way of a batch."""
+        remember = self._cache.remember
+        replies = []
+        for asked, reply in answers:
+            admitted = asked.admitted
+            remember(admitted.key, admitted.packet.authenticator, reply)
+            replies.append((reply, asked.way_back))
+        unsent = endpoint.send_many(replies)
+        self.sent += len(replies) - unsent
+        self.unsent += unsent
 
     def send_due(self, now: float) -> None:
         """Sends what has waited long enough."""

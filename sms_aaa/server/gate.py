@@ -11,7 +11,7 @@ from msgspec import Struct
 from sms_aaa.flows.tables import Nas, Tables
 from sms_aaa.metrics import NasCount, Word, fault_word, nas_word
 from sms_aaa.radius.dictionary import EAP_MESSAGE
-from sms_aaa.radius.digest import verify
+from sms_aaa.radius.digest import SecretDigests, verify
 from sms_aaa.radius.faults import Malformed, PacketFault
 from sms_aaa.radius.packet import Code, Packet, parse
 from sms_aaa.rules.entitlement import MessageAuthenticatorPolicy
@@ -24,10 +24,11 @@ _AUTO = MessageAuthenticatorPolicy.AUTO
 
 
 class Admitted(Struct, frozen=True, gc=False):
-    """A request to work on; `key` is its place in the duplicate cache, pending now."""
+    """A request to work on. `digests`: of the secret that it proved; `key`: its place in the cache, pending."""
 
     packet: Packet
     nas: Nas
+    digests: SecretDigests
     key: Key
 
 
@@ -75,7 +76,7 @@ class Gate:
         standing = self.cache.look_up(key, packet.authenticator, now)
         if standing is Standing.NEW:
             self._counters[nas_word(nas.index, self._count)] += 1
-            return Admitted(packet, nas, key)
+            return Admitted(packet, nas, nas.digests, key)
         return self._repeat(nas, standing)
 
     def _requires_signature(self, nas: Nas, code: int) -> bool:

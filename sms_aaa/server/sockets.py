@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from sms_aaa.config import parse_listen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DATAGRAM_OCTETS_MAX = 4096 + 1
 """RFC 2865 allows 4096 octets: one more shows a datagram that is too long."""
@@ -23,14 +26,17 @@ _PKTINFO6 = struct.Struct("=16sI")
 _ANCILLARY_OCTETS = socket.CMSG_SPACE(_PKTINFO6.size)
 _IP_PKTINFO = 8  # Linux; Python 3.11 has no name for it
 _SO_RCVBUFFORCE = 33  # Linux; lets root pass net.core.rmem_max
+_UDP_SEGMENT = 103  # Linux 4.18
+_SEGMENT_SIZE = struct.Struct("=H")
+SEGMENTS_MAX = 64  # the kernel's own bound
+SEGMENT_OCTETS_MAX = 1200  # fits into any path's packet: segments are not cut again
+SEGMENTED_OCTETS_MAX = 60_000
 
+WayBack = tuple[object, ...]
+"""What sends a reply back: an address, or an address and the control data that name the address that was asked."""
 
-class Arrival(NamedTuple):
-    """A datagram, where it came from, and what sends the reply back from the address that was asked."""
-
-    data: bytes
-    source: tuple[str, int]
-    way_back: tuple[object, ...]
+Arrival = tuple[bytes, tuple[str, int], WayBack]
+"""A datagram, where it came from, and the way back from the address that was asked."""
 
 
 def bind(listen: str, *, receive_buffer_octets: int) -> socket.socket:
@@ -62,32 +68,34 @@ def granted_buffer_octets(bound: socket.socket) -> int:
 class Endpoint:
     """A passed socket in a worker's hands."""
 
-    __slots__ = ("_is_wildcard", "_level", "_option", "socket")
+    __slots__ = ("_can_segment", "_is_ipv6", "_is_wildcard", "_level", "_option", "socket")
 
     def __init__(self, passed: socket.socket) -> None:
         self.socket = passed
         self._is_wildcard = passed.getsockname()[0] in _WILDCARDS
-        is_ipv6 = passed.family == socket.AF_INET6
-        self._level = socket.IPPROTO_IPV6 if is_ipv6 else socket.IPPROTO_IP
-        self._option = socket.IPV6_PKTINFO if is_ipv6 else _IP_PKTINFO
+        self._is_ipv6 = passed.family == socket.AF_INET6
+        self._level = socket.IPPROTO_IPV6 if self._is_ipv6 else socket.IPPROTO_IP
+        self._option = socket.IPV6_PKTINFO if self._is_ipv6 else _IP_PKTINFO
+        self._can_segment = True
         if self._is_wildcard:
-            passed.setsockopt(self._level, socket.IPV6_RECVPKTINFO if is_ipv6 else _IP_PKTINFO, 1)
+            passed.setsockopt(self._level, socket.IPV6_RECVPKTINFO if self._is_ipv6 else _IP_PKTINFO, 1)
         passed.setblocking(False)
 
     def drain(self, count_max: int) -> list[Arrival]:
         """What is there, at most `count_max` datagrams."""
         arrivals: list[Arrival] = []
+        take = arrivals.append
         receive = self._receive_asked if self._is_wildcard else self._receive
         try:
-            while len(arrivals) < count_max:
-                arrivals.append(receive())
+            for _ in range(count_max):
+                take(receive())
         except (BlockingIOError, InterruptedError):
             pass
         except ConnectionError:
             pass  # an ICMP error about an earlier reply: its receiver is gone, nothing of ours is lost
         return arrivals
 
-    def send(self, reply: bytes, way_back: tuple[object, ...]) -> bool:
+    def send(self, reply: bytes, way_back: WayBack) -> bool:
         """False when the kernel did not take it: to the NAS that is a lost packet, and it will ask again."""
         try:
             if self._is_wildcard:
@@ -99,22 +107,64 @@ class Endpoint:
             return False
         return True
 
+    def send_many(self, replies: Sequence[tuple[bytes, WayBack]]) -> int:
+        """Sends a batch; how many the kernel did not take.
+
+        Sending is the dearest part of a login. Replies of one size to one port of a NAS leave together, in one call
+        that the kernel cuts into datagrams (UDP_SEGMENT): a busy NAS asks from few ports, and most Accepts are alike.
+        """
+        if not self._can_segment or len(replies) == 1:
+            return sum(not self.send(reply, way_back) for reply, way_back in replies)
+        together: dict[tuple[WayBack, int], list[bytes]] = {}
+        for reply, way_back in replies:
+            key = (way_back, len(reply))
+            if key in together:
+                together[key].append(reply)
+            else:
+                together[key] = [reply]
+        unsent = 0
+        for (way_back, octets), alike in together.items():
+            if len(alike) == 1 or octets > SEGMENT_OCTETS_MAX:
+                unsent += sum(not self.send(reply, way_back) for reply in alike)
+            else:
+                unsent += self._send_alike(alike, octets, way_back)
+        return unsent
+
+    def _send_alike(self, replies: list[bytes], octets: int, way_back: WayBack) -> int:
+        """`replies`: two or more of `octets` each, to the same place."""
+        at_once = min(SEGMENTS_MAX, SEGMENTED_OCTETS_MAX // octets)
+        address, ancillary = way_back if self._is_wildcard else (way_back, ())
+        ancillary = [*ancillary, (socket.IPPROTO_UDP, _UDP_SEGMENT, _SEGMENT_SIZE.pack(octets))]  # type: ignore[misc] # as above
+        unsent = 0
+        for start in range(0, len(replies), at_once):
+            part = replies[start : start + at_once]
+            try:
+                self.socket.sendmsg((b"".join(part),), ancillary, 0, address)  # type: ignore[arg-type] # as above
+            except OSError:
+                # An interface that cannot, or a full buffer: one by one tells which, and what was lost.
+                failed = sum(not self.send(reply, way_back) for reply in part)
+                self._can_segment = bool(failed)
+                unsent += failed
+        return unsent
+
     def _receive(self) -> Arrival:
         data, address = self.socket.recvfrom(DATAGRAM_OCTETS_MAX)
-        return Arrival(data, (address[0], address[1]), address)
+        return data, address[:2] if self._is_ipv6 else address, address
 
     def _receive_asked(self) -> Arrival:
         data, ancillary, _, address = self.socket.recvmsg(DATAGRAM_OCTETS_MAX, _ANCILLARY_OCTETS)
-        back = [
-            (level, kind, self._as_source(value))
-            for level, kind, value in ancillary
-            if level == self._level and kind == self._option
-        ]
-        return Arrival(data, (address[0], address[1]), (address, back))
+        back = tuple(
+            [
+                (level, kind, self._as_source(value))
+                for level, kind, value in ancillary
+                if level == self._level and kind == self._option
+            ]
+        )
+        return data, address[:2], (address, back)
 
     def _as_source(self, value: bytes) -> bytes:
         """The received packet info as the one to send with: from that address, by whatever interface routing says."""
-        if self._level == socket.IPPROTO_IP:
+        if not self._is_ipv6:
             _, asked, _ = _PKTINFO4.unpack(value[: _PKTINFO4.size])
             return _PKTINFO4.pack(0, asked, bytes(4))
         return value

@@ -106,7 +106,7 @@ class Supervisor:
             )
         self._posts = _make_posts(self._settings)
         self._board = _make_board(self._folder, len(self._posts))
-        self._live = _open_live_set(self._folder)
+        self._live = _open_live_set(self._settings)
         self._replica: Replica | None = None
         self._names = Names({}, {})
         self._names_due = 0.0
@@ -251,13 +251,14 @@ class Supervisor:
         notify("READY=1")
 
     def _end(self) -> None:
-        """Workers first, so that nothing more arrives; then the settler, who empties the journal; then the rest."""
+        """Workers first, so that nothing more arrives; then those who empty the journal; then the rest."""
         notify("STOPPING=1")
         self._log.info("stopping")
-        last = ("settler", "rater", "replicator")
-        self._terminate([post for post in self._posts if post.module not in last], WORKERS_END_SECONDS)
-        self._terminate([post for post in self._posts if post.module == "settler"], SETTLER_END_SECONDS)
-        self._terminate([post for post in self._posts if post.module in last[1:]], OTHERS_END_SECONDS)
+        settling = ("settler", "recorder")
+        others = ("rater", "replicator")
+        self._terminate([post for post in self._posts if post.module not in settling + others], WORKERS_END_SECONDS)
+        self._terminate([post for post in self._posts if post.module in settling], SETTLER_END_SECONDS)
+        self._terminate([post for post in self._posts if post.module in others], OTHERS_END_SECONDS)
         self._database.stop()
         self._watchman.stop()
         self._log.info("stopped")
@@ -385,7 +386,7 @@ def _make_posts(settings: Settings) -> list[Post]:
             bound = (_bind(listen, module, section.receive_buffer_octets) for listen in section.listen)
             sockets = [passed for passed in bound if passed is not None]
             posts.append(Post(f"{module}-{number}", module, len(posts), needs_database=False, sockets=sockets))
-    for module in ("replicator", "settler", "rater"):
+    for module in ("replicator", "settler", "recorder", "rater"):
         posts.append(Post(module, module, len(posts), needs_database=True))
     return posts
 
@@ -409,8 +410,9 @@ def _make_board(folder: Path, slots: int) -> Board:
     return board
 
 
-def _open_live_set(folder: Path) -> LiveSet:
-    live = LiveSet.open(folder, boot_id=boot_id())
+def _open_live_set(settings: Settings) -> LiveSet:
+    node = settings.node
+    live = LiveSet.open(Path(node.live_folder), boot_id=boot_id(), octets=node.live_octets)
     if isinstance(live, LiveFault):
         raise StartError(live.detail, "see the folder's rights and the disk's space")
     return live

@@ -30,10 +30,22 @@ HOUSEKEEPING_SECONDS = 0.25
 """How often tables are compared with the replica: a change is live within this time of reaching it."""
 
 
+class Bell(Protocol):
+    """Something whose descriptor becomes readable."""
+
+    def fileno(self) -> int: ...
+
+
 class Way(Protocol):
     """What a worker does with its new requests: sets an outcome for each through the dispatcher."""
 
     batch_max: int
+
+    @property
+    def bells(self) -> Sequence[Bell]:
+        """What is polled beside the sockets; when one rings, `collect` is called."""
+
+    def collect(self) -> None: ...
 
     def serve(self, endpoint: Endpoint, asked: Sequence[Asked], began: float) -> None: ...
 
@@ -60,6 +72,8 @@ class UdpWorker:
         poll = select.epoll()
         for descriptor in self.endpoints:
             poll.register(descriptor, select.EPOLLIN)
+        for bell in way.bells:
+            poll.register(bell.fileno(), select.EPOLLIN)
         next_housekeeping = 0.0
         while not self.child.stopping:
             now = time.monotonic()
@@ -68,7 +82,10 @@ class UdpWorker:
                 next_housekeeping = now + HOUSEKEEPING_SECONDS
             ready = poll.poll(self.dispatcher.seconds_to_next(now, SLEEP_SECONDS_MAX))
             for descriptor, _ in ready:
-                self._serve(self.endpoints[descriptor], way)
+                if descriptor in self.endpoints:
+                    self._serve(self.endpoints[descriptor], way)
+                else:
+                    way.collect()
             self.dispatcher.send_due(time.monotonic())
             self._count()
         # What is still in the sockets after this time is for the successor, who gets the same sockets.

@@ -120,9 +120,12 @@ class Child:
         return folder
 
     def live_set(self) -> LiveSet:
-        live = LiveSet.open(self.state_folder, boot_id=boot_id())
+        node = self.settings.node
+        live = LiveSet.open(Path(node.live_folder), boot_id=boot_id(), octets=node.live_octets)
         if isinstance(live, LiveFault):
             self.fail("live-set", live.detail)
+        if not live.is_allocated:
+            self.log.warning("live-set-not-allocated", folder=node.live_folder, remedy="make room for node.live_octets")
         if live.was_discarded:
             self.log.warning("live-set-discarded", reason="the machine was booted since, or it was damaged")
         return live

@@ -21,7 +21,7 @@ from make import Said, make_desk, make_nas, make_plan, make_subscriber, record_o
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.schema import upgrade
-from sms_aaa.flows.access import RANDOM_OCTETS, AccessRequest, answer_request, decide_requests, reserve_places
+from sms_aaa.flows.access import RANDOM_OCTETS, AccessRequest, answer_case, decide_requests, decision_of, reserve_places
 from sms_aaa.flows.rating import PlanShelf, rate_batch
 from sms_aaa.flows.settling import settle_accounting
 from sms_aaa.flows.tables import Tables
@@ -29,7 +29,7 @@ from sms_aaa.flows.vault import Vault
 from sms_aaa.node.board import COUNTERS_PER_SLOT
 from sms_aaa.node.journal import Stream, Writer, make_folder
 from sms_aaa.node.live import LiveSet
-from sms_aaa.node.records import pack_decision
+from sms_aaa.node.records import DecisionBatch, pack_decisions
 from sms_aaa.node.replica import Replica
 from sms_aaa.node.replica_writer import EntitlementChange, ReplicaChanges, ReplicaWriter
 from sms_aaa.radius import dictionary
@@ -116,7 +116,7 @@ def bench_access(root: Path) -> None:
             marks = [time.perf_counter()]
             admitted = [gate.admit(login, ("127.0.0.1", start), 0.0) for login in logins[start : start + BATCH]]
             marks.append(time.perf_counter())
-            requests = [AccessRequest(one.packet, one.nas) for one in admitted]  # type: ignore[union-attr] # all are new
+            requests = [AccessRequest(one.packet, one.nas, one.digests) for one in admitted]  # type: ignore[union-attr] # all are new
             with replica.read() as view:
                 cases = decide_requests(
                     requests,
@@ -130,12 +130,13 @@ def bench_access(root: Path) -> None:
             with live.write() as change:
                 reserve_places(cases, change, now=now_ns // 10**9, until=now_ns // 10**9 + 60)
             marks.append(time.perf_counter())
-            answers = [answer_request(case, now_ns) for case in cases]
+            replies = [answer_case(case) for case in cases]
             marks.append(time.perf_counter())
-            journal.append([pack_decision(answer.decision) for answer in answers], now_ns)
+            decisions = [decision_of(case) for case in cases]
+            journal.append(pack_decisions(DecisionBatch(now_ns, 0, decisions)), now_ns)
             marks.append(time.perf_counter())
-            for one, answer in zip(admitted, answers, strict=True):
-                cache.remember(one.key, one.packet.authenticator, answer.reply)  # type: ignore[union-attr] # as above
+            for one, reply in zip(admitted, replies, strict=True):
+                cache.remember(one.key, one.packet.authenticator, reply)  # type: ignore[union-attr] # as above
             marks.append(time.perf_counter())
             steps = ("gate", "decide", "reserve", "answer", "journal", "remember")
             for step, began, ended in zip(steps, marks, marks[1:], strict=False):

@@ -29,11 +29,11 @@ from sms_aaa.node.journal import Stream, Writer, make_folder
 from sms_aaa.node.journal_reader import Batch, list_files, read
 from sms_aaa.node.records import (
     AccountingRecord,
-    DecisionRecord,
+    DecisionBatch,
     pack_accounting,
-    pack_decision,
+    pack_decisions,
     unpack_accounting,
-    unpack_decision,
+    unpack_decisions,
 )
 from sms_aaa.rules.session import Place
 
@@ -177,16 +177,16 @@ class Node:
             open_cycles(connection, PlanShelf(), now=now, limit=100)
             rate_batch(connection, PlanShelf(), now=now, limit=100)
 
-    def decide(self, *decisions: DecisionRecord, settle: bool) -> None:
+    def decide(self, *batches: DecisionBatch, settle: bool) -> None:
         """Decisions in the node's stream, and in PostgreSQL too if they are settled."""
-        written = self._append(Stream.DECISIONS, [pack_decision(decision) for decision in decisions])
+        written = self._append(Stream.DECISIONS, [payload for batch in batches for payload in pack_decisions(batch)])
         if not settle:
             return
         with connect(self.dsn, name="test") as connection:
             records = []
             for place, payload in written:
-                unpacked = unpack_decision(payload)
-                assert isinstance(unpacked, DecisionRecord)
+                unpacked = unpack_decisions(payload)
+                assert isinstance(unpacked, DecisionBatch)
                 records.append((place, unpacked))
             settle_decisions(connection, records)
 

@@ -199,7 +199,7 @@ def test_a_subscriber_is_suspended_and_restored_with_an_audit_row(stocked):
         (["add", "bob", "--plan", "home-100", "--password", "x", "--zone", "Mars/X"], Exit.INVALID, "--zone: 'Mars/X'"),
         (["add", "bob", "--plan", "home-100", "--password", "x", "--static-ip", "1.2"], Exit.INVALID, "static address"),
         (["add", "bob", "--plan", "home-100", "--password", "x", "--anchor-day", "32"], Exit.INVALID, "32"),
-        (["add", "bob"], Exit.INVALID, "--plan"),
+        (["add", "bob", "--password", "x"], Exit.INVALID, "plan: none is given"),
         (["show", "bob"], Exit.NOT_FOUND, "there is no subscriber bob"),
         (["suspend", "bob", "--reason", "x"], Exit.NOT_FOUND, "there is no subscriber bob"),
         (["restore", "bob"], Exit.NOT_FOUND, "there is no subscriber bob"),

@@ -10,7 +10,7 @@ from sms_aaa.cli.exits import Exit
 from sms_aaa.db.engine import connect
 from sms_aaa.db.subscribers import find_by_name
 from sms_aaa.flows.replicating import fill
-from sms_aaa.node.records import DecisionRecord
+from sms_aaa.node.records import DecisionBatch, DecisionRecord
 from sms_aaa.node.replica_writer import ReplicaWriter
 from sms_aaa.radius.credentials import Method
 from sms_aaa.rules.reasons import Reason
@@ -19,22 +19,21 @@ NOW_NS = int(datetime.now(UTC).timestamp()) * 10**9
 AWAY = {"SMS_AAA_DATABASE_DSN": "host=127.0.0.1 port=1"}
 
 
-def decided(reason: Reason, *, username: bytes = b"alice", age: int = 0, **values: object) -> DecisionRecord:
+def decided(reason: Reason, *, username: bytes = b"alice", age: int = 0, **values: object) -> DecisionBatch:
     known = {"service_id": 1, "plan_version_id": 1, "calling_station_id": b"02-00-00-00-00-07", "method": Method.PAP}
     known |= {"nas_id": 1, "sessions_seen": 0} | values
-    return DecisionRecord(
-        at_ns=NOW_NS - age * 10**9,
+    record = DecisionRecord(
         reason_code=reason.code,
         username=username,
         nas_port=b"ge-0/0/1",
         token=b"",
         sessions_max=1,
-        duration_us=0,
         **known,
     )
+    return DecisionBatch(NOW_NS - age * 10**9, 0, [record])
 
 
-def stranger(**values: object) -> DecisionRecord:
+def stranger(**values: object) -> DecisionBatch:
     return decided(Reason.UNKNOWN_USER, username=b"eve", service_id=0, plan_version_id=0, **values)
 
 

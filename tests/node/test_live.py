@@ -309,9 +309,8 @@ def test_a_damaged_value_is_a_fault_and_nothing_of_the_batch_is_stored(live):
     assert isinstance(live.count(7, NOW), LiveFault)
 
 
-def test_a_set_that_is_full_is_a_fault_and_can_still_release(tmp_path, monkeypatch):
-    monkeypatch.setattr("sms_aaa.node.live.MAP_OCTETS", 128 * 1024)
-    live = LiveSet.open(tmp_path, boot_id="boot-1")
+def test_a_set_that_is_full_is_a_fault_and_can_still_release(tmp_path):
+    live = LiveSet.open(tmp_path, boot_id="boot-1", octets=128 * 1024)
     fault, service_id = None, 0
     while fault is None and service_id < 10_000:
         service_id += 1

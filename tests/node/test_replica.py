@@ -304,7 +304,7 @@ def test_a_damaged_record_is_a_fault_and_not_an_unknown_user(tmp_path, open_repl
 
 
 def test_a_replica_of_another_format_is_a_fault(tmp_path, monkeypatch):
-    monkeypatch.setattr("sms_aaa.node.replica_writer.FORMAT_VERSION", b"2")
+    monkeypatch.setattr("sms_aaa.node.replica_writer.FORMAT_VERSION", b"3")
     build(tmp_path)
     assert_fault(Replica.open(tmp_path), StoreFaultKind.FORMAT, tmp_path)
     assert_fault(ReplicaWriter.open(tmp_path, database_id=DATABASE_ID), StoreFaultKind.FORMAT, tmp_path)

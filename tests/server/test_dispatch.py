@@ -10,7 +10,7 @@ import pytest
 from sms_aaa.flows.tables import Nas
 from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.packet import Packet
-from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy
+from sms_aaa.rules.entitlement import MessageAuthenticatorPolicy
 from sms_aaa.server import dispatch
 from sms_aaa.server.dispatch import SILENCE, Answer, Asked, Deferred, Dispatcher
 from sms_aaa.server.duplicates import DuplicateCache, Standing
@@ -30,9 +30,9 @@ class World:
         self.dispatcher = Dispatcher(self.cache)
         self.endpoint = Endpoint(server)
         self.nas = nas
-        known = Nas(1, 0, "bng1", SecretDigests(b"x"), Dialect.GENERIC, MessageAuthenticatorPolicy.AUTO, single=True)
+        known = Nas(1, 0, "bng1", SecretDigests(b"x"), 0, MessageAuthenticatorPolicy.AUTO, single=True)
         packet = Packet(b"", 1, 0, AUTHENTICATOR, {}, None, -1)
-        self.asked = Asked(Admitted(packet, known, KEY), nas.getsockname())
+        self.asked = Asked(Admitted(packet, known, known.digests, KEY), nas.getsockname())
         assert self.look_up() is Standing.NEW
 
     def look_up(self) -> bytes | Standing:
@@ -60,6 +60,13 @@ def test_an_answer_is_sent_and_remembered(world: World) -> None:
     world.dispatcher.carry_out(world.endpoint, world.asked, Answer(b"reply"))
     assert world.received() == b"reply"
     assert world.look_up() == b"reply"
+
+
+def test_answers_of_a_batch_are_sent_and_remembered(world: World) -> None:
+    world.dispatcher.answer_all(world.endpoint, [(world.asked, b"reply")])
+    assert world.received() == b"reply"
+    assert world.look_up() == b"reply"
+    assert world.dispatcher.sent == 1
 
 
 def test_a_deferred_answer_waits_for_its_time_and_a_retransmission_finds_it_pending(world: World) -> None:

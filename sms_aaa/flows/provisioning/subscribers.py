@@ -11,24 +11,31 @@ from sms_aaa.db import plans as db_plans
 from sms_aaa.db import subscribers as db_subscribers
 from sms_aaa.db.engine import UniqueViolation
 from sms_aaa.flows.provisioning.desk import Desk, Invalid, Refused, RefusedKind, check_name
+from sms_aaa.flows.provisioning.realms import name_service
 from sms_aaa.rules.cycle import ZoneUnknownError, cycle_at
 from sms_aaa.rules.entitlement import IdentityKind, ServiceState
 from sms_aaa.rules.identity import canonical_mac
 
 if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
+    from sms_aaa.db.plans import PlanVersionRow
     from sms_aaa.db.subscribers import SubscriberRow
     from sms_aaa.rules.secret import Secret
+
+_VERBS = {ServiceState.SUSPENDED: "suspended", ServiceState.ACTIVE: "restored", ServiceState.BLOCKED: "blocked"}
 
 PASSWORD_OCTETS_MAX = 128  # RFC 2865 section 5.2: what User-Password can carry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSubscriber:
-    """A subscriber with one service, as a door read it. `mac` makes the device the identity, not the name."""
+    """A subscriber with one service, as a door read it. `mac` makes the device the identity, not the name.
+
+    `plan` None: the default of the realm that the user name is in.
+    """
 
     name: str
-    plan: str
+    plan: str | None = None
     full_name: str = ""
     email: str = ""
     phone: str = ""
@@ -43,12 +50,10 @@ class NewSubscriber:
 def add_subscriber(desk: Desk, new: NewSubscriber) -> int:
     """The id of a new subscriber: with its account, and its service active and on the plan's newest version."""
     check_name("name", new.name)
-    kind, identity = _identity(new)
+    kind, identity, default_plan = _identity(desk.connection, new)
     if kind is IdentityKind.USERNAME and new.password is None:
         raise Invalid("password", "a service that logs in by user name needs one", "give a password, or a MAC address")
-    plan = db_plans.find_latest(desk.connection, new.plan)
-    if plan is None:
-        raise Refused(RefusedKind.NOT_FOUND, f"there is no plan {new.plan}", "see `sms-aaa plan list`")
+    plan = _plan(desk.connection, new.plan or default_plan)
     static_ipv4 = _static_ipv4(new.static_ipv4)
     _check_cycle(new.zone, new.anchor_day)
     try:
@@ -86,18 +91,32 @@ def add_subscriber(desk: Desk, new: NewSubscriber) -> int:
 
 
 def set_state(desk: Desk, name: str, state: ServiceState, reason: str) -> int:
-    """Suspends or restores every service of a subscriber; how many that were. One that is so already stays."""
+    """Suspends, restores or blocks every service of a subscriber; how many that were. One that is so already stays.
+
+    What is blocked is neither suspended nor restored: only provisioning.terms.unblock ends a block.
+    """
     changed = 0
     for row in get_subscriber(desk.connection, name):
         if row.service_id is None or row.state == int(state):
             continue
-        db_subscribers.update_state(desk.connection, row.service_id, state, reason)
-        before = {"state": ServiceState(row.state or 0).name.lower(), "reason": row.state_reason}
-        after = {"state": state.name.lower(), "reason": reason}
-        verb = "suspended" if state is ServiceState.SUSPENDED else "restored"
-        desk.record(verb, "service", row.service_id, before=before, after=after)
+        if row.state == int(ServiceState.BLOCKED):
+            raise Refused(
+                RefusedKind.CONFLICT,
+                f"{name} is blocked ({row.state_reason})",
+                "`sms-aaa subscriber unblock` puts it back into the state that it was blocked in",
+            )
+        change_state(desk, row, state, reason, verb=_VERBS[state])
         changed += 1
     return changed
+
+
+def change_state(desk: Desk, row: SubscriberRow, state: ServiceState, reason: str, *, verb: str) -> None:
+    """One service's state from now on, on record as `verb`."""
+    assert row.service_id is not None
+    db_subscribers.update_state(desk.connection, row.service_id, state, reason)
+    before = {"state": ServiceState(row.state or 0).name.lower(), "reason": row.state_reason}
+    after = {"state": state.name.lower(), "reason": reason}
+    desk.record(verb, "service", row.service_id, before=before, after=after)
 
 
 def remove_subscriber(desk: Desk, name: str) -> None:
@@ -142,15 +161,25 @@ def _store_password(desk: Desk, service_id: int, password: Secret) -> None:
     db_subscribers.upsert_credential(desk.connection, service_id, sealed)
 
 
-def _identity(new: NewSubscriber) -> tuple[IdentityKind, str]:
+def _plan(connection: Connection, name: str | None) -> PlanVersionRow:
+    if name is None:
+        raise Invalid("plan", "none is given, and the user name is in no realm that has one", "name a plan")
+    plan = db_plans.find_latest(connection, name)
+    if plan is None:
+        raise Refused(RefusedKind.NOT_FOUND, f"there is no plan {name}", "see `sms-aaa plan list`")
+    return plan
+
+
+def _identity(connection: Connection, new: NewSubscriber) -> tuple[IdentityKind, str, str | None]:
+    """(kind, identity, default plan)."""
     if new.mac is not None:
         canonical = canonical_mac(new.mac.encode())
         if canonical is None:
             raise Invalid("mac", f"{new.mac!r} is not a hardware address", "write it as 00:11:22:33:44:55")
-        return IdentityKind.MAC, canonical.decode()
+        return IdentityKind.MAC, canonical.decode(), None
     username = new.username or new.name
     check_name("username", username)
-    return IdentityKind.USERNAME, username
+    return IdentityKind.USERNAME, *name_service(connection, username)
 
 
 def _check_cycle(zone: str, anchor_day: int) -> None:

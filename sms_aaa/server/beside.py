@@ -1,0 +1,86 @@
+"""Work that takes longer than a worker's loop may wait, done beside it by a few threads.
+
+The loop puts work in and goes on; a descriptor that it polls becomes readable when some is done. The threads run what
+waits elsewhere or lets go of Python's lock (a slow hash, a question to PostgreSQL); what is quick does not belong here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Told = TypeVar("Told")
+What = TypeVar("What")
+
+
+class Done(NamedTuple, Generic[What, Told]):
+    """`told`: what the work returned; `bug`: what it raised, which is a fault of ours."""
+
+    what: What
+    told: Told | None
+    bug: Exception | None
+
+
+class Beside(Generic[What, Told]):
+    """`what` names a piece of work to whoever collects it. At most `waiting_max` pieces are inside at a time."""
+
+    def __init__(self, *, threads: int, waiting_max: int, name: str) -> None:
+        self._waiting_max = waiting_max
+        self._inside = 0
+        self._asked: SimpleQueue[tuple[What, Callable[[], Told]] | None] = SimpleQueue()
+        self._done: deque[Done[What, Told]] = deque()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True) for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def fileno(self) -> int:
+        """Readable when there is something to collect."""
+        return self._bell
+
+    def __len__(self) -> int:
+        """How many pieces are inside."""
+        return self._inside
+
+    def put(self, what: What, work: Callable[[], Told]) -> bool:
+        """False: there is too much already, and this is not taken."""
+        if self._inside >= self._waiting_max:
+            return False
+        self._inside += 1
+        self._asked.put((what, work))
+        return True
+
+    def collect(self) -> list[Done[What, Told]]:
+        """What is done, in the order in which it was."""
+        try:
+            os.eventfd_read(self._bell)
+        except BlockingIOError:
+            return []
+        done: list[Done[What, Told]] = []
+        while self._done:
+            done.append(self._done.popleft())
+        self._inside -= len(done)
+        return done
+
+    def close(self) -> None:
+        """Asks the threads to end after what waits; nobody waits for them."""
+        for _ in self._threads:
+            self._asked.put(None)
+
+    def _work(self) -> None:
+        while (asked := self._asked.get()) is not None:
+            what, work = asked
+            try:
+                done = Done(what, work(), None)
+            except Exception as bug:  # noqa: BLE001 - the door's last resort: the loop says it
+                done = Done(what, None, bug)
+            self._done.append(done)
+            os.eventfd_write(self._bell, 1)

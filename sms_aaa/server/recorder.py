@@ -1,0 +1,152 @@
+"""The recorder: decisions from the journal into PostgreSQL (stream.py), so that `why` finds them for as long as is set.
+
+It is a process of its own because it may always wait and accounting may not: a storm of logins writes more decisions
+than PostgreSQL should be bothered with while the same cores answer NASes. So it takes the lowest priority there is, for
+its whole scheduling group, and one batch a second while the machine is busy; what waits is in the journal, where `why`
+looks too.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sms_aaa.db import feed as db_feed
+from sms_aaa.db import partitions as db_partitions
+from sms_aaa.flows.settling import settle_decisions
+from sms_aaa.metrics import Word
+from sms_aaa.node.journal import Stream
+from sms_aaa.node.records import DecisionBatch, unpack_decisions
+from sms_aaa.rules.session import Place
+from sms_aaa.server.database import work_with_database
+from sms_aaa.server.stream import Fenced, StreamSettler
+from sms_aaa.server.worker import Child, run_child
+
+if TYPE_CHECKING:
+    from sms_aaa.db.engine import Connection
+    from sms_aaa.node.journal_reader import Batch
+
+BATCH_MAX = 256
+"""Records, each with the decisions of one batch of logins (64 at most)."""
+
+IDLE_SECONDS = 0.25
+BUSY_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+BUSY_SHARE = 0.85
+"""Of the cores' time, over the last round: above it logins come first."""
+
+UPKEEP_SECONDS = 600.0
+CLOSING_SECONDS_MAX = 10.0
+
+
+class Recorder:
+    """One node's."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._counters = child.counters
+        self._node = child.settings.node.name
+        self._stream: StreamSettler[int] = StreamSettler(child, Stream.DECISIONS, self, batch_max=BATCH_MAX)
+        self._upkeep_due = 0.0
+        self._load = Load()
+
+    def run(self) -> None:
+        work_with_database(self._child, self._work, repeatable=True, while_away=self._measure_backlog)
+
+    def store(self, connection: Connection, sequence: int, batch: Batch) -> int:
+        batches = []
+        for record in batch.records:
+            unpacked = unpack_decisions(record.payload)
+            if isinstance(unpacked, DecisionBatch):
+                batches.append((Place(self._node, sequence, record.offset), unpacked))
+        return settle_decisions(connection, batches)
+
+    def after(self, stored: int) -> None:
+        self._counters[Word.DECISIONS_RECORDED] += stored
+
+    def _work(self, connection: Connection) -> None:
+        try:
+            self._stream.begin(connection, db_feed.get_database_id(connection))
+            connection.commit()
+            self._record_on(connection)
+        except Fenced:
+            self._child.log.warning("fenced", reason="another recorder is at work on this node's journal")
+            time.sleep(RETRY_SECONDS)
+
+    def _record_on(self, connection: Connection) -> None:
+        give_up_at = float("inf")
+        while True:
+            self._child.beat()
+            worked = self._stream.settle(connection)
+            self._measure_backlog()
+            if time.monotonic() >= self._upkeep_due:
+                self._upkeep_due = time.monotonic() + UPKEEP_SECONDS
+                self._upkeep(connection)
+            if self._child.stopping:
+                give_up_at = min(give_up_at, time.monotonic() + CLOSING_SECONDS_MAX)
+                if not worked or time.monotonic() > give_up_at:
+                    return
+            elif not worked:
+                time.sleep(IDLE_SECONDS)
+            elif self._load.is_high():
+                self._sleep(BUSY_SECONDS)
+
+    def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._child.stopping:
+            time.sleep(0.1)
+
+    def _upkeep(self, connection: Connection) -> None:
+        """Partitions ahead; files that are settled and decisions past their retention go."""
+        now = datetime.now(UTC)
+        db_partitions.create_ahead(connection, now)
+        keep = timedelta(days=self._child.settings.decisions.retention_days)
+        db_partitions.drop_decisions_before(connection, now - keep)
+        connection.commit()
+        self._stream.clean(connection, older_than_days=0)
+
+    def _measure_backlog(self) -> None:
+        self._counters[Word.BACKLOG_DECISIONS_OCTETS] = self._stream.waiting()[0]
+
+
+class Load:
+    """How busy the machine's cores were since it was last asked, from /proc/stat."""
+
+    def __init__(self) -> None:
+        self._total, self._idle = _cpu_times()
+
+    def is_high(self) -> bool:
+        total, idle = _cpu_times()
+        passed, rested = total - self._total, idle - self._idle
+        self._total, self._idle = total, idle
+        return passed > 0 and 1 - rested / passed > BUSY_SHARE
+
+
+def _cpu_times() -> tuple[int, int]:
+    """(all, idle) in ticks over all cores."""
+    fields = [int(field) for field in Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0].split()[1:9]]
+    return sum(fields), fields[3] + fields[4]
+
+
+def step_back() -> None:
+    """The lowest priority. With sched_autogroup a process's nice counts only within its session's group.
+
+    The supervisor gives each child a session and so a group of its own; the group's own nice is what the kernel
+    weighs against the workers' groups.
+    """
+    os.nice(19)
+    with suppress(OSError):  # a kernel without autogroups
+        Path("/proc/self/autogroup").write_text("19", encoding="ascii")
+
+
+def main(child: Child) -> None:
+    step_back()
+    Recorder(child).run()
+
+
+if __name__ == "__main__":
+    run_child(main)
