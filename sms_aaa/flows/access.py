@@ -52,6 +52,7 @@ _CLASS_BEFORE_SERVICE = bytes((dictionary.CLASS, 22)) + CLASS_MAGIC
 _FRAMED_IP_ADDRESS_HEADER = bytes((dictionary.FRAMED_IP_ADDRESS, 6))
 # Members of an enum are found through its metaclass: once here, not for each login.
 _ACCEPTED = Reason.ACCEPTED
+_WITHOUT_PROOF = frozenset((Reason.UNKNOWN_USER, Reason.NO_CREDENTIAL))
 _ACCESS_ACCEPT, _ACCESS_REJECT = int(Code.ACCESS_ACCEPT), int(Code.ACCESS_REJECT)
 _FRAMED_PPP = attribute(dictionary.SERVICE_TYPE, (2).to_bytes(4, "big")) + attribute(dictionary.FRAMED_PROTOCOL, _PPP)
 
@@ -83,6 +84,8 @@ class Case(Struct, gc=False):
     sessions_seen: int = 0
     work: Callable[[], bool] | None = None
     saw: bytes = b""
+    is_told: bool = True
+    """It goes into the decision stream."""
 
     def wants_place(self) -> bool:
         """Whether this login, let in so far, counts against a limit."""
@@ -103,6 +106,18 @@ def decide_requests(
         _decide(request, tables, vault, view, randomness[at : at + RANDOM_OCTETS])
         for request, at in zip(requests, range(0, len(requests) * RANDOM_OCTETS, RANDOM_OCTETS), strict=True)
     ]
+
+
+def refuse_request(request: AccessRequest, reason: Reason, saw: bytes, *, is_told: bool) -> Case | PacketFault:
+    """The first step for a request that the door turns away: nobody is looked up and no password is tried.
+
+    What it offers is read all the same: cut wrong it meets silence as ever, and MS-CHAP is refused in its own words.
+    """
+    proof = read_credential(request.packet, request.digests)
+    if isinstance(proof, PacketFault):
+        return proof
+    method = Method.NONE if proof is None else proof.method
+    return Case(request, proof, None, None, None, method, reason, b"", b"", saw=saw, is_told=is_told)
 
 
 def prove_case(case: Case, *, matches: bool) -> None:
@@ -206,6 +221,9 @@ def _decide(
         if entitlement is not None:
             stored = vault.open_password(entitlement.credential, entitlement.service_id)
         reason = decide(proof, entitlement, stored, node_plan)
+        if reason in _WITHOUT_PROOF and proof is not None:
+            # The same work as for a wrong password: how long it takes tells nobody which user names there are.
+            proof.matches(vault.open_decoy())
     else:
         reason = decide_rights(entitlement, node_plan) if entitlement is not None else Reason.UNKNOWN_USER
     token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]

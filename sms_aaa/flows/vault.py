@@ -20,10 +20,11 @@ NONCE_OCTETS = 12
 class Vault:
     """Seals and opens under one key."""
 
-    __slots__ = ("_cipher",)
+    __slots__ = ("_cipher", "_decoy")
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
+        self._decoy = self.seal_password(Secret(b"nobody's password"), 0, nonce=bytes(NONCE_OCTETS))
 
     def seal_nas_secret(self, secret: Secret, nas_id: int, *, nonce: bytes) -> bytes:
         return self._seal(secret.reveal(), b"nas:%d" % nas_id, nonce)
@@ -44,6 +45,12 @@ class Vault:
         if plain is None:
             return None
         return StoredPassword(cleartext=plain[32:], nt_hash=plain[:16], nt_hash_hash=plain[16:32])
+
+    def open_decoy(self) -> StoredPassword:
+        """Nobody's password, at the cost of opening somebody's: to be compared with where there is none."""
+        decoy = self.open_password(self._decoy, 0)
+        assert decoy is not None
+        return decoy
 
     def _seal(self, plain: bytes, bound_to: bytes, nonce: bytes) -> bytes:
         return bytes([_VERSION]) + nonce + self._cipher.encrypt(nonce, plain, bound_to)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 from math import ceil
+from typing import Self
 
 from msgspec import Struct
 
@@ -27,11 +28,18 @@ def step_rate(due_ns: int, now_ns: int, *, interval_ns: int, burst: int) -> int 
 
 
 class Scope(IntEnum):
-    """Whom a lockout keeps out."""
+    """Whom a lockout keeps out: (number as stored, label for people)."""
 
-    USER_AND_DEVICE = 1
-    USER = 2  # from whatever device
-    DEVICE = 3  # under whatever user name
+    USER_AND_DEVICE = 1, "user on device"
+    USER = 2, "user"  # on whatever device
+    DEVICE = 3, "device"  # under whatever user name
+
+    label: str
+
+    def __new__(cls, number: int, label: str) -> Self:
+        made = int.__new__(cls, number)
+        made._value_, made.label = number, label
+        return made
 
 
 class LockoutRule(Struct, frozen=True):

@@ -17,6 +17,7 @@ from sms_aaa.flows.access import (
     decide_requests,
     decision_of,
     prove_case,
+    refuse_request,
     reserve_places,
 )
 from sms_aaa.metrics import LATENCY_AT, Word, fault_word, observe, reason_word
@@ -26,6 +27,7 @@ from sms_aaa.radius.faults import PacketFault
 from sms_aaa.radius.packet import Code
 from sms_aaa.rules.reasons import Reason
 from sms_aaa.server.beside import Beside
+from sms_aaa.server.defence import Defence, Refused
 from sms_aaa.server.dispatch import SILENCE, Asked, Deferred
 from sms_aaa.server.udp import UdpWorker
 from sms_aaa.server.worker import Child, run_child
@@ -65,6 +67,7 @@ class AccessWay:
         self._live = child.live_set()
         self._reject_delay = child.settings.access.reject_delay_seconds
         self._reservation_seconds = child.settings.access.reservation_seconds
+        self._defence = Defence(child.settings.limits, child.lockouts(), child.counters)
         self._beside: Beside[_Aside, bool] = Beside(
             threads=WORK_THREADS, waiting_max=WORK_WAITING_MAX, name="work-beside"
         )
@@ -84,8 +87,16 @@ class AccessWay:
         return (self._beside,)
 
     def serve(self, endpoint: Endpoint, asked: Sequence[Asked], began: float) -> None:
+        if self._defence.holds_rates:
+            asked = self._hold_rates(endpoint, asked)
         admitted = [one.admitted for one in asked]
         requests = [AccessRequest(one.packet, one.nas, one.digests) for one in admitted]
+        refused = self._defence.screen(requests, began, time.time_ns() // 1_000_000_000)
+        ready: list[tuple[Asked, Case]] = []
+        if refused:
+            ready = self._turn_away(endpoint, asked, requests, refused)
+            asked = [one for at, one in enumerate(asked) if at not in refused]
+            requests = [request for at, request in enumerate(requests) if at not in refused]
         reader = self._worker.reader
         with reader.replica.read() as view:
             cases = decide_requests(
@@ -95,7 +106,6 @@ class AccessWay:
                 view=view,
                 randomness=os.urandom(RANDOM_OCTETS * len(requests)),
             )
-        ready = []
         for one, case in zip(asked, cases, strict=True):
             if type(case) is not Case:
                 word = fault_word(case) if isinstance(case, PacketFault) else Word.OUR_FAULTS
@@ -105,7 +115,7 @@ class AccessWay:
             elif not self._beside.put(_Aside(endpoint, one, case, began), case.work):
                 self._say_nothing(endpoint, one, Word.SHED_WORK)
         if ready:
-            self._finish(endpoint, ready, began)
+            self._finish(endpoint, ready, began, is_late=False)
 
     def collect(self) -> None:
         """What was done beside the loop goes on from where it left."""
@@ -116,16 +126,36 @@ class AccessWay:
                 self._say_nothing(aside.endpoint, aside.asked, Word.OUR_FAULTS)
                 continue
             prove_case(aside.case, matches=bool(done.told))
-            self._finish(aside.endpoint, [(aside.asked, aside.case)], aside.began)
+            self._finish(aside.endpoint, [(aside.asked, aside.case)], aside.began, is_late=True)
 
     def close(self) -> None:
         self._beside.close()
         self._journal.close()
         self._live.close()
 
-    def _finish(self, endpoint: Endpoint, ready: list[tuple[Asked, Case]], began: float) -> None:
+    def _hold_rates(self, endpoint: Endpoint, asked: Sequence[Asked]) -> Sequence[Asked]:
+        within, above = self._defence.hold_rate(asked, time.monotonic_ns())
+        for one in above:
+            self._say_nothing(endpoint, one, Word.SHED_NAS)
+        return within
+
+    def _turn_away(
+        self, endpoint: Endpoint, asked: Sequence[Asked], requests: Sequence[AccessRequest], refused: dict[int, Refused]
+    ) -> list[tuple[Asked, Case]]:
+        """The cases of those who are refused unseen."""
+        cases = []
+        for at, (reason, saw, is_told) in refused.items():
+            case = refuse_request(requests[at], reason, saw, is_told=is_told)
+            if isinstance(case, PacketFault):
+                self._say_nothing(endpoint, asked[at], fault_word(case))
+            else:
+                cases.append((asked[at], case))
+        return cases
+
+    def _finish(self, endpoint: Endpoint, ready: list[tuple[Asked, Case]], began: float, *, is_late: bool) -> None:
         """From the decision to the reply."""
         now_ns = time.time_ns()
+        self._defence.note(ready, now_ns // 1_000_000_000, is_late=is_late)
         if not self._reserve([case for _, case in ready if case.wants_place()], now_ns // 1_000_000_000):
             # Nobody may say that those who wanted a place were admitted.
             for one, _ in [pair for pair in ready if pair[1].wants_place()]:
@@ -137,17 +167,17 @@ class AccessWay:
             if not isinstance(reply, bytes):
                 self._say_nothing(endpoint, one, fault_word(reply))
                 continue
-            decisions.append(decision_of(case))
+            if case.is_told:
+                decisions.append(decision_of(case))
             if case.reason is _ACCEPTED:
                 accepted.append((one, reply))
             else:
                 refused.append((one, reply))
                 self._counters[reason_word(case.reason)] += 1
-        if not decisions:
-            return
-        self._record(decisions, now_ns, began)
+        if decisions:
+            self._record(decisions, now_ns, began)
         self._send(endpoint, accepted, refused, began)
-        observe(self._counters, LATENCY_AT, int((time.monotonic() - began) * 1e6), len(decisions))
+        observe(self._counters, LATENCY_AT, int((time.monotonic() - began) * 1e6), len(accepted) + len(refused))
 
     def _send(
         self,

@@ -9,26 +9,27 @@ login that nobody has anything against costs half a microsecond: a count in a di
 - Who fails too often is locked out (rules/limits.py Scope), whatever he offers; all workers count together. A device
   that has logged in under a user name through this worker is spared what others do to that name, or under that device.
 
-None of them can be made to grow:
+What a stranger can make grow on a login's way, and how far; whatever is lost there is counted:
 
-| what                                    | its bound                                   | what happens there                |
-|-----------------------------------------|---------------------------------------------|-----------------------------------|
-| datagrams in a socket                   | access.receive_buffer_octets                | sheds first (server/shedding.py)  |
-| octets of a datagram                    | server.sockets.DATAGRAM_OCTETS_MAX          | dropped, counted                  |
-| attributes of a packet                  | radius.packet.ATTRIBUTES_MAX                | dropped, counted                  |
-| Proxy-State in a reply                  | flows.access.REPLY_OCTETS_MAX               | silence, counted                  |
-| requests in a batch                     | server.access.BATCH_MAX                     | the next batch                    |
-| source addresses remembered             | flows.tables.ADDRESSES_REMEMBERED_MAX       | all forgotten, looked up again    |
-| answers kept for retransmissions        | server.duplicates.ENTRIES_MAX               | the oldest go                     |
-| refusals that wait for the reject delay | server.dispatch.DEFERRED_MAX                | not answered, counted             |
-| users counted in a window               | server.defence.CALLERS_MAX                  | a new window begins               |
-| users told of in a second               | server.defence.TOLD_MAX                     | counted, not recorded             |
-| users and devices that proved themselves| server.defence.PROVEN_CELLS                 | the newest takes the cell         |
-| failing users and devices               | node.lockouts.ENTRIES_MAX                   | the oldest go                     |
-| NASes with a rate                       | node.lockouts.NAS_WORDS                     | share one                         |
-| NASes with counters of their own        | metrics.NAS_ROWS_MAX                        | share the last                    |
-| places of a service                     | node.live.ENTRIES_PER_SERVICE_MAX           | the one that ends first goes      |
-| the stream of decisions                 | journal.decisions_octets_max                | dropped, counted                  |
+| what                               | its bound                             | what happens there          |
+|------------------------------------|---------------------------------------|-----------------------------|
+| datagrams in a socket              | access.receive_buffer_octets          | shed by worth, then dropped |
+| octets of a datagram               | server.sockets.DATAGRAM_OCTETS_MAX    | dropped                     |
+| attributes of a packet             | radius.packet.ATTRIBUTES_MAX          | dropped                     |
+| Proxy-State in a reply             | flows.access.REPLY_OCTETS_MAX         | silence                     |
+| requests in a batch                | server.access.BATCH_MAX               | the next batch              |
+| source addresses remembered        | flows.tables.ADDRESSES_REMEMBERED_MAX | all forgotten               |
+| answers kept to be sent again      | server.duplicates.ENTRIES_MAX         | the oldest go               |
+| logins worked on beside the loop   | server.access.WORK_WAITING_MAX        | silence                     |
+| refusals that wait for their delay | server.dispatch.DEFERRED_MAX          | silence                     |
+| users counted in a window          | server.defence.CALLERS_MAX            | the next window             |
+| users told of in a second          | server.defence.TOLD_MAX               | counted only                |
+| users that proved themselves       | server.defence.PROVEN_CELLS           | the newest stays            |
+| failing users and devices          | node.lockouts.ENTRIES_MAX             | the oldest go               |
+| NASes with a rate                  | node.lockouts.NAS_WORDS               | share one                   |
+| NASes with counters                | metrics.NAS_ROWS_MAX                  | share the last              |
+| places of a service                | node.live.ENTRIES_PER_SERVICE_MAX     | the first to end goes       |
+| the stream of decisions            | journal.decisions_octets_max          | dropped                     |
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sms_aaa.config import LimitsSettings
-    from sms_aaa.flows.access import Case
+    from sms_aaa.flows.access import AccessRequest, Case
     from sms_aaa.node.lockouts import Lockouts
     from sms_aaa.radius.packet import Packet
     from sms_aaa.server.dispatch import Asked
@@ -65,7 +66,6 @@ _LOCKOUT_WORDS = {
     Scope.USER: Word.LOCKOUTS_USER,
     Scope.DEVICE: Word.LOCKOUTS_DEVICE,
 }
-_SCOPE_WORDS = {Scope.USER_AND_DEVICE: "user on this device", Scope.USER: "user", Scope.DEVICE: "device"}
 
 
 class Refused(NamedTuple):
@@ -131,7 +131,7 @@ class Defence:
     def holds_rates(self) -> bool:
         return self._nas_interval_ns > 0
 
-    def screen(self, packets: Sequence[Packet], began: float, now: int) -> dict[int, Refused]:
+    def screen(self, requests: Sequence[AccessRequest], began: float, now: int) -> dict[int, Refused]:
         """Who of a batch is turned away, by index: nearly always nobody."""
         logins, logins_max = self._logins, self._logins_max
         if began >= self._window_ends or len(logins) >= CALLERS_MAX:
@@ -141,8 +141,8 @@ class Defence:
         is_wide = self._lockouts.wide_until > now
         self._looks_closely = False
         refused: dict[int, Refused] = {}
-        for index, packet in enumerate(packets):
-            attributes = packet.attributes
+        for index, request in enumerate(requests):
+            attributes = request.packet.attributes
             device = attributes.get(CALLING_STATION_ID) or attributes.get(NAS_PORT_ID, b"")
             pair = b"%b\0%b" % (attributes.get(USER_NAME, b""), device)
             logins[pair] = count = logins.get(pair, 0) + 1
@@ -150,19 +150,19 @@ class Defence:
                 refused[index] = self._refuse(_RATE_LIMITED, pair, now, None)
             elif is_wide or marks[crc32(pair, seed) % MARKS] > now:
                 self._looks_closely = True
-                locked = self._find_lock(*caller_of(packet), now)
+                locked = self._find_lock(attributes.get(USER_NAME, b""), device, now)
                 if locked is not None:
                     refused[index] = self._refuse(_LOCKED_OUT, pair, now, locked)
         return refused
 
-    def note(self, cases: Sequence[Case], now: int, *, is_late: bool) -> None:
+    def note(self, ready: Sequence[tuple[Asked, Case]], now: int, *, is_late: bool) -> None:
         """Learns from what was decided, in order; a case whose lockout set in after its screening is refused here.
 
         `is_late`: these were worked on beside the loop, so that others may have come in between.
         """
         proven = self._proven
         self._looks_closely |= is_late
-        for case in cases:
+        for _, case in ready:
             reason = case.reason
             if reason is _ACCEPTED:
                 user, device = caller_of(case.request.packet)
@@ -234,5 +234,5 @@ class Defence:
         else:
             scope, tally = locked
             until = time.strftime("%H:%M:%SZ", time.gmtime(tally.until))
-            saw = f"{tally.failures} failures of this {_SCOPE_WORDS[scope]}, until {until}"
+            saw = f"{tally.failures} failures of this {scope.label}, until {until}"
         return Refused(reason, saw.encode(), is_told=True)

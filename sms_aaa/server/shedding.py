@@ -16,7 +16,7 @@ from sms_aaa.radius.packet import Code, find_first
 from sms_aaa.rules.limits import Worth, is_behind, is_shed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sms_aaa.config import LimitsSettings
     from sms_aaa.server.sockets import Arrival, Endpoint
@@ -45,13 +45,17 @@ class Shedder:
         self._counters = counters
         self._behind: set[Endpoint] = set()
 
-    def look(self, endpoint: Endpoint) -> bool:
-        """Whether the worker is behind on this socket now."""
+    def is_behind(self, endpoint: Endpoint) -> bool:
+        """On this socket, now. Once a batch: it asks the kernel."""
         queued, room, _ = endpoint.queue()
         was_behind = endpoint in self._behind
         if is_behind(was_behind, queued, room, limit_percent=self._limit_percent) != was_behind:
             self._behind ^= {endpoint}
         return endpoint in self._behind
+
+    def count_drops(self, endpoints: Iterable[Endpoint]) -> None:
+        """What found no room in the queues. They are older than this worker and go on counting after it."""
+        self._counters[Word.KERNEL_DROPS] = sum(endpoint.queue()[2] for endpoint in endpoints)
 
     def keep(self, timed: Sequence[tuple[Arrival, float]], now: float) -> list[Arrival]:
         """Of a batch of a socket that the worker is behind on: what is to be worked on.

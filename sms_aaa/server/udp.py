@@ -14,6 +14,7 @@ from sms_aaa.metrics import Word, set_nas_rows
 from sms_aaa.server.dispatch import SILENCE, Asked, Dispatcher
 from sms_aaa.server.duplicates import DuplicateCache
 from sms_aaa.server.gate import Gate
+from sms_aaa.server.shedding import Shedder
 from sms_aaa.server.sockets import Arrival, Endpoint, granted_buffer_octets
 from sms_aaa.server.worker import NodeReader
 
@@ -61,6 +62,7 @@ class UdpWorker:
         self.cache = DuplicateCache(duplicate_seconds)
         self.dispatcher = Dispatcher(self.cache)
         self.gate = Gate(code=code, tables=self.reader.tables, cache=self.cache, counters=child.counters, proven=set())
+        self.shedder = Shedder(child.settings.limits, child.counters)
         self._said_at = float("-inf")
         self.endpoints = {fd: Endpoint(socket.socket(fileno=fd)) for fd in child.order.sockets}
         granted = min(granted_buffer_octets(endpoint.socket) for endpoint in self.endpoints.values())
@@ -99,14 +101,19 @@ class UdpWorker:
 
     def _serve(self, endpoint: Endpoint, way: Way) -> int:
         """One batch from one socket; how many datagrams it had."""
-        arrivals = endpoint.drain(way.batch_max)
+        if self.shedder.is_behind(endpoint):
+            timed = endpoint.drain_timed(way.batch_max)
+            drained, arrivals = len(timed), self.shedder.keep(timed, time.time())
+        else:
+            arrivals = endpoint.drain(way.batch_max)
+            drained = len(arrivals)
         if not arrivals:
-            return 0
+            return drained
         began = time.monotonic()
         asked = self._admit(endpoint, arrivals, began)
         if asked:
             self._serve_asked(endpoint, way, asked, began)
-        return len(arrivals)
+        return drained
 
     def _serve_asked(self, endpoint: Endpoint, way: Way, asked: list[Asked], began: float) -> None:
         """A bug of ours that one request sets off costs that request its answer, and nobody else's."""
@@ -140,6 +147,7 @@ class UdpWorker:
         now_ns = time.time_ns()
         self.child.beat()
         self.cache.expire(now)
+        self.shedder.count_drops(self.endpoints.values())
         if self.reader.refresh(now_ns):
             self._use_tables()
             self.child.log.info(

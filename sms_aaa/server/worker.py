@@ -23,6 +23,7 @@ from sms_aaa.node.board import Board, BoardFault, Slot
 from sms_aaa.node.journal import JournalFault, Stream, make_folder
 from sms_aaa.node.key import KeyFault, read_or_create_key
 from sms_aaa.node.live import LiveFault, LiveSet
+from sms_aaa.node.lockouts import Lockouts, LockoutsFault
 from sms_aaa.node.replica import Replica, ReplicaFault
 from sms_aaa.rules.secret import Secret
 from sms_aaa.server.log import Log
@@ -118,6 +119,12 @@ class Child:
         if isinstance(folder, JournalFault):
             self.fail("journal", folder.detail)
         return folder
+
+    def lockouts(self) -> Lockouts:
+        table = Lockouts.open(self.state_folder)
+        if isinstance(table, LockoutsFault):
+            self.fail("lockouts", table.detail)
+        return table
 
     def live_set(self) -> LiveSet:
         node = self.settings.node
