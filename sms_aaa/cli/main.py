@@ -20,7 +20,7 @@ COMMANDS = {
     "plan": ("sms_aaa.cli.plan:plan", "What is sold: add a plan file, list, show."),
     "subscriber": ("sms_aaa.cli.subscriber:subscriber", "Who may log in: add, show, suspend, block, bind and more."),
     "realm": ("sms_aaa.cli.realm:realm", "The realms of user names: add, list, show, set, remove."),
-    "credential": ("sms_aaa.cli.credential:credential", "Passwords: set."),
+    "credential": ("sms_aaa.cli.credential:credential", "Passwords, in the clear or hashed: set, show."),
     "sessions": ("sms_aaa.cli.sessions:sessions", "Who is online, or was."),
     "why": ("sms_aaa.cli.why:why", "Why a login was let in or refused."),
     "lockouts": ("sms_aaa.cli.lockouts:lockouts", "Who is kept out after failed logins: list, clear."),

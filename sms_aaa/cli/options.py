@@ -19,6 +19,7 @@ from sms_aaa.cli.output import Format
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sms_aaa.radius.hashes import Form
     from sms_aaa.rules.secret import Secret
 
 SECRET_OCTETS_MAX = 4096
@@ -41,6 +42,27 @@ def listing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     as_csv = click.option("--csv", "as_csv", is_flag=True, help="CSV, with exact values.")
     as_json = click.option("--json", "as_json", is_flag=True, help="JSON, with exact values.")
     return as_json(as_csv(with_format))
+
+
+_FORMS = (
+    "cleartext", "auto", "nt", "md5", "smd5", "sha", "ssha", "sha224", "ssha224", "sha256", "ssha256", "sha384",
+    "ssha384", "sha512", "ssha512", "pbkdf2", "scrypt", "argon2", "crypt",
+)  # fmt: skip
+form_option = click.option(
+    "--form",
+    type=click.Choice(_FORMS, case_sensitive=False),
+    default="cleartext",
+    show_default=True,
+    metavar="FORM",
+    help=f"What the password is; auto: its {{header}} or its beginning tells. One of {', '.join(_FORMS)}.",
+)
+
+
+def parse_form(name: str) -> Form | None:
+    """The form of a --form; None for auto."""
+    from sms_aaa.radius.hashes import Form
+
+    return None if name == "auto" else Form[name.upper()]
 
 
 def confirm(question: str, *, yes: bool) -> None:

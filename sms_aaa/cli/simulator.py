@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 1.0
 TRIES_MAX = 3
 SOURCE_PORTS = 16
+SOURCE_PORTS_MAX = 256
 IDENTIFIERS = 256  # RFC 2865 section 3: one octet
 DATAGRAM_OCTETS_MAX = 4096
 _WORD = 1 << 32
@@ -116,8 +117,8 @@ class Login:
     peer_challenge: bytes
 
 
-def login(device: Device, method: Method, digests: SecretDigests) -> Login:
-    """An Access-Request with a Message-Authenticator. `method`: PAP, CHAP, MSCHAP2 or MAC."""
+def login(device: Device, method: Method, digests: SecretDigests, *, is_signed: bool = True) -> Login:
+    """An Access-Request, with a Message-Authenticator unless told otherwise. `method`: PAP, CHAP, MSCHAP2 or MAC."""
     authenticator, challenge, peer_challenge = urandom(16), urandom(16), urandom(16)
     password = device.password.encode()
     if method is Method.PAP:
@@ -131,7 +132,7 @@ def login(device: Device, method: Method, digests: SecretDigests) -> Login:
     else:
         assert method is Method.MAC, "the simulator does not speak this method"
         proof = attribute(names.SERVICE_TYPE, integer(ServiceType.CALL_CHECK))
-    question = Question(Code.ACCESS_REQUEST, device.attributes() + proof, authenticator, is_signed=True)
+    question = Question(Code.ACCESS_REQUEST, device.attributes() + proof, authenticator, is_signed=is_signed)
     return Login(device, method, question, challenge, peer_challenge)
 
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from sms_aaa.cli.caller import Caller, pass_caller
-from sms_aaa.cli.options import confirm, listing_options, read_secret, ticket_option, yes_option
+from sms_aaa.cli.options import (
+    confirm,
+    form_option,
+    listing_options,
+    parse_form,
+    read_secret,
+    ticket_option,
+    yes_option,
+)
 from sms_aaa.cli.output import Cell, Format, document, facts, heading, listing, say
 from sms_aaa.cli.terms import bind, block, set_, unbind, unblock
 from sms_aaa.cli.verbs import Verbs
@@ -45,6 +53,7 @@ def subscriber() -> None:
 @click.option("--plan", metavar="NAME", help="What is sold, in its newest version; else the default of its realm.")
 @click.option("--password", metavar="TEXT", help="The password; others can see it in the list of processes.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@form_option
 @click.option("--mac", metavar="ADDRESS", help="A device's hardware address that logs in by itself, without password.")
 @click.option("--username", metavar="TEXT", help="What User-Name says; else the NAME.")
 @click.option("--static-ip", metavar="ADDRESS", help="An IPv4 address of its own.")
@@ -62,6 +71,7 @@ def add(
     *,
     password: str | None,
     password_stdin: bool,
+    form: str,
     mac: str | None,
     username: str | None,
     static_ip: str | None,
@@ -92,6 +102,7 @@ def add(
         username=username,
         mac=mac,
         password=None if mac is not None else read_secret("password", given=password, from_stdin=password_stdin),
+        form=parse_form(form),
         static_ipv4=static_ip,
         zone=_known_zone(zone or rating.zone),
         anchor_day=anchor_day or rating.anchor_day,

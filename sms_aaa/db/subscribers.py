@@ -42,6 +42,17 @@ class SubscriberRow:
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class CredentialRow:
+    """A service's credential. `form` is a code, radius/hashes.py has the words; `sealed` opens in flows/vault.py."""
+
+    service_id: int
+    identity: str
+    form: int
+    sealed: bytes
+    changed_at: datetime
+
+
 _QUERY = sql.SQL(
     """select b.id as subscriber_id, b.name, b.full_name, s.id as service_id, s.identity_kind, s.identity, s.state,
               s.state_reason, p.name as plan, v.version as plan_version, a.id as account_id, a.currency, a.zone,
@@ -114,12 +125,22 @@ def insert_service(
     return service_id
 
 
-def upsert_credential(connection: Connection, service_id: int, sealed: bytes) -> None:
+def upsert_credential(connection: Connection, service_id: int, *, form: int, sealed: bytes) -> None:
+    """`form`: radius/hashes.py has the words; the seal says it too, this one is for lists."""
     connection.execute(
-        """insert into credential (service_id, form, sealed) values (%s, 1, %s)
-           on conflict (service_id) do update set sealed = excluded.sealed, changed_at = now()""",
-        (service_id, sealed),
+        """insert into credential (service_id, form, sealed) values (%s, %s, %s)
+           on conflict (service_id)
+           do update set form = excluded.form, sealed = excluded.sealed, changed_at = now()""",
+        (service_id, form, sealed),
     )
+
+
+def list_credentials(connection: Connection, service_ids: list[int]) -> list[CredentialRow]:
+    """The credentials of these services, by service; a service that has none is not among them."""
+    with connection.cursor(row_factory=class_row(CredentialRow)) as cursor:
+        query = """select c.service_id, s.identity, c.form, c.sealed, c.changed_at from credential c
+                   join service s on s.id = c.service_id where c.service_id = any(%s) order by c.service_id"""
+        return cursor.execute(query, (service_ids,)).fetchall()
 
 
 def update_state(connection: Connection, service_id: int, state: ServiceState, reason: str) -> None:

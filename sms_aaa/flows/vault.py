@@ -1,20 +1,31 @@
 """The one place that opens what is sealed: secrets of NASes, credentials of subscribers.
 
-AES-GCM under the node's key. What it is for is bound in (`nas:7`, `credential:42`), so that a row copied onto another
-does not open. Layout: version (1 octet), nonce (12), ciphertext with tag.
+AES-GCM under the node's key. What it is for is bound in (`nas:7`, `credential-2:42`), so that a row copied onto
+another does not open. Layout: version (1 octet), nonce (12), ciphertext with tag. What a credential holds:
+
+    version 1    NT hash (16), MD4 of it (16), cleartext
+    version 2    form (1), and by form:    cleartext    as version 1
+                                           NT hash      NT hash (16), MD4 of it (16)
+                                           any other    the hash with its parameters, in MessagePack
+
+Version 1 is opened for ever and not written any more.
 """
 
 from __future__ import annotations
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from msgspec import DecodeError, msgpack
 
 from sms_aaa.radius.credentials import StoredPassword
-from sms_aaa.radius.mschap import md4, nt_hash
+from sms_aaa.radius.hashes import Form, Hashed
 from sms_aaa.rules.secret import Secret
 
-_VERSION = 1
+_VERSION_1, _VERSION_2 = b"\x01", b"\x02"
+_CLEARTEXT, _NT = int(Form.CLEARTEXT), int(Form.NT)
 NONCE_OCTETS = 12
+
+_decode_hashed = msgpack.Decoder(Hashed).decode
 
 
 class Vault:
@@ -27,24 +38,36 @@ class Vault:
         self._decoy = self.seal_password(Secret(b"nobody's password"), 0, nonce=bytes(NONCE_OCTETS))
 
     def seal_nas_secret(self, secret: Secret, nas_id: int, *, nonce: bytes) -> bytes:
-        return self._seal(secret.reveal(), b"nas:%d" % nas_id, nonce)
+        return self._seal(_VERSION_1, secret.reveal(), b"nas:%d" % nas_id, nonce)
 
     def open_nas_secret(self, sealed: bytes, nas_id: int) -> Secret | None:
         """None when the key is another one, or the row was tampered with."""
-        plain = self._open(sealed, b"nas:%d" % nas_id)
+        plain = self._open(sealed, b"nas:%d" % nas_id) if sealed[:1] == _VERSION_1 else None
         return None if plain is None else Secret(plain)
 
     def seal_password(self, password: Secret, service_id: int, *, nonce: bytes) -> bytes:
-        """Cleartext with its NT hash and the hash of that before it, so that a login need not compute an MD4."""
-        cleartext = password.reveal()
-        hashed = nt_hash(cleartext)
-        return self._seal(hashed + md4(hashed) + cleartext, b"credential:%d" % service_id, nonce)
+        """Cleartext with what MS-CHAP needs of it; UnicodeDecodeError when it is not UTF-8."""
+        return self.seal_stored(StoredPassword.from_cleartext(password.reveal()), service_id, nonce=nonce)
+
+    def seal_stored(self, stored: StoredPassword, service_id: int, *, nonce: bytes) -> bytes:
+        """A password in whatever form it is stored."""
+        if stored.hashed is not None:
+            plain = msgpack.encode(stored.hashed)
+        else:
+            assert stored.nt_hash is not None
+            assert stored.nt_hash_hash is not None
+            # A login then need not compute an MD4.
+            plain = stored.nt_hash + stored.nt_hash_hash + (stored.cleartext or b"")
+        plain = bytes((stored.form,)) + plain
+        return self._seal(_VERSION_2, plain, b"credential-2:%d" % service_id, nonce)
 
     def open_password(self, sealed: bytes, service_id: int) -> StoredPassword | None:
-        plain = self._open(sealed, b"credential:%d" % service_id)
-        if plain is None:
-            return None
-        return StoredPassword(cleartext=plain[32:], nt_hash=plain[:16], nt_hash_hash=plain[16:32])
+        """None when there is none, or when it cannot be read: another key, another program's form, a foreign row."""
+        if sealed[:1] == _VERSION_2:
+            plain = self._open(sealed, b"credential-2:%d" % service_id)
+            return None if plain is None else _stored(plain)
+        plain = self._open(sealed, b"credential:%d" % service_id) if sealed[:1] == _VERSION_1 else None
+        return None if plain is None else StoredPassword(plain[32:], plain[:16], plain[16:32])
 
     def open_decoy(self) -> StoredPassword:
         """Nobody's password, at the cost of opening somebody's: to be compared with where there is none."""
@@ -52,13 +75,23 @@ class Vault:
         assert decoy is not None
         return decoy
 
-    def _seal(self, plain: bytes, bound_to: bytes, nonce: bytes) -> bytes:
-        return bytes([_VERSION]) + nonce + self._cipher.encrypt(nonce, plain, bound_to)
+    def _seal(self, version: bytes, plain: bytes, bound_to: bytes, nonce: bytes) -> bytes:
+        return version + nonce + self._cipher.encrypt(nonce, plain, bound_to)
 
     def _open(self, sealed: bytes, bound_to: bytes) -> bytes | None:
-        if not sealed or sealed[0] != _VERSION:
-            return None
         try:
             return self._cipher.decrypt(sealed[1:13], sealed[13:], bound_to)
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # ValueError: too short for a nonce
             return None
+
+
+def _stored(plain: bytes) -> StoredPassword | None:
+    form = plain[0]
+    if form == _CLEARTEXT:
+        return StoredPassword(plain[33:], plain[1:17], plain[17:33])
+    if form == _NT:
+        return StoredPassword(None, plain[1:17], plain[17:33])
+    try:
+        return StoredPassword(hashed=_decode_hashed(plain[1:]))
+    except DecodeError:
+        return None

@@ -1,7 +1,7 @@
 """What a login proves itself with, read from a packet and checked against what is stored.
 
 A method is usable or not by the form that is stored: CHAP needs the password itself, MS-CHAP its NT hash, PAP takes
-either. can_use() and matches() are apart so that "your password cannot serve this method" and "wrong password" stay
+any form. can_use() and matches() are apart so that "your password cannot serve this method" and "wrong password" stay
 two reasons. Each credential also knows what its method adds to the reply. None of them shows its octets by repr.
 """
 
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 from hmac import compare_digest
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from msgspec import Struct
+from typing import TYPE_CHECKING, ClassVar
 
 from sms_aaa.radius import mschap
 from sms_aaa.radius.dictionary import (
@@ -33,6 +31,7 @@ from sms_aaa.radius.dictionary import (
 )
 from sms_aaa.radius.digest import chap_response
 from sms_aaa.radius.faults import PacketFault
+from sms_aaa.radius.hashes import Form, Hashed, Hidden
 from sms_aaa.radius.packet import attribute, integer
 
 if TYPE_CHECKING:
@@ -43,6 +42,17 @@ if TYPE_CHECKING:
 _ENCRYPTION_ALLOWED = attribute(MS_MPPE_ENCRYPTION_POLICY, integer(1))
 _RC4_128 = attribute(MS_MPPE_ENCRYPTION_TYPES, integer(4))
 _RC4_40_OR_128 = attribute(MS_MPPE_ENCRYPTION_TYPES, integer(6))
+
+
+def _head(key: int, octets: int) -> bytes:
+    """What stands before the value of an attribute that always has so many octets."""
+    return attribute(key, bytes(octets))[:-octets]
+
+
+# RFC 2548 sections 2.3.3, 2.4.2 and 2.4.3: identifier, S= and 40 digits; salt and two blocks.
+_SUCCESS_HEAD = _head(MS_CHAP2_SUCCESS, 43)
+_SEND_KEY_HEAD, _RECEIVE_KEY_HEAD = _head(MS_MPPE_SEND_KEY, 34), _head(MS_MPPE_RECV_KEY, 34)
+_MPPE2 = _ENCRYPTION_ALLOWED + _RC4_40_OR_128
 
 # RFC 2865 section 4.1 and RFC 3579 section 3.3: one of these at most, and once. EAP-Message alone may come in pieces.
 _SINGLE_CREDENTIALS = frozenset((USER_PASSWORD, CHAP_PASSWORD, MS_CHAP_RESPONSE, MS_CHAP2_RESPONSE))
@@ -59,31 +69,39 @@ class Method(IntEnum):
     MAC = 5
 
 
-class _Hidden(Struct, frozen=True, gc=False):
-    """A struct whose fields no repr shows: msgspec's own would, and rich asks for another one."""
+class StoredPassword(Hidden, frozen=True, gc=False):
+    """What is known of one password: itself with its NT hash, the NT hash alone, or another hash (`hashed`).
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(***)"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return [("octets", "***")]
-
-
-class StoredPassword(_Hidden, frozen=True, gc=False):
-    """The forms of one password that are known. `nt_hash_hash` is MD4 of `nt_hash`, kept to spare the MD4 per login."""
+    `nt_hash_hash` is MD4 of `nt_hash`, kept to spare the MD4 per login.
+    """
 
     cleartext: bytes | None = None
     nt_hash: bytes | None = None
     nt_hash_hash: bytes | None = None
+    hashed: Hashed | None = None
 
     @classmethod
     def from_cleartext(cls, password: bytes) -> StoredPassword:
-        """All three forms; UnicodeDecodeError when the password is not UTF-8."""
+        """Itself and both hashes; UnicodeDecodeError when the password is not UTF-8."""
         nt_hash = mschap.nt_hash(password)
         return cls(password, nt_hash, mschap.md4(nt_hash))
 
+    @property
+    def form(self) -> Form:
+        if self.hashed is not None:
+            return self.hashed.form
+        return Form.CLEARTEXT if self.cleartext is not None else Form.NT
 
-class _WithoutProof(_Hidden, frozen=True, gc=False):
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The methods that it can serve."""
+        if self.hashed is not None:
+            return (Method.PAP,)
+        without_chap = (Method.PAP, Method.MSCHAP, Method.MSCHAP2)
+        return (Method.PAP, Method.CHAP, *without_chap[1:]) if self.cleartext is not None else without_chap
+
+
+class _WithoutProof(Hidden, frozen=True, gc=False):
     """PAP and CHAP add nothing to a reply: the server proves nothing and there are no keys."""
 
     def success_attributes(
@@ -102,11 +120,13 @@ class Pap(_WithoutProof, frozen=True, gc=False):
     password: bytes
 
     def can_use(self, stored: StoredPassword) -> bool:
-        return stored.cleartext is not None or stored.nt_hash is not None
+        return stored.cleartext is not None or stored.nt_hash is not None or stored.hashed is not None
 
     def matches(self, stored: StoredPassword) -> bool:
         if stored.cleartext is not None:
             return compare_digest(self.password, stored.cleartext)
+        if stored.hashed is not None:
+            return stored.hashed.matches(self.password)
         if stored.nt_hash is None:
             return False
         try:
@@ -133,7 +153,7 @@ class Chap(_WithoutProof, frozen=True, gc=False):
         return compare_digest(chap_response(self.identifier, stored.cleartext, self.challenge), self.response)
 
 
-class MsChap(_Hidden, frozen=True, gc=False):
+class MsChap(Hidden, frozen=True, gc=False):
     """RFC 2433, RFC 2548 section 2.1.3. `nt_response` is None when the peer sent only the older LM response."""
 
     method: ClassVar[Method] = Method.MSCHAP
@@ -163,7 +183,7 @@ class MsChap(_Hidden, frozen=True, gc=False):
         return _mschap_error(self.identifier, self.challenge, "V=2")
 
 
-class MsChap2(_Hidden, frozen=True, gc=False):
+class MsChap2(Hidden, frozen=True, gc=False):
     """RFC 2759, RFC 2548 section 2.3.2. `user_name` is without its NT domain."""
 
     method: ClassVar[Method] = Method.MSCHAP2
@@ -205,11 +225,14 @@ class MsChap2(_Hidden, frozen=True, gc=False):
         receive_salt = bytes((salts[2] | 0x80, salts[3] & 0xFE))
         return b"".join(
             (
-                attribute(MS_CHAP2_SUCCESS, bytes((self.identifier,)) + proof),
-                attribute(MS_MPPE_SEND_KEY, digests.encrypt_key(send, send_salt, request_authenticator)),
-                attribute(MS_MPPE_RECV_KEY, digests.encrypt_key(receive, receive_salt, request_authenticator)),
-                _ENCRYPTION_ALLOWED,
-                _RC4_40_OR_128,
+                _SUCCESS_HEAD,
+                bytes((self.identifier,)),
+                proof,
+                _SEND_KEY_HEAD,
+                digests.encrypt_key(send, send_salt, request_authenticator),
+                _RECEIVE_KEY_HEAD,
+                digests.encrypt_key(receive, receive_salt, request_authenticator),
+                _MPPE2,
             )
         )
 

@@ -1,9 +1,9 @@
 """MS-CHAP and its keys: RFC 2433 (version 1), RFC 2759 (version 2), RFC 3079 (keys of MPPE).
 
-Pure functions under the RFCs' own names, so that each can be held against the RFCs' examples. MD4 is written out:
-OpenSSL 3 no longer gives it, and it is twenty lines. DES is cryptography's TripleDES with one key three times, which
-is DES. Both are broken ciphers; that is what the protocol is made of, and why an NT hash is stored sealed like a
-password.
+Pure functions under the RFCs' own names, so that each can be held against the RFCs' examples. MD4 and DES come from
+libcrypto where it has them (libcrypto.py); else MD4 is written out, which is twenty lines, and DES is cryptography's
+TripleDES with one key three times, which is DES. Both are broken ciphers; that is what the protocol is made of, and
+why an NT hash is stored sealed like a password.
 
 LAN Manager hashes are not made. A version 1 answer that has only an LM response cannot be checked here, and MPPE
 after version 1 works with 128-bit keys alone, because its 40- and 56-bit keys come from the LM hash.
@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from binascii import hexlify
 
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
+
+from sms_aaa.radius.libcrypto import PRIMITIVES, spread_keys
 
 _MASK = 0xFFFFFFFF
 # RFC 2759 section 8.7 and RFC 3079 section 3.4 give these as octets; they are ASCII.
@@ -35,7 +38,7 @@ _MD4_ROUNDS = (
 )
 
 
-def md4(message: bytes) -> bytes:
+def md4_written_out(message: bytes) -> bytes:
     """RFC 1320: 16 octets."""
     padded = message + b"\x80" + bytes((55 - len(message)) % 64) + struct.pack("<Q", 8 * len(message))
     state = (0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476)
@@ -56,22 +59,24 @@ def md4(message: bytes) -> bytes:
     return struct.pack("<4I", *state)
 
 
-def nt_hash(password: bytes) -> bytes:
-    """NtPasswordHash (RFC 2759 section 8.3) of a UTF-8 password; UnicodeDecodeError when it is not UTF-8."""
-    return md4(password.decode("utf-8").encode("utf-16-le"))
-
-
-def challenge_response(challenge: bytes, password_hash: bytes) -> bytes:
+def challenge_response_by_triple_des(challenge: bytes, password_hash: bytes) -> bytes:
     """ChallengeResponse (RFC 2433 A.5, RFC 2759 8.5): 8 octets and an NT hash -> 24 octets."""
-    keys = password_hash + bytes(5)  # 21 octets: three keys of 56 bits
-    return b"".join(_des_encrypt(keys[at : at + 7], challenge) for at in (0, 7, 14))
+    keys = spread_keys(password_hash)
+    return b"".join(_des_encrypt(keys[at : at + 8], challenge) for at in (0, 8, 16))
 
 
 def _des_encrypt(key: bytes, block: bytes) -> bytes:
-    """RFC 2759 section 8.6. The key's 56 bits are spread over 8 octets, whose low bits, the parity, nobody reads."""
-    bits = int.from_bytes(key, "big")
-    spread = bytes((bits >> shift & 0x7F) << 1 for shift in range(49, -1, -7))
-    return Cipher(TripleDES(spread * 3), modes.ECB()).encryptor().update(block)  # noqa: S305 - one block, as the RFC has it
+    """RFC 2759 section 8.6."""
+    return Cipher(TripleDES(key * 3), modes.ECB()).encryptor().update(block)  # noqa: S305 - one block, as the RFC has it
+
+
+md4 = PRIMITIVES.md4 if PRIMITIVES is not None else md4_written_out
+challenge_response = PRIMITIVES.challenge_response if PRIMITIVES is not None else challenge_response_by_triple_des
+
+
+def nt_hash(password: bytes) -> bytes:
+    """NtPasswordHash (RFC 2759 section 8.3) of a UTF-8 password; UnicodeDecodeError when it is not UTF-8."""
+    return md4(password.decode("utf-8").encode("utf-16-le"))
 
 
 def challenge_hash(peer_challenge: bytes, authenticator_challenge: bytes, user_name: bytes) -> bytes:
@@ -100,7 +105,7 @@ def authenticator_response(
     """GenerateAuthenticatorResponse (RFC 2759 section 8.7): `S=` and 40 upper-case hex digits."""
     digest = _sha1(password_hash_hash + nt_response + _SERVER_TO_CLIENT_SIGNING)
     challenge = challenge_hash(peer_challenge, authenticator_challenge, user_name)
-    return b"S=" + _sha1(digest + challenge + _PAD_TO_MAKE_IT_DO_MORE).hex().upper().encode("ascii")
+    return b"S=" + hexlify(_sha1(digest + challenge + _PAD_TO_MAKE_IT_DO_MORE)).upper()
 
 
 def master_key(password_hash_hash: bytes, nt_response: bytes) -> bytes:

@@ -11,9 +11,10 @@ from sms_aaa.db import audit as db_audit
 from sms_aaa.db.engine import connect
 from sms_aaa.db.nas import list_node_nas
 from sms_aaa.db.subscribers import find_by_name, list_entitlements
+from sms_aaa.flows.provisioning.credentials import set_password
 from sms_aaa.flows.provisioning.desk import Invalid, Refused, RefusedKind
 from sms_aaa.flows.provisioning.nas import remove_nas, set_nas
-from sms_aaa.flows.provisioning.subscribers import remove_subscriber, set_password, set_state
+from sms_aaa.flows.provisioning.subscribers import remove_subscriber, set_state
 from sms_aaa.flows.settling import settle_accounting
 from sms_aaa.rules.entitlement import Dialect, ServiceState
 from sms_aaa.rules.secret import Secret

@@ -13,8 +13,9 @@ from make import SECRET, Said, make_nas, make_plan, make_subscriber, packet_of
 
 from sms_aaa.cli.simulator import Device, Simulator, login
 from sms_aaa.flows.access import read_class
+from sms_aaa.flows.provisioning.credentials import set_password
 from sms_aaa.flows.provisioning.nas import remove_nas
-from sms_aaa.flows.provisioning.subscribers import set_password, set_state
+from sms_aaa.flows.provisioning.subscribers import set_state
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.credentials import Method
 from sms_aaa.radius.digest import SecretDigests

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import plans as db_plans
 from sms_aaa.db import subscribers as db_subscribers
 from sms_aaa.db.engine import UniqueViolation
+from sms_aaa.flows.provisioning.credentials import read_credential, store_credential
 from sms_aaa.flows.provisioning.desk import Desk, Invalid, Refused, RefusedKind, check_name
 from sms_aaa.flows.provisioning.realms import name_service
+from sms_aaa.radius.hashes import Form
 from sms_aaa.rules.cycle import ZoneUnknownError, cycle_at
 from sms_aaa.rules.entitlement import IdentityKind, ServiceState
 from sms_aaa.rules.identity import canonical_mac
@@ -24,14 +26,12 @@ if TYPE_CHECKING:
 
 _VERBS = {ServiceState.SUSPENDED: "suspended", ServiceState.ACTIVE: "restored", ServiceState.BLOCKED: "blocked"}
 
-PASSWORD_OCTETS_MAX = 128  # RFC 2865 section 5.2: what User-Password can carry
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSubscriber:
     """A subscriber with one service, as a door read it. `mac` makes the device the identity, not the name.
 
-    `plan` None: the default of the realm that the user name is in.
+    `form`: what `password` is, see read_credential(). `plan` None: the default of the realm that the user name is in.
     """
 
     name: str
@@ -42,6 +42,7 @@ class NewSubscriber:
     username: str | None = None
     mac: str | None = None
     password: Secret | None = None
+    form: Form | None = Form.CLEARTEXT
     static_ipv4: str | None = None
     zone: str
     anchor_day: int
@@ -84,7 +85,7 @@ def add_subscriber(desk: Desk, new: NewSubscriber) -> int:
         }.get(taken.diag.constraint_name or "", "something of this exists")
         raise Refused(RefusedKind.CONFLICT, what, "choose another, or see `sms-aaa subscriber list`") from taken
     if new.password is not None:
-        _store_password(desk, service_id, new.password)
+        store_credential(desk, service_id, read_credential(new.password, new.form))
     after = {"name": new.name, "identity": identity, "plan": plan.name, "version": plan.version, "service": service_id}
     desk.record("added", "subscriber", subscriber_id, before=None, after=after)
     return subscriber_id
@@ -129,36 +130,11 @@ def remove_subscriber(desk: Desk, name: str) -> None:
     desk.record("removed", "subscriber", rows[0].subscriber_id, before={"name": name}, after=None)
 
 
-def set_password(desk: Desk, name: str, password: Secret) -> None:
-    """Replaces the credential of a subscriber's service that logs in by user name."""
-    services = [
-        row
-        for row in get_subscriber(desk.connection, name)
-        if row.service_id is not None and row.identity_kind == int(IdentityKind.USERNAME)
-    ]
-    if not services:
-        raise Refused(
-            RefusedKind.CONFLICT, f"{name} has no service that logs in by user name", "its device is its credential"
-        )
-    for row in services:
-        assert row.service_id is not None
-        _store_password(desk, row.service_id, password)
-        desk.record("credential-set", "service", row.service_id, before=None, after={})
-
-
 def get_subscriber(connection: Connection, name: str) -> list[SubscriberRow]:
     rows = db_subscribers.find_by_name(connection, name)
     if not rows:
         raise Refused(RefusedKind.NOT_FOUND, f"there is no subscriber {name}", "see `sms-aaa subscriber list`")
     return rows
-
-
-def _store_password(desk: Desk, service_id: int, password: Secret) -> None:
-    length = len(password.reveal())
-    if not 1 <= length <= PASSWORD_OCTETS_MAX:
-        raise Invalid("password", f"it has {length} octets", f"give 1 to {PASSWORD_OCTETS_MAX}")
-    sealed = desk.vault.seal_password(password, service_id, nonce=desk.nonce())
-    db_subscribers.upsert_credential(desk.connection, service_id, sealed)
 
 
 def _plan(connection: Connection, name: str | None) -> PlanVersionRow:

@@ -1,0 +1,317 @@
+// A RADIUS load generator: many NAS ports in one thread, in a closed loop or at a fixed rate, every reply verified.
+//
+// load -p PORT -s SECRET [-m pap|chap|mschap2|acct] [-u USERS] [-d SECONDS] [-x WARM_UP_SECONDS] [-w WINDOW]
+//      [-k SOCKETS] [-r RATE] [-t TIMEOUT_SECONDS] [-n (no Message-Authenticator)]
+//
+// To 127.0.0.1 alone. Users are user%07u with password pw%07u, numbers below USERS, taken at random; acct plays
+// Start, Interim-Update and Stop of one session after the other in each place of the window. One line of JSON tells
+// what was measured after the warm-up. Latency counts from the first try of a request to its reply; "behind_ms" is
+// how late, at a fixed rate, the latest request was sent, because the window was full or this process had no turn.
+#define _GNU_SOURCE
+#include "digests.h"
+#include <arpa/inet.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { ACCESS_REQUEST = 1, ACCESS_ACCEPT, ACCESS_REJECT, ACCOUNTING_REQUEST, ACCOUNTING_RESPONSE };
+enum { START = 1, STOP, INTERIM };
+enum { PAP, CHAP, MSCHAP2, ACCT };
+enum { SOCKETS_MAX = 256, IDENTIFIERS = 256, TRIES_MAX = 4, REQUEST_OCTETS_MAX = 512, REPLY_OCTETS_MAX = 4096 };
+
+typedef struct { // a place of the window: one socket, one Identifier
+    bool waiting, counts;
+    int fd, identifier, tries, octets, status;
+    uint32_t user, session;
+    double first, last;
+    char proof[41]; // what MS-CHAP2-Success must say
+    uint8_t request[REQUEST_OCTETS_MAX];
+} Place;
+
+static const char *const METHODS[] = {"pap", "chap", "mschap2", "acct"};
+static struct {
+    int port, method, users, window, sockets;
+    double seconds, warm_up, rate, timeout;
+    bool is_signed;
+} asked = {1812, PAP, 1000, 256, 64, 5, 0, 0, 1, true};
+static Secret secret;
+static struct { uint64_t sent, accepted, rejected, unverified, retransmissions, lost; double behind; } tally;
+static float *latencies;
+static size_t latency_count, latency_room;
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + t.tv_nsec * 1e-9;
+}
+
+static uint64_t number(void) { // xorshift: quick, and good enough for load
+    static uint64_t state;
+    while (!state) if (getrandom(&state, sizeof state, 0) < 0) exit(1);
+    state ^= state << 13, state ^= state >> 7;
+    return state ^= state << 17;
+}
+
+static uint8_t *put(uint8_t *at, int type, const void *value, size_t octets) {
+    *at++ = type, *at++ = octets + 2;
+    memcpy(at, value, octets);
+    return at + octets;
+}
+
+static uint8_t *put_integer(uint8_t *at, int type, uint32_t value) {
+    value = htonl(value);
+    return put(at, type, &value, 4);
+}
+
+static uint8_t *put_microsoft(uint8_t *at, int type, const void *value, size_t octets) {
+    *at++ = 26, *at++ = octets + 8;
+    memcpy(at, "\0\0\1\67", 4); // vendor 311
+    return put(at + 4, type, value, octets);
+}
+
+static uint8_t *put_device(uint8_t *at, uint32_t user) {
+    char text[32];
+    at = put(at, 1, text, sprintf(text, "user%07u", user));
+    at = put_integer(at, 4, INADDR_LOOPBACK);
+    at = put_integer(at, 5, user & 0xffff);
+    at = put_integer(at, 6, 2), at = put_integer(at, 7, 1); // Framed-User, PPP
+    at = put(at, 31, text, sprintf(text, "02-00-%02X-%02X-%02X-%02X", user >> 24, user >> 16 & 255, user >> 8 & 255, user & 255));
+    at = put(at, 32, "bench-nas", 9);
+    return put_integer(at, 61, 15); // Ethernet
+}
+
+static uint8_t *put_proof(uint8_t *at, Place *place) {
+    uint8_t *request = place->request, value[128];
+    char user[16], password[16];
+    sprintf(user, "user%07u", place->user), sprintf(password, "pw%07u", place->user);
+    if (asked.method == PAP) return put(at, 2, value, hide_password(&secret, password, request + 4, value));
+    if (asked.method == CHAP) { // RFC 2865 section 5.3; the Request Authenticator is the challenge
+        uint8_t text[64] = {place->identifier}, response[17] = {place->identifier};
+        size_t octets = 1 + strlen(password) + 16;
+        memcpy(text + 1, password, octets - 17), memcpy(text + octets - 16, request + 4, 16);
+        MD5(text, octets, response + 1);
+        return put(at, 3, response, 17);
+    }
+    uint64_t random[4] = {number(), number(), number(), number()}; // challenge, peer's challenge
+    uint8_t *challenge = (uint8_t *)random, *peer = challenge + 16, hash[16], hashed[8], response[50] = {place->identifier};
+    nt_hash(password, hash);
+    challenge_hash(peer, challenge, user, hashed);
+    memcpy(response + 2, peer, 16);
+    nt_response(hashed, hash, response + 26); // RFC 2548 section 2.3.2: after the peer's challenge and 8 zeros
+    authenticator_response(hash, response + 26, hashed, place->proof);
+    return put_microsoft(put_microsoft(at, 11, challenge, 16), 25, response, 50);
+}
+
+static void make_login(Place *place) {
+    uint8_t *request = place->request, *at = request + 20;
+    uint64_t random[2] = {number(), number()};
+    request[0] = ACCESS_REQUEST, request[1] = place->identifier;
+    memcpy(request + 4, random, 16);
+    if (asked.is_signed) at = put(at, 80, (uint8_t[16]){0}, 16);
+    at = put_proof(put_device(at, place->user), place);
+    place->octets = at - request;
+    request[2] = place->octets >> 8, request[3] = place->octets;
+    uint8_t digest[16];
+    hmac_md5(&secret, request, place->octets, digest);
+    if (asked.is_signed) memcpy(request + 22, digest, 16);
+}
+
+static void make_record(Place *place) {
+    uint8_t *request = place->request, *at = put_device(request + 20, place->user), digest[16];
+    uint32_t done = place->status == START ? 0 : place->status == INTERIM ? 1 : 2;
+    char text[32];
+    request[0] = ACCOUNTING_REQUEST, request[1] = place->identifier;
+    at = put_integer(at, 8, 0x0a000000 + (place->user & 0xffffff));
+    at = put_integer(at, 40, place->status);
+    at = put(at, 44, text, sprintf(text, "%08x%08x", place->session, place->user));
+    at = put_integer(at, 55, time(NULL) - 600 + 300 * done);
+    if (done) {
+        at = put_integer(at, 42, 1000000 * done), at = put_integer(at, 43, 5000000 * done);
+        at = put_integer(at, 46, 300 * done), at = put_integer(at, 47, 1000 * done), at = put_integer(at, 48, 4000 * done);
+    }
+    if (place->status == STOP) at = put_integer(at, 49, 1);
+    place->octets = at - request;
+    request[2] = place->octets >> 8, request[3] = place->octets;
+    memset(request + 4, 0, 16);
+    md5_with_secret(&secret, request, place->octets, digest);
+    memcpy(request + 4, digest, 16);
+}
+
+static void ask(Place *place, double at, bool counts) {
+    if (asked.method == ACCT) {
+        place->status = place->status == START ? INTERIM : place->status == INTERIM ? STOP : START;
+        if (place->status == START) place->session = number(), place->user = number() % asked.users;
+        make_record(place);
+    } else {
+        place->user = number() % asked.users;
+        make_login(place);
+    }
+    place->waiting = true, place->counts = counts, place->tries = 1, place->first = place->last = at;
+    tally.sent += counts;
+    send(place->fd, place->request, place->octets, 0); // refused or no room: lost, as any datagram may be
+}
+
+// The value of Message-Authenticator or of a Microsoft attribute in a reply; NULL without one.
+static uint8_t *find(uint8_t *reply, int octets, int type, int microsoft_type, int *length) {
+    for (int at = 20; at + 2 <= octets && reply[at + 1] >= 2 && at + reply[at + 1] <= octets; at += reply[at + 1]) {
+        if (reply[at] != type) continue;
+        bool vendor = type == 26, other = vendor && (reply[at + 1] < 8 || memcmp(reply + at + 2, "\0\0\1\67", 4) || reply[at + 6] != microsoft_type);
+        if (other) continue;
+        *length = reply[at + 1] - (vendor ? 8 : 2);
+        return reply + at + (vendor ? 8 : 2);
+    }
+    return NULL;
+}
+
+static bool is_authentic(const Place *place, uint8_t *reply, int octets) {
+    uint8_t authenticator[16], digest[16];
+    int length;
+    memcpy(authenticator, reply + 4, 16), memcpy(reply + 4, place->request + 4, 16);
+    md5_with_secret(&secret, reply, octets, digest);
+    if (memcmp(digest, authenticator, 16)) return false;
+    uint8_t *signature = find(reply, octets, 80, 0, &length);
+    if (signature) { // over the Request Authenticator, which is in place, and itself zero
+        uint8_t seen[16];
+        if (length != 16) return false;
+        memcpy(seen, signature, 16), memset(signature, 0, 16);
+        hmac_md5(&secret, reply, octets, digest);
+        if (memcmp(seen, digest, 16)) return false;
+    }
+    if (asked.method != MSCHAP2 || reply[0] != ACCESS_ACCEPT) return true;
+    uint8_t *success = find(reply, octets, 26, 26, &length); // identifier, "S=" and 40 digits
+    return success && length >= 43 && !memcmp(success + 3, place->proof, 40);
+}
+
+static void note_latency(double seconds) {
+    if (latency_count == latency_room) {
+        latency_room = latency_room ? 2 * latency_room : 1 << 16;
+        latencies = realloc(latencies, latency_room * sizeof *latencies);
+        if (!latencies) exit(1);
+    }
+    latencies[latency_count++] = seconds;
+}
+
+// A reply that came for this place: true when the place is free again.
+static bool take(Place *place, uint8_t *reply, int octets) {
+    if (octets < 20 || octets != (reply[2] << 8 | reply[3]) || !place->waiting || !is_authentic(place, reply, octets)) {
+        tally.unverified++;
+        return false;
+    }
+    place->waiting = false;
+    if (!place->counts) return true;
+    note_latency(now() - place->first);
+    *(reply[0] == ACCESS_ACCEPT || reply[0] == ACCOUNTING_RESPONSE ? &tally.accepted : &tally.rejected) += 1;
+    return true;
+}
+
+// The same octets again after the timeout, or given up: true when the place is free again.
+static bool try_again(Place *place, double at) {
+    if (!place->waiting || at - place->last < asked.timeout) return false;
+    if (place->tries == TRIES_MAX) {
+        tally.lost += place->counts;
+        return !(place->waiting = false);
+    }
+    place->tries++, place->last = at;
+    tally.retransmissions += place->counts;
+    send(place->fd, place->request, place->octets, 0);
+    return false;
+}
+
+static int by_size(const void *left, const void *right) {
+    float a = *(const float *)left, b = *(const float *)right;
+    return (a > b) - (a < b);
+}
+
+static double latency_ms(double share) {
+    return latency_count ? 1e3 * latencies[(size_t)(share * (latency_count - 1))] : 0;
+}
+
+static void report(double seconds) {
+    struct rusage used;
+    getrusage(RUSAGE_SELF, &used);
+    qsort(latencies, latency_count, sizeof *latencies, by_size);
+    printf("{\"method\": \"%s\", \"sent\": %lu, \"accepted\": %lu, \"rejected\": %lu, \"lost\": %lu, ", METHODS[asked.method],
+           tally.sent, tally.accepted, tally.rejected, tally.lost);
+    printf("\"retransmissions\": %lu, \"unverified\": %lu, ", tally.retransmissions, tally.unverified);
+    printf("\"rate\": %.0f, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f, \"behind_ms\": %.3f, ",
+           latency_count / seconds, latency_ms(.5), latency_ms(.99), latency_ms(1), 1e3 * tally.behind);
+    printf("\"cpu_seconds\": %.2f}\n", used.ru_utime.tv_sec + used.ru_stime.tv_sec + 1e-6 * (used.ru_utime.tv_usec + used.ru_stime.tv_usec));
+}
+
+static void read_words(int count, char **words) {
+    const char *text = "";
+    for (int option; (option = getopt(count, words, "p:s:m:u:d:x:w:k:r:t:n")) != -1;) switch (option) {
+        case 'p': asked.port = atoi(optarg); break;
+        case 's': text = optarg; break;
+        case 'm': for (asked.method = ACCT; asked.method && strcmp(METHODS[asked.method], optarg);) asked.method--; break;
+        case 'u': asked.users = atoi(optarg); break;
+        case 'd': asked.seconds = atof(optarg); break;
+        case 'x': asked.warm_up = atof(optarg); break;
+        case 'w': asked.window = atoi(optarg); break;
+        case 'k': asked.sockets = atoi(optarg); break;
+        case 'r': asked.rate = atof(optarg); break;
+        case 't': asked.timeout = atof(optarg); break;
+        case 'n': asked.is_signed = false; break;
+        default: exit(2);
+    }
+    if (!*text || strlen(text) > 64 || asked.users < 1 || asked.sockets < 1 || asked.sockets > SOCKETS_MAX || asked.window < asked.sockets || asked.window > asked.sockets * IDENTIFIERS) {
+        fprintf(stderr, "load: a secret of 1 to 64 octets, users, and a window of SOCKETS to 256 x SOCKETS are needed\n");
+        exit(2);
+    }
+    secret_prepare(&secret, text);
+}
+
+int main(int count, char **words) {
+    read_words(count, words);
+    int each = asked.window / asked.sockets, places_count = each * asked.sockets, free_count = 0, free_first = 0;
+    struct pollfd polled[SOCKETS_MAX];
+    Place *places = calloc(places_count, sizeof *places), **idle = malloc(places_count * sizeof *idle);
+    if (!places || !idle) return 1;
+    for (int i = 0; i < asked.sockets; i++) {
+        struct sockaddr_in there = {AF_INET, htons(asked.port), {htonl(INADDR_LOOPBACK)}, {0}};
+        int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0), buffer = 4 << 20;
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
+        if (fd < 0 || connect(fd, (struct sockaddr *)&there, sizeof there)) return perror("connect"), 1;
+        polled[i] = (struct pollfd){fd, POLLIN, 0};
+        for (int j = 0; j < each; j++) places[i * each + j].fd = fd, places[i * each + j].identifier = j;
+    }
+    // Free places wait in a ring, so that all sockets take their turn whatever the rate.
+    for (int j = 0; j < each; j++) for (int i = 0; i < asked.sockets; i++) idle[free_count++] = &places[i * each + j];
+#define FREE(place) idle[(free_first + free_count++) % places_count] = (place)
+    double began = now(), counted = began + asked.warm_up, end = counted + asked.seconds, looked = began, at = began;
+    uint64_t asked_for = 0;
+    while (at < end || (free_count < places_count && at < end + TRIES_MAX * asked.timeout)) {
+        while (free_count && at < end && (!asked.rate || began + asked_for / asked.rate <= at)) {
+            double late = asked.rate ? at - began - asked_for / asked.rate : 0;
+            if (at >= counted && late > tally.behind) tally.behind = late;
+            Place *place = idle[free_first];
+            free_first = (free_first + 1) % places_count, free_count--, asked_for++;
+            ask(place, at, at >= counted);
+            at = now();
+        }
+        double due = free_count && asked.rate ? began + asked_for / asked.rate : end, rest = due - at;
+        struct timespec wait = {0, rest > .001 || rest < 0 ? 1000000 : rest * 1e9};
+        if (ppoll(polled, asked.sockets, &wait, NULL) > 0)
+            for (int i = 0; i < asked.sockets; i++) {
+                uint8_t reply[REPLY_OCTETS_MAX];
+                if (!polled[i].revents) continue;
+                for (ssize_t octets; (octets = recv(polled[i].fd, reply, sizeof reply, 0)) >= 0;) {
+                    Place *place = &places[i * each + (octets > 1 && reply[1] < each ? reply[1] : 0)];
+                    if (take(place, reply, octets)) FREE(place);
+                }
+            }
+        at = now();
+        if (at - looked < .1) continue;
+        looked = at;
+        for (int i = 0; i < places_count; i++) if (try_again(&places[i], at)) FREE(&places[i]);
+    }
+    for (int i = 0; i < places_count; i++) tally.lost += places[i].waiting && places[i].counts;
+    report(asked.seconds);
+    return 0;
+}
