@@ -117,7 +117,7 @@ class DecisionsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class LimitsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     nas_requests_per_second: OffOrCount = 0
     nas_burst: Count = 10_000
-    user_logins: OffOrCount = 10
+    user_logins: OffOrCount = 100
     user_window_seconds: LimitSeconds = 10
     lockout_failures: OffOrCount = 10
     lockout_user_failures: OffOrCount = 100

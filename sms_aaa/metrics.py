@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from sms_aaa.node.board import COUNTERS_PER_SLOT, Board, Slot
+from sms_aaa.node import nas_rows
+from sms_aaa.node.nas_rows import NasWord
 from sms_aaa.radius.faults import PacketFault
 from sms_aaa.rules.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from sms_aaa.node.board import Board, Slot
 
 
 class Word(IntEnum):
@@ -52,17 +55,18 @@ class Word(IntEnum):
     DATABASE_UP = 25  # gauge
     SEND_FAULTS = 26
     BACKLOG_DECISIONS_OCTETS = 27  # gauge
-    NAS_UNREADABLE = 28  # gauge
+    NAS_UNREADABLE = 28  # gauge: NASes with a secret that the key does not open
     DECISIONS_RECORDED = 29
     SHED_WORK = 30
-    SHED_NAS = 40
-    SHED_INTERIMS = 41
-    SHED_STALE = 42
-    KERNEL_DROPS = 43  # of a worker's sockets, which outlive it: set, and only grows
-    DECISIONS_UNTOLD = 44
-    LOCKOUTS = 45
-    LOCKOUTS_USER = 46
-    LOCKOUTS_DEVICE = 47
+    NAS_WEAK = 40  # gauge: NASes whose secret can be guessed
+    SHED_NAS = 41
+    SHED_INTERIMS = 42
+    SHED_STALE = 43
+    KERNEL_DROPS = 44  # of a worker's sockets, which outlive it: set, and only grows
+    DECISIONS_UNTOLD = 45
+    LOCKOUTS = 46
+    LOCKOUTS_USER = 47
+    LOCKOUTS_DEVICE = 48
 
 
 FAULTS_AT = 64
@@ -71,15 +75,11 @@ LATENCY_AT = REASONS_AT + 64
 SYNC_AT = LATENCY_AT + 32
 PLANS_AT = 512
 PLAN_ROWS_MAX = 512
-NAS_AT = PLANS_AT + 2 * PLAN_ROWS_MAX
-NAS_ROW_WORDS = 4
-NAS_ROWS_MAX = (COUNTERS_PER_SLOT - NAS_AT) // NAS_ROW_WORDS
-"""NASes beyond this share the last row, whose label is `other`."""
+assert PLANS_AT + 2 * PLAN_ROWS_MAX <= nas_rows.ROWS_AT  # the NASes' rows end a slot
 
 _REASONS = list(Reason)
 _FAULTS = list(PacketFault)
 _REASON_WORD = {reason: REASONS_AT + index for index, reason in enumerate(_REASONS)}
-_FAULT_WORD = {fault: FAULTS_AT + index for index, fault in enumerate(_FAULTS)}
 assert len(_REASONS) <= 64
 assert len(_FAULTS) <= 64
 
@@ -87,43 +87,18 @@ LATENCY_BOUNDS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000,
 _SUM, _BUCKETS = 0, 1
 
 
-class NasCount(IntEnum):
-    """Words of a NAS's row; the first one is its id."""
-
-    ACCESS = 1
-    ACCOUNTING = 2
-    DUPLICATES = 3
-
-
 def reason_word(reason: Reason) -> int:
     return _REASON_WORD[reason]
 
 
 def fault_word(fault: PacketFault) -> int:
-    return _FAULT_WORD[fault]
-
-
-def nas_word(index: int, count: NasCount) -> int:
-    """The word of the NAS with this index in the worker's tables."""
-    return NAS_AT + min(index, NAS_ROWS_MAX - 1) * NAS_ROW_WORDS + count
+    return FAULTS_AT + fault.index
 
 
 def observe(counters: memoryview, at: int, duration_us: int, times: int) -> None:
     """Adds `times` observations of one duration to the histogram at LATENCY_AT or SYNC_AT: once a batch."""
     counters[at + _SUM] += duration_us * times
     counters[at + _BUCKETS + bisect_left(LATENCY_BOUNDS_US, duration_us)] += times
-
-
-def set_nas_rows(counters: memoryview, rows: Iterable[tuple[int, int]]) -> None:
-    """Writes which NAS each row stands for; a row that is given to another NAS begins at zero."""
-    for index, nas_id in rows:
-        if index >= NAS_ROWS_MAX - 1:
-            continue
-        at = NAS_AT + index * NAS_ROW_WORDS
-        if counters[at] != nas_id:
-            for count in NasCount:
-                counters[at + count] = 0
-            counters[at] = nas_id
 
 
 def set_plan_rows(counters: memoryview, sessions_by_plan: Sequence[tuple[int, int]]) -> None:
@@ -197,6 +172,8 @@ _GAUGES: tuple[tuple[Word, str, str, float], ...] = (
     (Word.SETTLE_LAG_MS, "settle_lag_seconds", "Age of the oldest record that is not settled", 1000),
     (Word.RATING_QUEUE, "rating_queue_deltas", "Usage deltas that wait for the rater", 1),
     (Word.RATING_LAG_MS, "rating_lag_seconds", "Age of the oldest delta that waits for the rater", 1000),
+    (Word.NAS_UNREADABLE, "nas_unreadable_secrets", "NASes with a secret that this node's key does not open", 1),
+    (Word.NAS_WEAK, "nas_weak_secrets", "NASes whose newest secret is short or easily guessed", 1),
 )
 
 
@@ -237,7 +214,7 @@ class Collector:
         yield _replies_by_reason(slots.values())
         yield _drops_by_fault(slots.values())
         yield from _histograms(processes, slots)
-        yield _requests_by_nas(slots.values(), names.nas)
+        yield from _nas_metrics(slots.values(), names.nas)
         yield _sessions_by_plan(slots.values(), names.plans)
 
     def _replica_age(self, slots: Iterable[Slot]) -> Metric:
@@ -308,23 +285,40 @@ def _buckets(counters: memoryview, at: int) -> list[tuple[str, float]]:
     return buckets
 
 
-def _requests_by_nas(slots: Iterable[Slot], names: Mapping[int, str]) -> Metric:
-    family = CounterMetricFamily("sms_aaa_requests", "Verified requests by NAS and kind", labels=["nas", "kind"])
-    totals: dict[tuple[str, str], int] = {}
-    for slot in slots:
-        for row in range(NAS_ROWS_MAX):
-            at = NAS_AT + row * NAS_ROW_WORDS
-            nas_id = slot.counters[at]
-            if not nas_id and row < NAS_ROWS_MAX - 1:
-                continue
-            name = names.get(nas_id, "removed") if nas_id else "other"
-            for count in NasCount:
-                key = (name, count.name.lower())
-                totals[key] = totals.get(key, 0) + slot.counters[at + count]
-    for labels, total in sorted(totals.items()):
-        if labels[0] != "other" or total:
-            family.add_metric(labels, total)
-    return family
+_REQUESTS_BY_NAS: Mapping[str, tuple[NasWord, ...]] = {
+    "access": (NasWord.SIGNED, NasWord.UNSIGNED, NasWord.EAP),
+    "accounting": (NasWord.ACCOUNTING,),
+    "duplicates": (NasWord.DUPLICATES,),
+}
+_SIGNATURES: Mapping[str, tuple[NasWord, ...]] = {
+    "signed": (NasWord.SIGNED,),
+    "unsigned": (NasWord.UNSIGNED, NasWord.MISSING),
+    "eap": (NasWord.EAP,),
+}
+_SECRETS: Mapping[str, tuple[NasWord, ...]] = {"old": (NasWord.OLD_SECRET,), "new": (NasWord.NEW_SECRET,)}
+_NAS_FAMILIES: tuple[tuple[str, str, str, Mapping[str, tuple[NasWord, ...]]], ...] = (
+    ("requests", "Verified requests by NAS and kind", "kind", _REQUESTS_BY_NAS),
+    ("nas_access_requests", "Access-Requests by NAS and Message-Authenticator", "signature", _SIGNATURES),
+    ("nas_secret_proofs", "Packets that proved one of two secrets in rotation", "secret", _SECRETS),
+    ("nas_drops", "Packets from a NAS's address dropped without an answer", "", {"": (NasWord.DROPS,)}),
+)
+
+
+def _nas_metrics(slots: Iterable[Slot], names: Mapping[int, str]) -> Iterator[Metric]:
+    """Of NASes that are provisioned; what came from anywhere else is counted by fault alone."""
+    rows = [row for slot in slots for row in nas_rows.list_rows(slot.counters)]
+    for name, help_text, label, kinds in _NAS_FAMILIES:
+        family = CounterMetricFamily(f"sms_aaa_{name}", help_text, labels=["nas", label] if label else ["nas"])
+        totals: dict[tuple[str, str], int] = {}
+        for row in rows:
+            nas_id = row[NasWord.ID]
+            nas = names.get(nas_id, "removed") if nas_id else "other"
+            for kind, words in kinds.items():
+                totals[nas, kind] = totals.get((nas, kind), 0) + sum(row[word] for word in words)
+        for (nas, kind), total in sorted(totals.items()):
+            if nas != "other" or total:
+                family.add_metric([nas, kind] if label else [nas], total)
+        yield family
 
 
 def _sessions_by_plan(slots: Iterable[Slot], names: Mapping[int, str]) -> Metric:

@@ -14,21 +14,19 @@ from prometheus_client.exposition import generate_latest
 from sms_aaa.metrics import (
     LATENCY_AT,
     LATENCY_BOUNDS_US,
-    NAS_ROWS_MAX,
     Collector,
     Names,
-    NasCount,
     ProcessView,
     Word,
     fault_word,
-    nas_word,
     observe,
     reason_word,
-    set_nas_rows,
     set_plan_rows,
 )
 from sms_aaa.node.board import COUNTERS_PER_SLOT, Board
+from sms_aaa.node.nas_rows import LAST_ROW, ROW_WORDS, ROWS_AT, NasWord, assign_rows
 from sms_aaa.radius.faults import PacketFault
+from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy, NodeNas
 from sms_aaa.rules.reasons import Reason
 
 if TYPE_CHECKING:
@@ -39,6 +37,7 @@ PROCESSES = [
     ProcessView("access-1", 0, is_up=True, restarts=2),
     ProcessView("accounting-1", 1, is_up=False, restarts=0),
 ]
+NAS = NodeNas(7, "bng1", "192.0.2.1/32", [b""], Dialect.GENERIC, MessageAuthenticatorPolicy.AUTO, 3799)
 NAMES = Names({7: "bng1"}, {3: "home-100"})
 
 
@@ -65,8 +64,9 @@ def test_words_of_the_slots_are_added_up_and_told_under_their_names(board: Board
     first[Word.REPLIES], second[Word.REPLIES] = 3, 4
     first[reason_word(Reason.BAD_PASSWORD)] = 5
     second[fault_word(PacketFault.UNKNOWN_NAS)] = 6
-    set_nas_rows(first, [(0, 7)])
-    first[nas_word(0, NasCount.ACCESS)] = 9
+    row = assign_rows(first, [NAS])[7]
+    first[row + NasWord.SIGNED], first[row + NasWord.UNSIGNED], first[row + NasWord.EAP] = 4, 3, 2
+    first[row + NasWord.MISSING], first[row + NasWord.DROPS], first[row + NasWord.OLD_SECRET] = 5, 6, 8
     set_plan_rows(second, [(3, 11), (99, 1)])
     observe(first, LATENCY_AT, 600, 4)
     found = lines(board)
@@ -74,6 +74,10 @@ def test_words_of_the_slots_are_added_up_and_told_under_their_names(board: Board
     assert found['sms_aaa_access_decisions_total{reason="bad-password"}'] == 5
     assert found['sms_aaa_packet_drops_total{fault="unknown-nas"}'] == 6
     assert found['sms_aaa_requests_total{kind="access",nas="bng1"}'] == 9
+    assert found['sms_aaa_nas_access_requests_total{nas="bng1",signature="unsigned"}'] == 8
+    assert found['sms_aaa_nas_access_requests_total{nas="bng1",signature="signed"}'] == 4
+    assert found['sms_aaa_nas_secret_proofs_total{nas="bng1",secret="old"}'] == 8
+    assert found['sms_aaa_nas_drops_total{nas="bng1"}'] == 6
     assert found['sms_aaa_sessions_online{plan="home-100"}'] == 11
     assert found['sms_aaa_sessions_online{plan="none"}'] == 1
     assert found['sms_aaa_process_up{process="accounting-1"}'] == 0
@@ -102,21 +106,13 @@ def test_no_word_stands_for_two_things() -> None:
     words = [int(word) for word in Word]
     words += [reason_word(reason) for reason in Reason] + [fault_word(fault) for fault in PacketFault]
     words += [LATENCY_AT + offset for offset in range(len(LATENCY_BOUNDS_US) + 2)]
-    words += [nas_word(index, count) for index in (0, 1, NAS_ROWS_MAX - 1) for count in NasCount]
+    words += [row + word for row in (ROWS_AT, ROWS_AT + ROW_WORDS, LAST_ROW) for word in NasWord]
     assert len(words) == len(set(words))
     assert max(words) < COUNTERS_PER_SLOT
 
 
-def test_a_row_that_goes_to_another_nas_begins_at_zero_and_too_many_share_the_last(board: Board) -> None:
-    counters = board.slot(0).counters
-    set_nas_rows(counters, [(0, 7)])
-    counters[nas_word(0, NasCount.ACCESS)] = 5
-    set_nas_rows(counters, [(0, 7)])
-    assert counters[nas_word(0, NasCount.ACCESS)] == 5
-    set_nas_rows(counters, [(0, 8)])
-    assert counters[nas_word(0, NasCount.ACCESS)] == 0
-    assert nas_word(NAS_ROWS_MAX + 50, NasCount.ACCESS) == nas_word(NAS_ROWS_MAX - 1, NasCount.ACCESS)
-    counters[nas_word(NAS_ROWS_MAX + 50, NasCount.ACCESS)] = 3
+def test_what_has_no_row_of_its_own_is_told_as_other(board: Board) -> None:
+    board.slot(0).counters[LAST_ROW + NasWord.SIGNED] = 3
     assert lines(board)['sms_aaa_requests_total{kind="access",nas="other"}'] == 3
 
 

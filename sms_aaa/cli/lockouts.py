@@ -13,7 +13,7 @@ import click
 
 from sms_aaa.cli.caller import Caller, pass_caller
 from sms_aaa.cli.exits import Exit, Failure
-from sms_aaa.cli.options import listing_options, ticket_option
+from sms_aaa.cli.options import confirm, listing_options, ticket_option, yes_option
 from sms_aaa.cli.output import Cell, Format, listing, note, say
 from sms_aaa.cli.verbs import Verbs
 
@@ -65,22 +65,29 @@ def list_(caller: Caller, form: Format, *, with_failing: bool) -> None:
 
 
 @lockouts.command()
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--all", "everybody", is_flag=True, help="Everybody: after a NAS had the wrong secret, for one.")
+@yes_option
 @ticket_option
 @pass_caller
-def clear(caller: Caller, name: str, ticket: str | None) -> None:
+def clear(caller: Caller, name: str | None, *, everybody: bool, yes: bool, ticket: str | None) -> None:
     """Let somebody try again at once: NAME is the user name or the device (Calling-Station-Id) as the list shows it.
 
     Example: sms-aaa lockouts clear alice --ticket INC-42
     """
+    if everybody == (name is not None):
+        raise click.UsageError("Give a NAME, or --all.")
+    if everybody:
+        confirm("Let everybody try again on this node, those who guess passwords too?", yes=yes)
     table = _open(caller)
     try:
-        gone = table.forget_name(name.encode())
+        gone = table.forget_name(name.encode() if name is not None else None)
     finally:
         table.close()
-    if not gone:
+    if not gone and name is not None:
         raise Failure(Exit.NOT_FOUND, f"nobody called {name} has failed on this node", "see `sms-aaa lockouts list`")
-    say(f"{name} may try again: {len(gone)} {'entry' if len(gone) == 1 else 'entries'} forgotten on this node")
+    entries = "1 entry" if len(gone) == 1 else f"{len(gone)} entries"
+    say(f"{name or 'everybody'} may try again: {entries} forgotten on this node")
     _record(caller, gone, ticket)
 
 

@@ -53,16 +53,23 @@ _FRAMED_IP_ADDRESS_HEADER = bytes((dictionary.FRAMED_IP_ADDRESS, 6))
 # Members of an enum are found through its metaclass: once here, not for each login.
 _ACCEPTED = Reason.ACCEPTED
 _WITHOUT_PROOF = frozenset((Reason.UNKNOWN_USER, Reason.NO_CREDENTIAL))
+_UNPROVED = _WITHOUT_PROOF | {Reason.BAD_PASSWORD}
 _ACCESS_ACCEPT, _ACCESS_REJECT = int(Code.ACCESS_ACCEPT), int(Code.ACCESS_REJECT)
 _FRAMED_PPP = attribute(dictionary.SERVICE_TYPE, (2).to_bytes(4, "big")) + attribute(dictionary.FRAMED_PROTOCOL, _PPP)
 
 
 class AccessRequest(Struct, frozen=True, gc=False):
-    """A verified, new Access-Request; `digests` are those of the secret that it came under."""
+    """A verified, new Access-Request; `digests` are those of the secret that it came under.
+
+    `other`: it may as well have come under this one, which only its password can tell (see server/rotation.py).
+    `caller`: user and device in one, as server/defence.py knows them.
+    """
 
     packet: Packet
     nas: Nas
     digests: SecretDigests
+    other: SecretDigests | None = None
+    caller: bytes = b""
 
 
 class Case(Struct, gc=False):
@@ -87,6 +94,10 @@ class Case(Struct, gc=False):
     is_told: bool = True
     """It goes into the decision stream."""
 
+    def proves_secret(self) -> bool:
+        """Whether a password that was revealed with the request's secret is right, and so the secret too."""
+        return self.reason is _ACCEPTED and self.method is Method.PAP
+
     def wants_place(self) -> bool:
         """Whether this login, let in so far, counts against a limit."""
         plan = self.plan
@@ -103,7 +114,9 @@ def decide_requests(
     `randomness`: RANDOM_OCTETS for each request.
     """
     return [
-        _decide(request, tables, vault, view, randomness[at : at + RANDOM_OCTETS])
+        (_decide if request.other is None else _decide_under_either)(
+            request, tables, vault, view, randomness[at : at + RANDOM_OCTETS]
+        )
         for request, at in zip(requests, range(0, len(requests) * RANDOM_OCTETS, RANDOM_OCTETS), strict=True)
     ]
 
@@ -118,6 +131,18 @@ def refuse_request(request: AccessRequest, reason: Reason, saw: bytes, *, is_tol
         return proof
     method = Method.NONE if proof is None else proof.method
     return Case(request, proof, None, None, None, method, reason, b"", b"", saw=saw, is_told=is_told)
+
+
+def _decide_under_either(
+    request: AccessRequest, tables: Tables, vault: Vault, view: ReplicaView, randomness: bytes
+) -> Case | PacketFault | ReplicaFault:
+    """Under the wrong secret a right password looks like noise: it is refused only if it is wrong under both."""
+    case = _decide(request, tables, vault, view, randomness)
+    if type(case) is not Case or case.reason not in _UNPROVED or request.other is None:
+        return case
+    other = AccessRequest(request.packet, request.nas, request.other, caller=request.caller)
+    second = _decide(other, tables, vault, view, randomness)
+    return second if type(second) is Case and second.reason not in _UNPROVED else case
 
 
 def prove_case(case: Case, *, matches: bool) -> None:

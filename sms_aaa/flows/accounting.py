@@ -14,6 +14,7 @@ from sms_aaa.flows.access import copied_proxy_states, device_of, read_class
 from sms_aaa.flows.tables import Nas
 from sms_aaa.node.records import AccountingRecord, pack_accounting
 from sms_aaa.radius import dictionary
+from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.packet import Code, Packet
 
 if TYPE_CHECKING:
@@ -26,10 +27,11 @@ _MEANINGFUL = frozenset(status.to_bytes(4, "big") for status in (1, 2, 3))  # St
 
 
 class AccountingRequest(Struct, frozen=True, gc=False):
-    """A verified, new Accounting-Request from `source`, `source_port`."""
+    """A verified, new Accounting-Request from `source`, `source_port`; `digests` are those of the secret it proved."""
 
     packet: Packet
     nas: Nas
+    digests: SecretDigests
     source: str
     source_port: int
 
@@ -56,7 +58,7 @@ def reply_to(request: AccountingRequest) -> bytes:
     packet = request.packet
     # A request is no shorter than the Proxy-State in it: the reply always fits.
     attributes = copied_proxy_states(packet)
-    return request.nas.digests.reply(
+    return request.digests.reply(
         Code.ACCOUNTING_RESPONSE, packet.identifier, packet.authenticator, attributes, message_authenticator=False
     )
 

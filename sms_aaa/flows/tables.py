@@ -6,37 +6,46 @@ fell into is bounded and goes with the table).
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from sms_aaa.flows.dialects import encode_policy
+from sms_aaa.node.nas_rows import LAST_ROW
 from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy, NodeNas, NodePlan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from sms_aaa.flows.vault import Vault
 
 ADDRESSES_REMEMBERED_MAX = 65_536
 _DIALECTS = tuple(Dialect)
+SECRETS_MAX = 2
+"""Of a NAS, at a time: the one that it has and the one that it is to have."""
 
 
 class Nas(Struct, frozen=True):
-    """A RADIUS client, ready for work. `index` is its row in this worker's counters; `single`: one address.
+    """A RADIUS client, ready for work. `row` is its first word in this worker's counters; `single`: one address.
 
+    `older` is the secret that a rotation has not retired yet, None when one alone is valid; `secret_id` is the newer's.
     `dialect_at`: where in a Plan's attributes its dialect stands.
     """
 
     nas_id: int
-    index: int
+    row: int
     name: str
     digests: SecretDigests
+    older: SecretDigests | None
+    secret_id: int
     dialect_at: int
     message_authenticator: MessageAuthenticatorPolicy
     single: bool
+    address: str  # the one address, or the first of its prefix
+    observed_from: int
+    signs_since: int
 
 
 class Plan(Struct, frozen=True):
@@ -49,52 +58,69 @@ class Plan(Struct, frozen=True):
 class Tables:
     """NASes by source address (the longest prefix wins) and plans by version id."""
 
-    __slots__ = ("_by_length", "_found", "_rows", "interim_seconds_max", "plans", "unreadable")
+    __slots__ = ("_by_length", "found", "interim_seconds_max", "nases", "plans", "unreadable", "weak")
 
-    def __init__(self, nases: Iterable[NodeNas], plans: Iterable[NodePlan], vault: Vault) -> None:
-        self._found: dict[str, Nas | None] = {}
+    def __init__(
+        self,
+        nases: Iterable[NodeNas],
+        plans: Iterable[NodePlan],
+        vault: Vault,
+        *,
+        rows: Mapping[int, int] | None = None,
+    ) -> None:
+        """`rows`: the first word of each NAS's row in the worker's counters; without them nothing is counted apart."""
+        self.found: dict[str, Nas | None] = {}
+        """What find_nas() answered, by address: the packet's way looks here first."""
         self._by_length: dict[tuple[int, int], dict[int, Nas]] = {}
-        self._rows: list[tuple[int, int]] = []
+        self.nases: list[Nas] = []
         self.plans = {plan.plan_version_id: _compile(plan) for plan in plans}
         self.interim_seconds_max = max((plan.plan.policy.interim_seconds for plan in self.plans.values()), default=0)
         self.unreadable: list[str] = []
-        for index, node_nas in enumerate(sorted(nases, key=lambda nas: nas.nas_id)):
-            self._add(node_nas, index, vault)
+        self.weak = 0
+        for node_nas in sorted(nases, key=lambda nas: nas.nas_id):
+            self.weak += node_nas.is_weak
+            self._add(node_nas, (rows or {}).get(node_nas.nas_id, LAST_ROW), vault)
         self._by_length = dict(sorted(self._by_length.items(), reverse=True))
 
     def find_nas(self, address: str) -> Nas | None:
         """Whose address it is; None: nobody's."""
         try:
-            return self._found[address]
+            return self.found[address]
         except KeyError:
             return self._look_up(address)
 
-    def nas_rows(self) -> list[tuple[int, int]]:
-        """(index, nas id) of every NAS: what the counters' rows stand for."""
-        return self._rows
-
-    def _add(self, node_nas: NodeNas, index: int, vault: Vault) -> None:
-        secret = vault.open_nas_secret(node_nas.secrets[0], node_nas.nas_id)
-        if secret is None:
+    def _add(self, node_nas: NodeNas, row: int, vault: Vault) -> None:
+        opened = [vault.open_nas_secret(sealed, node_nas.nas_id) for sealed in node_nas.secrets[:SECRETS_MAX]]
+        secrets = [SecretDigests(secret.reveal()) for secret in opened if secret is not None]
+        if len(secrets) < len(opened):
             self.unreadable.append(node_nas.name)
+        if not secrets:
             return
         network = ip_network(node_nas.prefix)
         nas = Nas(
             nas_id=node_nas.nas_id,
-            index=index,
+            row=row,
             name=node_nas.name,
-            digests=SecretDigests(secret.reveal()),
+            digests=secrets[0],
+            older=secrets[1] if len(secrets) > 1 else None,
+            secret_id=node_nas.secret_id,
             dialect_at=_DIALECTS.index(node_nas.dialect),
             message_authenticator=node_nas.message_authenticator,
             single=network.num_addresses == 1,
+            address=str(network.network_address),
+            observed_from=node_nas.observed_from,
+            signs_since=node_nas.signs_since,
         )
         of_length = self._by_length.setdefault((network.version, network.prefixlen), {})
         of_length[int(network.network_address)] = nas
-        self._rows.append((index, node_nas.nas_id))
+        self.nases.append(nas)
 
     def _look_up(self, text: str) -> Nas | None:
         """A dict look-up for each length of prefix that there is, the longest first."""
         address = ip_address(text)
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            # A socket for both families tells ::ffff:192.0.2.1: that NAS is known as 192.0.2.1.
+            address = address.ipv4_mapped
         found = None
         for (version, length), of_length in self._by_length.items():
             if version == address.version:
@@ -102,9 +128,9 @@ class Tables:
                 found = of_length.get(int(address) >> host_bits << host_bits)
                 if found is not None:
                     break
-        if len(self._found) >= ADDRESSES_REMEMBERED_MAX:
-            self._found.clear()  # a flood from made-up addresses costs this look-up, not memory
-        self._found[text] = found
+        if len(self.found) >= ADDRESSES_REMEMBERED_MAX:
+            self.found.clear()  # a flood from made-up addresses costs this look-up, not memory
+        self.found[text] = found
         return found
 
 

@@ -81,11 +81,6 @@ class LockoutEntry(Struct, frozen=True, gc=False):
     last_at: int
 
 
-def pair_of(user: bytes, device: bytes) -> bytes:
-    """What marks and rates are kept under."""
-    return b"%b\0%b" % (user, device)
-
-
 class Lockouts:
     """The table, mapped by one process. Close it when done."""
 
@@ -94,7 +89,7 @@ class Lockouts:
         _, _, key = _HEADER.unpack_from(mapped)
         self._hash = hashlib.blake2b(digest_size=8, key=key)
         self.seed = int.from_bytes(key[:4], "little")
-        """To begin the checksum of a pair with: `crc32(pair, seed) % MARKS` is the index of its mark."""
+        """To begin the checksum with: `crc32(user + device, seed) % MARKS` is the index of their mark."""
         with memoryview(mapped) as octets:
             self._header = octets[:_HEADER_OCTETS].cast("I")
             self.marks = octets[_MARKS_AT:_NAS_AT].cast("I")
@@ -174,7 +169,7 @@ class Lockouts:
         )  # fmt: skip
         self._keys[at] = key
         if scope is Scope.USER_AND_DEVICE:
-            mark = crc32(pair_of(user, device), self.seed) % MARKS
+            mark = crc32(user + device, self.seed) % MARKS
             self.marks[mark] = max(self.marks[mark], matters_until)
         elif tally.until > self.wide_until:
             self._header[_WIDE_UNTIL] = tally.until
@@ -185,12 +180,13 @@ class Lockouts:
         if at is not None:
             self._keys[at] = 0
 
-    def forget_name(self, name: bytes) -> list[LockoutEntry]:
-        """Forgets all entries of a user or of a device of this name, whatever their scope; what they were."""
+    def forget_name(self, name: bytes | None) -> list[LockoutEntry]:
+        """Forgets all entries of a user or device of this name (None: of everybody), in any scope; what they were."""
         gone = []
         for at, entry in self._entries():
-            if entry.user == name[:USER_OCTETS_MAX] or (
-                entry.scope is not Scope.USER and entry.device == name[:DEVICE_OCTETS_MAX]
+            if name is None or (
+                (entry.scope is not Scope.DEVICE and entry.user == name[:USER_OCTETS_MAX])
+                or (entry.scope is not Scope.USER and entry.device == name[:DEVICE_OCTETS_MAX])
             ):
                 self._keys[at] = 0
                 gone.append(entry)

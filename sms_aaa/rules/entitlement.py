@@ -101,7 +101,12 @@ class NodePlan(Struct, frozen=True, gc=False):
 
 
 class NodeNas(Struct, frozen=True):
-    """A RADIUS client as the node needs it. `prefix` in CIDR form; `secrets` sealed, the newest first."""
+    """A RADIUS client as the node needs it. `prefix` in CIDR form; `secrets` sealed, the newest first.
+
+    `secret_id` names the newest secret: another one is another rotation. `observed_from` (epoch seconds) is when what
+    it sends began to count as evidence: another value is another observation. `signs_since` (epoch seconds): some node
+    saw a signed login of it then; 0: none did.
+    """
 
     nas_id: int
     name: str
@@ -110,6 +115,10 @@ class NodeNas(Struct, frozen=True):
     dialect: Dialect
     message_authenticator: MessageAuthenticatorPolicy
     coa_port: int
+    secret_id: int = 0
+    is_weak: bool = False  # its newest secret
+    observed_from: int = 0
+    signs_since: int = 0
 
 
 class NodeRealm(Struct, frozen=True):

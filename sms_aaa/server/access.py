@@ -20,7 +20,7 @@ from sms_aaa.flows.access import (
     refuse_request,
     reserve_places,
 )
-from sms_aaa.metrics import LATENCY_AT, Word, fault_word, observe, reason_word
+from sms_aaa.metrics import LATENCY_AT, Word, observe, reason_word
 from sms_aaa.node.journal import Appended, Dropped, Stream, Writer
 from sms_aaa.node.records import DecisionBatch, DecisionRecord, pack_decisions
 from sms_aaa.radius.faults import PacketFault
@@ -35,6 +35,7 @@ from sms_aaa.server.worker import Child, run_child
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sms_aaa.node.replica import ReplicaFault
     from sms_aaa.server.sockets import Endpoint
 
 BATCH_MAX = 64
@@ -89,9 +90,7 @@ class AccessWay:
     def serve(self, endpoint: Endpoint, asked: Sequence[Asked], began: float) -> None:
         if self._defence.holds_rates:
             asked = self._hold_rates(endpoint, asked)
-        admitted = [one.admitted for one in asked]
-        requests = [AccessRequest(one.packet, one.nas, one.digests) for one in admitted]
-        refused = self._defence.screen(requests, began, time.time_ns() // 1_000_000_000)
+        requests, refused = self._defence.screen(asked, began, time.time_ns() // 1_000_000_000)
         ready: list[tuple[Asked, Case]] = []
         if refused:
             ready = self._turn_away(endpoint, asked, requests, refused)
@@ -108,8 +107,7 @@ class AccessWay:
             )
         for one, case in zip(asked, cases, strict=True):
             if type(case) is not Case:
-                word = fault_word(case) if isinstance(case, PacketFault) else Word.OUR_FAULTS
-                self._say_nothing(endpoint, one, word)
+                self._give_up(endpoint, one, case)
             elif case.work is None:
                 ready.append((one, case))
             elif not self._beside.put(_Aside(endpoint, one, case, began), case.work):
@@ -147,7 +145,7 @@ class AccessWay:
         for at, (reason, saw, is_told) in refused.items():
             case = refuse_request(requests[at], reason, saw, is_told=is_told)
             if isinstance(case, PacketFault):
-                self._say_nothing(endpoint, asked[at], fault_word(case))
+                self._give_up(endpoint, asked[at], case)
             else:
                 cases.append((asked[at], case))
         return cases
@@ -165,8 +163,10 @@ class AccessWay:
         for one, case in ready:
             reply = answer_case(case)
             if not isinstance(reply, bytes):
-                self._say_nothing(endpoint, one, fault_word(reply))
+                self._give_up(endpoint, one, reply)
                 continue
+            if one.admitted.other is not None and case.proves_secret():
+                self._worker.gate.learn_secret(one.admitted, case.request.digests)
             if case.is_told:
                 decisions.append(decision_of(case))
             if case.reason is _ACCEPTED:
@@ -213,6 +213,15 @@ class AccessWay:
         appended = self._journal.append(pack_decisions(batch), now_ns)
         if isinstance(appended, Dropped) or not isinstance(appended, Appended):
             self._counters[Word.DECISIONS_DROPPED] += len(decisions)
+
+    def _give_up(self, endpoint: Endpoint, one: Asked, fault: Case | PacketFault | ReplicaFault) -> None:
+        """A fault of the peer's is dropped as the gate drops its packets; one of ours is counted as ours."""
+        if isinstance(fault, PacketFault):
+            address, port, _ = one.admitted.entry.key
+            self._worker.gate.drop(fault, (address, port), one.admitted.nas)
+            self._worker.dispatcher.carry_out(endpoint, one, SILENCE)
+        else:
+            self._say_nothing(endpoint, one, Word.OUR_FAULTS)
 
     def _say_nothing(self, endpoint: Endpoint, one: Asked, word: int) -> None:
         self._counters[word] += 1

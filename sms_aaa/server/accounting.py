@@ -22,6 +22,7 @@ from sms_aaa.server.worker import Child, run_child
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sms_aaa.server.gate import Admitted
     from sms_aaa.server.sockets import Endpoint
 
 BATCH_MAX = 1024
@@ -53,10 +54,7 @@ class AccountingWay:
 
     def serve(self, endpoint: Endpoint, asked: Sequence[Asked], began: float) -> None:
         now_ns = time.time_ns()
-        requests = [
-            AccountingRequest(one.admitted.packet, one.admitted.nas, one.admitted.key[0], one.admitted.key[1])
-            for one in asked
-        ]
+        requests = [_request(one.admitted) for one in asked]
         if not self._make_durable(requests, now_ns, began):
             for one in asked:
                 self._worker.dispatcher.carry_out(endpoint, one, SILENCE)
@@ -98,6 +96,11 @@ class AccountingWay:
         if change.fault is not None:
             # The records are safe; a place that is not given back runs out by itself.
             self._counters[Word.LIVE_FAULTS] += 1
+
+
+def _request(admitted: Admitted) -> AccountingRequest:
+    source, source_port, _ = admitted.entry.key
+    return AccountingRequest(admitted.packet, admitted.nas, admitted.digests, source, source_port)
 
 
 def main(child: Child) -> None:

@@ -27,7 +27,8 @@ What a stranger can make grow on a login's way, and how far; whatever is lost th
 | users that proved themselves       | server.defence.PROVEN_CELLS           | the newest stays            |
 | failing users and devices          | node.lockouts.ENTRIES_MAX             | the oldest go               |
 | NASes with a rate                  | node.lockouts.NAS_WORDS               | share one                   |
-| NASes with counters                | metrics.NAS_ROWS_MAX                  | share the last              |
+| NASes with counters                | node.nas_rows.ROWS_MAX                | share the last              |
+| sources that the drop log names    | server.drops.STRANGERS_MAX            | counted together            |
 | places of a service                | node.live.ENTRIES_PER_SERVICE_MAX     | the first to end goes       |
 | the stream of decisions            | journal.decisions_octets_max          | dropped                     |
 """
@@ -38,8 +39,9 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
+from sms_aaa.flows.access import AccessRequest
 from sms_aaa.metrics import Word
-from sms_aaa.node.lockouts import MARKS, pair_of
+from sms_aaa.node.lockouts import MARKS
 from sms_aaa.radius.dictionary import CALLING_STATION_ID, NAS_PORT_ID, USER_NAME
 from sms_aaa.rules.limits import LockoutRule, Scope, Tally, count_failure, step_rate
 from sms_aaa.rules.reasons import Reason
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sms_aaa.config import LimitsSettings
-    from sms_aaa.flows.access import AccessRequest, Case
+    from sms_aaa.flows.access import Case
     from sms_aaa.node.lockouts import Lockouts
     from sms_aaa.radius.packet import Packet
     from sms_aaa.server.dispatch import Asked
@@ -56,9 +58,11 @@ if TYPE_CHECKING:
 CALLERS_MAX = 65_536
 TOLD_MAX = 4_096
 PROVEN_CELLS = 524_288
-"""8 octets each."""
+"""8 octets each: the hash of whoever logged in last of those that share the cell. A power of two."""
 
-_HASH_BITS = (1 << 64) - 1
+_PROVEN_CELL = PROVEN_CELLS - 1
+_MARK = MARKS - 1
+_NO_LIMIT = 1 << 62
 _ACCEPTED, _RATE_LIMITED, _LOCKED_OUT = Reason.ACCEPTED, Reason.RATE_LIMITED, Reason.LOCKED_OUT
 _FAILURES = frozenset((Reason.BAD_PASSWORD, Reason.UNKNOWN_USER))
 _LOCKOUT_WORDS = {
@@ -76,8 +80,8 @@ class Refused(NamedTuple):
     is_told: bool
 
 
-def caller_of(packet: Packet) -> tuple[bytes, bytes]:
-    """(user, device) as rates and lockouts know them. Without an address the line is the device.
+def user_and_device(packet: Packet) -> tuple[bytes, bytes]:
+    """As rates and lockouts know them. Without an address the line is the device.
 
     Not NAS-Port: many number their ports by session.
     """
@@ -94,7 +98,7 @@ class Defence:
         self._counters = counters
         self._nas_interval_ns = 1_000_000_000 // limits.nas_requests_per_second if limits.nas_requests_per_second else 0
         self._nas_burst = limits.nas_burst
-        self._logins_max = limits.user_logins
+        self._logins_max = limits.user_logins or _NO_LIMIT
         self._window_seconds = limits.user_window_seconds
         self._window_ends = 0.0
         self._logins: dict[bytes, int] = {}
@@ -106,7 +110,7 @@ class Defence:
                 (Scope.DEVICE, limits.lockout_device_failures),
             )
         }
-        self._proven = memoryview(bytearray(8 * PROVEN_CELLS)).cast("Q")
+        self._proven = memoryview(bytearray(8 * PROVEN_CELLS)).cast("q")
         self._told: set[bytes] = set()
         self._told_at = 0
         self._looks_closely = False
@@ -131,8 +135,8 @@ class Defence:
     def holds_rates(self) -> bool:
         return self._nas_interval_ns > 0
 
-    def screen(self, requests: Sequence[AccessRequest], began: float, now: int) -> dict[int, Refused]:
-        """Who of a batch is turned away, by index: nearly always nobody."""
+    def screen(self, asked: Sequence[Asked], began: float, now: int) -> tuple[list[AccessRequest], dict[int, Refused]]:
+        """A batch as requests, and who of it is turned away, by index: nearly always nobody."""
         logins, logins_max = self._logins, self._logins_max
         if began >= self._window_ends or len(logins) >= CALLERS_MAX:
             self._logins = logins = {}
@@ -140,57 +144,60 @@ class Defence:
         marks, seed = self._lockouts.marks, self._lockouts.seed
         is_wide = self._lockouts.wide_until > now
         self._looks_closely = False
+        requests: list[AccessRequest] = []
         refused: dict[int, Refused] = {}
-        for index, request in enumerate(requests):
-            attributes = request.packet.attributes
+        for one in asked:
+            admitted = one.admitted
+            packet = admitted.packet
+            attributes = packet.attributes
             device = attributes.get(CALLING_STATION_ID) or attributes.get(NAS_PORT_ID, b"")
-            pair = b"%b\0%b" % (attributes.get(USER_NAME, b""), device)
-            logins[pair] = count = logins.get(pair, 0) + 1
-            if count > logins_max > 0:
-                refused[index] = self._refuse(_RATE_LIMITED, pair, now, None)
-            elif is_wide or marks[crc32(pair, seed) % MARKS] > now:
+            caller = attributes.get(USER_NAME, b"") + device
+            logins[caller] = count = logins.get(caller, 0) + 1
+            if count > logins_max:
+                refused[len(requests)] = self._refuse(_RATE_LIMITED, caller, now, None)
+            elif marks[crc32(caller, seed) & _MARK] > now or is_wide:
                 self._looks_closely = True
-                locked = self._find_lock(attributes.get(USER_NAME, b""), device, now)
+                locked = self._find_lock(packet, caller, now)
                 if locked is not None:
-                    refused[index] = self._refuse(_LOCKED_OUT, pair, now, locked)
-        return refused
+                    refused[len(requests)] = self._refuse(_LOCKED_OUT, caller, now, locked)
+            requests.append(AccessRequest(packet, admitted.nas, admitted.digests, admitted.other, caller))
+        return requests, refused
 
     def note(self, ready: Sequence[tuple[Asked, Case]], now: int, *, is_late: bool) -> None:
         """Learns from what was decided, in order; a case whose lockout set in after its screening is refused here.
 
         `is_late`: these were worked on beside the loop, so that others may have come in between.
         """
-        proven = self._proven
         self._looks_closely |= is_late
+        proven = self._proven
         for _, case in ready:
             reason = case.reason
             if reason is _ACCEPTED:
-                user, device = caller_of(case.request.packet)
-                if self._looks_closely and not self._pass_closely(case, user, device, now):
+                if self._looks_closely and not self._pass_closely(case, now):
                     continue
-                hashed = hash(b"%b\0%b" % (user, device))
-                proven[hashed % PROVEN_CELLS] = hashed & _HASH_BITS
+                hashed = hash(case.request.caller)
+                proven[hashed & _PROVEN_CELL] = hashed
             elif reason in _FAILURES and case.proof is not None:
                 self._note_failure(case, now)
 
-    def _pass_closely(self, case: Case, user: bytes, device: bytes, now: int) -> bool:
-        if self._find_lock(user, device, now) is not None:
+    def _pass_closely(self, case: Case, now: int) -> bool:
+        if self._find_lock(case.request.packet, case.request.caller, now) is not None:
             case.reason = _LOCKED_OUT
             return False
-        self._lockouts.forget(Scope.USER_AND_DEVICE, user, device)
+        self._lockouts.forget(Scope.USER_AND_DEVICE, *user_and_device(case.request.packet))
         return True
 
     def _note_failure(self, case: Case, now: int) -> None:
         """A wrong password counts for user and device; a name that nobody has counts for the device alone."""
-        user, device = caller_of(case.request.packet)
-        locked = self._find_lock(user, device, now)
-        if locked is not None:
+        packet = case.request.packet
+        if self._find_lock(packet, case.request.caller, now) is not None:
             case.reason = _LOCKED_OUT
             return
+        user, device = user_and_device(packet)
         if case.reason is Reason.BAD_PASSWORD:
             self._count(Scope.USER_AND_DEVICE, user, device, now)
             self._count(Scope.USER, user, b"", now)
-        if CALLING_STATION_ID in case.request.packet.attributes:
+        if CALLING_STATION_ID in packet.attributes:
             self._count(Scope.DEVICE, b"", device, now)
 
     def _count(self, scope: Scope, user: bytes, device: bytes, now: int) -> None:
@@ -203,13 +210,15 @@ class Defence:
             self._counters[_LOCKOUT_WORDS[scope]] += 1
             self._looks_closely = True
 
-    def _find_lock(self, user: bytes, device: bytes, now: int) -> tuple[Scope, Tally] | None:
+    def _find_lock(self, packet: Packet, caller: bytes, now: int) -> tuple[Scope, Tally] | None:
         """What keeps this user on this device out."""
+        user, device = user_and_device(packet)
         find = self._lockouts.find
         tally = find(Scope.USER_AND_DEVICE, user, device)
         if tally.is_locked(now):
             return Scope.USER_AND_DEVICE, tally
-        if self._lockouts.wide_until <= now or self._has_proved(user, device):
+        hashed = hash(caller)
+        if self._lockouts.wide_until <= now or self._proven[hashed & _PROVEN_CELL] == hashed:
             return None
         for scope, of_user, of_device in ((Scope.USER, user, b""), (Scope.DEVICE, b"", device)):
             tally = find(scope, of_user, of_device)
@@ -217,18 +226,14 @@ class Defence:
                 return scope, tally
         return None
 
-    def _has_proved(self, user: bytes, device: bytes) -> bool:
-        hashed = hash(pair_of(user, device))
-        return self._proven[hashed % PROVEN_CELLS] == hashed & _HASH_BITS
-
-    def _refuse(self, reason: Reason, pair: bytes, now: int, locked: tuple[Scope, Tally] | None) -> Refused:
+    def _refuse(self, reason: Reason, caller: bytes, now: int, locked: tuple[Scope, Tally] | None) -> Refused:
         """Of each user on a device one refusal a second is told, so that nobody writes the decision stream full."""
         if now != self._told_at:
             self._told_at, self._told = now, set()
-        if pair in self._told or len(self._told) >= TOLD_MAX:
+        if caller in self._told or len(self._told) >= TOLD_MAX:
             self._counters[Word.DECISIONS_UNTOLD] += 1
             return Refused(reason, b"", is_told=False)
-        self._told.add(pair)
+        self._told.add(caller)
         if locked is None:
             saw = f"more than {self._logins_max} logins in {self._window_seconds} s"
         else:

@@ -76,22 +76,19 @@ class Dispatcher:
         self.shed = 0
 
     def carry_out(self, endpoint: Endpoint, asked: Asked, outcome: Outcome) -> None:
-        admitted = asked.admitted
         if type(outcome) is Answer:
             self._send(endpoint, asked, outcome.reply)
         elif type(outcome) is Deferred and len(self._later) < DEFERRED_MAX:
             heapq.heappush(self._later, (outcome.due, next(self._order), endpoint, asked, outcome.reply))
         else:
             self.shed += type(outcome) is Deferred
-            self._cache.forget(admitted.key, admitted.packet.authenticator)
+            self._cache.forget(asked.admitted.entry)
 
     def answer_all(self, endpoint: Endpoint, answers: Sequence[tuple[Asked, bytes]]) -> None:
         """As carry_out of an Answer for each, together: the way of a batch."""
-        remember = self._cache.remember
         replies = []
         for asked, reply in answers:
-            admitted = asked.admitted
-            remember(admitted.key, admitted.packet.authenticator, reply)
+            asked.admitted.entry.reply = reply
             replies.append((reply, asked.way_back))
         unsent = endpoint.send_many(replies)
         self.sent += len(replies) - unsent
@@ -108,8 +105,7 @@ class Dispatcher:
         return min(longest, max(0.0, self._later[0][0] - now)) if self._later else longest
 
     def _send(self, endpoint: Endpoint, asked: Asked, reply: bytes) -> None:
-        admitted = asked.admitted
-        self._cache.remember(admitted.key, admitted.packet.authenticator, reply)
+        asked.admitted.entry.reply = reply
         if endpoint.send(reply, asked.way_back):
             self.sent += 1
         else:

@@ -10,11 +10,13 @@ import socket
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from sms_aaa.metrics import Word, set_nas_rows
+from sms_aaa.metrics import Word
 from sms_aaa.server.dispatch import SILENCE, Asked, Dispatcher
+from sms_aaa.server.drops import DropLog
 from sms_aaa.server.duplicates import DuplicateCache
 from sms_aaa.server.gate import Gate
 from sms_aaa.server.shedding import Shedder
+from sms_aaa.server.signers import Signers
 from sms_aaa.server.sockets import Arrival, Endpoint, granted_buffer_octets
 from sms_aaa.server.worker import NodeReader
 
@@ -29,6 +31,9 @@ DRAIN_SECONDS_MAX = 2.0
 SAY_AGAIN_SECONDS = 10.0
 HOUSEKEEPING_SECONDS = 0.25
 """How often tables are compared with the replica: a change is live within this time of reaching it."""
+
+SHARING_SECONDS = 1.0
+"""How often a worker looks at what the others learned of the NASes, and writes what it did."""
 
 
 class Bell(Protocol):
@@ -61,7 +66,17 @@ class UdpWorker:
         self.reader = NodeReader(child)
         self.cache = DuplicateCache(duplicate_seconds)
         self.dispatcher = Dispatcher(self.cache)
-        self.gate = Gate(code=code, tables=self.reader.tables, cache=self.cache, counters=child.counters, proven=set())
+        name, database_id = child.order.name, self.reader.meta().database_id
+        self.gate = Gate(
+            code=code,
+            tables=self.reader.tables,
+            cache=self.cache,
+            counters=child.counters,
+            signers=Signers(child.counters, child.state_folder, name=name, database_id=database_id),
+            drops=DropLog(child.state_folder, name=name, database_id=database_id),
+        )
+        self._others = [child.board.slot(at).counters for at in range(child.board.slot_count) if at != child.order.slot]
+        self._sharing_due = 0.0
         self.shedder = Shedder(child.settings.limits, child.counters)
         self._said_at = float("-inf")
         self.endpoints = {fd: Endpoint(socket.socket(fileno=fd)) for fd in child.order.sockets}
@@ -110,7 +125,7 @@ class UdpWorker:
         if not arrivals:
             return drained
         began = time.monotonic()
-        asked = self._admit(endpoint, arrivals, began)
+        asked = self._admit(endpoint, arrivals)
         if asked:
             self._serve_asked(endpoint, way, asked, began)
         return drained
@@ -130,11 +145,11 @@ class UdpWorker:
                 self._said_at = began
                 self.child.log.bug("bug-in-request")
 
-    def _admit(self, endpoint: Endpoint, arrivals: list[Arrival], now: float) -> list[Asked]:
+    def _admit(self, endpoint: Endpoint, arrivals: list[Arrival]) -> list[Asked]:
         asked = []
         admit = self.gate.admit
         for data, source, way_back in arrivals:
-            admitted = admit(data, source, now)
+            admitted = admit(data, source)
             if admitted is None:
                 continue
             if isinstance(admitted, bytes):
@@ -150,13 +165,16 @@ class UdpWorker:
         self.shedder.count_drops(self.endpoints.values())
         if self.reader.refresh(now_ns):
             self._use_tables()
-            self.child.log.info(
-                "tables-renewed", nas=len(self.gate.tables.nas_rows()), plans=len(self.gate.tables.plans)
-            )
+            self.child.log.info("tables-renewed", nas=len(self.gate.tables.nases), plans=len(self.gate.tables.plans))
+        if now >= self._sharing_due:
+            self._sharing_due = now + SHARING_SECONDS
+            self.gate.share(self._others, now_ns)
 
     def _use_tables(self) -> None:
-        self.gate.tables = self.reader.tables
-        set_nas_rows(self.child.counters, self.reader.tables.nas_rows())
+        tables = self.reader.tables
+        self.gate.use(tables)
+        self.child.counters[Word.NAS_UNREADABLE] = len(tables.unreadable)
+        self.child.counters[Word.NAS_WEAK] = tables.weak
 
     def _count(self) -> None:
         counters, dispatcher = self.child.counters, self.dispatcher

@@ -24,6 +24,7 @@ from sms_aaa.node.journal import JournalFault, Stream, make_folder
 from sms_aaa.node.key import KeyFault, read_or_create_key
 from sms_aaa.node.live import LiveFault, LiveSet
 from sms_aaa.node.lockouts import Lockouts, LockoutsFault
+from sms_aaa.node.nas_rows import assign_rows
 from sms_aaa.node.replica import Replica, ReplicaFault
 from sms_aaa.rules.secret import Secret
 from sms_aaa.server.log import Log
@@ -211,7 +212,8 @@ class NodeReader:
         nases, plans = self.replica.nas_list(), self.replica.plans()
         if isinstance(nases, ReplicaFault) or isinstance(plans, ReplicaFault):
             return False  # the old tables serve on until the replicator has mended it
-        self.tables, self._version = Tables(nases, plans, self._vault), version
+        rows = assign_rows(self._child.counters, nases)
+        self.tables, self._version = Tables(nases, plans, self._vault, rows=rows), version
         for name in self.tables.unreadable:
             self._child.log.error(
                 "nas-secret-unreadable", nas=name, remedy="is the key file the one it was sealed with?"

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sms_aaa.flows.tables import Nas
+from sms_aaa.node.nas_rows import LAST_ROW
 from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.packet import Packet
 from sms_aaa.rules.entitlement import MessageAuthenticatorPolicy
 from sms_aaa.server import dispatch
 from sms_aaa.server.dispatch import SILENCE, Answer, Asked, Deferred, Dispatcher
-from sms_aaa.server.duplicates import DuplicateCache, Standing
+from sms_aaa.server.duplicates import DuplicateCache, Entry
 from sms_aaa.server.gate import Admitted
 from sms_aaa.server.sockets import Endpoint, bind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KEY = ("127.0.0.1", 1645, 256)
-AUTHENTICATOR = b"a" * 16
+KEY = ("127.0.0.1", 1645, b"\1\0")
+PACKET = b"the octets of a request"
 
 
 class World:
@@ -30,13 +31,28 @@ class World:
         self.dispatcher = Dispatcher(self.cache)
         self.endpoint = Endpoint(server)
         self.nas = nas
-        known = Nas(1, 0, "bng1", SecretDigests(b"x"), 0, MessageAuthenticatorPolicy.AUTO, single=True)
-        packet = Packet(b"", 1, 0, AUTHENTICATOR, {}, None, -1)
-        self.asked = Asked(Admitted(packet, known, known.digests, KEY), nas.getsockname())
-        assert self.look_up() is Standing.NEW
+        digests = SecretDigests(b"x")
+        known = Nas(
+            nas_id=1,
+            row=LAST_ROW,
+            name="bng1",
+            digests=digests,
+            older=None,
+            secret_id=1,
+            dialect_at=0,
+            message_authenticator=MessageAuthenticatorPolicy.AUTO,
+            single=True,
+            address="127.0.0.1",
+            observed_from=0,
+            signs_since=0,
+        )
+        entry = self.look_up()
+        assert isinstance(entry, Entry)
+        packet = Packet(PACKET, 1, 0, bytes(16), {}, None, -1)
+        self.asked = Asked(Admitted(packet, known, digests, None, entry), nas.getsockname())
 
-    def look_up(self) -> bytes | Standing:
-        return self.cache.look_up(KEY, AUTHENTICATOR, 0)
+    def look_up(self) -> Entry | bytes | None:
+        return self.cache.look_up(KEY, PACKET)
 
     def received(self) -> bytes | None:
         try:
@@ -74,7 +90,7 @@ def test_a_deferred_answer_waits_for_its_time_and_a_retransmission_finds_it_pend
     assert world.dispatcher.seconds_to_next(99.5, 10) == 0.5
     world.dispatcher.send_due(99.9)
     assert world.received() is None
-    assert world.look_up() is Standing.PENDING
+    assert world.look_up() is None
     world.dispatcher.send_due(100.0)
     assert world.received() == b"reject"
     assert world.look_up() == b"reject"
@@ -83,7 +99,7 @@ def test_a_deferred_answer_waits_for_its_time_and_a_retransmission_finds_it_pend
 def test_silence_sends_nothing_and_lets_a_retransmission_try_anew(world: World) -> None:
     world.dispatcher.carry_out(world.endpoint, world.asked, SILENCE)
     assert world.received() is None
-    assert world.look_up() is Standing.NEW
+    assert isinstance(world.look_up(), Entry)
 
 
 def test_what_waits_is_bounded_and_beyond_it_is_shed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

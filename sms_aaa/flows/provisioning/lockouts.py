@@ -13,14 +13,19 @@ if TYPE_CHECKING:
     from sms_aaa.node.lockouts import LockoutEntry
 
 
+NAMED_MAX = 20
+"""So many of them are named in the audit row; the rest are counted."""
+
+
 def record_clearing(desk: Desk, node: str, gone: Sequence[LockoutEntry]) -> None:
-    """A row for each entry that was forgotten. A lockout is no row of the database, so its id is 0."""
-    for entry in gone:
-        before = {
-            "node": node,
+    """One row for what was forgotten at once. Lockouts are no rows of the database, so the id is 0."""
+    named = [
+        {
             "scope": entry.scope.label,
             "user": as_text(entry.user),
             "device": as_text(entry.device),
             "failures": entry.tally.failures,
         }
-        desk.record("clear", "lockout", 0, before=before, after=None)
+        for entry in gone[:NAMED_MAX]
+    ]
+    desk.record("clear", "lockout", 0, before={"node": node, "count": len(gone), "entries": named}, after=None)

@@ -1,0 +1,159 @@
+"""The NAS rows of a board slot: what a worker counts of each NAS, and what it has learned of it.
+
+A worker writes the rows of its own slot and reads those of the others: so all know at once that a NAS signs its logins,
+and which of two secrets it proved last. A NAS keeps its row while it is known; rows of the same NAS in two slots need
+not have the same number. NASes beyond ROWS_MAX - 1 share the last row, which has no id: what they need of each other
+they then learn by the database alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from sms_aaa.node.board import COUNTERS_PER_SLOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sms_aaa.rules.entitlement import NodeNas
+
+
+class NasWord(IntEnum):
+    """Words of a row. Those from SIGNED to NEW_SECRET only grow until the row begins anew."""
+
+    ID = 0
+    OBSERVED_FROM = 1  # of which observation this is: see NodeNas
+    ROTATION = 2  # id of the newest secret: of which rotation OLD_SECRET and NEW_SECRET are
+    SIGNED = 3  # new Access-Requests with a Message-Authenticator, without EAP
+    UNSIGNED = 4  # those without one, let in
+    EAP = 5  # those with an EAP-Message, which is always signed: no evidence
+    ACCOUNTING = 6
+    DUPLICATES = 7
+    DROPS = 8  # whatever the fault
+    MISSING = 9  # Access-Requests dropped because they had no Message-Authenticator
+    OLD_SECRET = 10  # packets that proved it, while two are valid
+    NEW_SECRET = 11
+    LAST_OLD_NS = 12
+    LAST_NEW_NS = 13
+    LAST_UNSIGNED_NS = 14
+    LAST_UNSIGNED_PORT = 15
+    PROVEN = 16  # epoch seconds of the first signed login, 0: none; from then on `auto` requires it
+
+
+ROW_WORDS = 20
+ROWS_AT = 1536
+ROWS_MAX = (COUNTERS_PER_SLOT - ROWS_AT) // ROW_WORDS
+LAST_ROW = ROWS_AT + (ROWS_MAX - 1) * ROW_WORDS
+"""The row of all that have no row of their own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NasTotals:
+    """A NAS's words, over all slots. Instants in nanoseconds, `proven_at` in seconds, 0: never."""
+
+    nas_id: int
+    observed_from: int
+    rotation: int
+    signed: int
+    unsigned: int
+    last_unsigned_ns: int
+    last_unsigned_port: int
+    old_secret: int
+    new_secret: int
+    last_old_ns: int
+    last_new_ns: int
+    proven_at: int
+
+
+def assign_rows(counters: memoryview, nases: Sequence[NodeNas]) -> dict[int, int]:
+    """The first word of each NAS's row, by its id: the one that it has, else one that nobody needs any more.
+
+    A row begins at zero when it goes to another NAS, or when its NAS's observation begins anew.
+    """
+    kept = {nas.nas_id for nas in nases}
+    rows = {nas_id: at for nas_id, at in _rows(counters) if nas_id in kept}
+    taken = set(rows.values())
+    free = (at for at in range(ROWS_AT, LAST_ROW, ROW_WORDS) if at not in taken)
+    for nas in nases:
+        at = rows[nas.nas_id] if nas.nas_id in rows else next(free, LAST_ROW)
+        rows[nas.nas_id] = at
+        if at != LAST_ROW:
+            _begin(counters, at, nas)
+    return rows
+
+
+def list_rows(counters: memoryview) -> list[list[int]]:
+    """The words of each row that stands for a NAS, and of the last one, whose id is 0."""
+    return [counters[at : at + ROW_WORDS].tolist() for at in [*(at for _, at in _rows(counters)), LAST_ROW]]
+
+
+def list_proven(slots: Iterable[memoryview]) -> dict[int, int]:
+    """When each NAS that signs was first seen to, in epoch seconds, as far as these slots know."""
+    proven: dict[int, int] = {}
+    for counters in slots:
+        words = counters[ROWS_AT:LAST_ROW].tolist()
+        for at in range(0, len(words), ROW_WORDS):
+            if words[at + NasWord.PROVEN]:
+                proven[words[at]] = words[at + NasWord.PROVEN]
+    return proven
+
+
+def last_proofs(counters: memoryview, nas_id: int, secret_id: int) -> tuple[int, int]:
+    """When packets of this NAS last proved (the old, the new) secret of this rotation, in nanoseconds; 0: never."""
+    for found, at in _rows(counters):
+        if found == nas_id and counters[at + NasWord.ROTATION] == secret_id:
+            return int(counters[at + NasWord.LAST_OLD_NS]), int(counters[at + NasWord.LAST_NEW_NS])
+    return 0, 0
+
+
+def add_up(slots: Iterable[memoryview]) -> list[NasTotals]:
+    """The totals of every NAS that has a row, by id. Rows of an earlier observation or rotation are not added."""
+    found: dict[int, list[Sequence[int]]] = {}
+    for counters in slots:
+        for row in list_rows(counters)[:-1]:
+            found.setdefault(row[NasWord.ID], []).append(row)
+    return [_add(nas_id, rows) for nas_id, rows in sorted(found.items())]
+
+
+def _add(nas_id: int, rows: Sequence[Sequence[int]]) -> NasTotals:
+    observed_from = max(row[NasWord.OBSERVED_FROM] for row in rows)
+    rotation = max(row[NasWord.ROTATION] for row in rows)
+    rows = [row for row in rows if row[NasWord.OBSERVED_FROM] == observed_from]
+    rotating = [row for row in rows if row[NasWord.ROTATION] == rotation]
+    last_unsigned = max(rows, key=lambda row: row[NasWord.LAST_UNSIGNED_NS])
+    return NasTotals(
+        nas_id=nas_id,
+        observed_from=observed_from,
+        rotation=rotation,
+        signed=sum(row[NasWord.SIGNED] for row in rows),
+        unsigned=sum(row[NasWord.UNSIGNED] + row[NasWord.MISSING] for row in rows),
+        last_unsigned_ns=last_unsigned[NasWord.LAST_UNSIGNED_NS],
+        last_unsigned_port=last_unsigned[NasWord.LAST_UNSIGNED_PORT],
+        old_secret=sum(row[NasWord.OLD_SECRET] for row in rotating),
+        new_secret=sum(row[NasWord.NEW_SECRET] for row in rotating),
+        last_old_ns=max((row[NasWord.LAST_OLD_NS] for row in rotating), default=0),
+        last_new_ns=max((row[NasWord.LAST_NEW_NS] for row in rotating), default=0),
+        proven_at=max(row[NasWord.PROVEN] for row in rows),
+    )
+
+
+def _rows(counters: memoryview) -> list[tuple[int, int]]:
+    """(NAS, first word) of each row that stands for one."""
+    ids = counters[ROWS_AT:LAST_ROW:ROW_WORDS].tolist()
+    return [(nas_id, ROWS_AT + at * ROW_WORDS) for at, nas_id in enumerate(ids) if nas_id]
+
+
+def _begin(counters: memoryview, at: int, nas: NodeNas) -> None:
+    if (counters[at + NasWord.ID], counters[at + NasWord.OBSERVED_FROM]) != (nas.nas_id, nas.observed_from):
+        counters[at + NasWord.ID] = 0  # so that nobody takes the counts of one for another's
+        for word in range(NasWord.SIGNED, ROW_WORDS):
+            counters[at + word] = 0
+        counters[at + NasWord.OBSERVED_FROM] = nas.observed_from
+        counters[at + NasWord.ROTATION] = nas.secret_id
+        counters[at + NasWord.ID] = nas.nas_id
+    elif counters[at + NasWord.ROTATION] != nas.secret_id:
+        for word in (NasWord.OLD_SECRET, NasWord.NEW_SECRET, NasWord.LAST_OLD_NS, NasWord.LAST_NEW_NS):
+            counters[at + word] = 0
+        counters[at + NasWord.ROTATION] = nas.secret_id
