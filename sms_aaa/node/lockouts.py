@@ -49,7 +49,7 @@ DEVICE_OCTETS_MAX = 40
 FORMAT_VERSION = 1
 _MAGIC = b"SMSAAALK"
 _HEADER = struct.Struct("=8sI16s")  # magic, version, key
-_WIDE_UNTIL = 16  # the index of that word among the header's words of 4 octets
+_WIDE_UNTIL, _MATTERS_UNTIL = 16, 17  # the index of those words among the header's words of 4 octets
 # failures, first, locked, until, last; scope, octets of user and device; the texts
 _ENTRY = struct.Struct(f"=5I3Bx{USER_OCTETS_MAX}s{DEVICE_OCTETS_MAX}s")
 _LAST_AT = struct.Struct("=II")  # until, last: from the fourth word on
@@ -146,6 +146,11 @@ class Lockouts:
         """Until then a user or a device as a whole may be locked; later nobody needs to look for that."""
         return int(self._header[_WIDE_UNTIL])
 
+    @property
+    def matters_until(self) -> int:
+        """Until then some mark may be set; later there is nothing to look for."""
+        return int(self._header[_MATTERS_UNTIL])
+
     def find(self, scope: Scope, user: bytes, device: bytes) -> Tally:
         """NO_FAILURES if it is not there."""
         key = self._key(scope, user, device)
@@ -168,6 +173,7 @@ class Lockouts:
             tally.failures, tally.first_at, tally.locked_at, tally.until, now, scope, *map(len, texts), *texts,
         )  # fmt: skip
         self._keys[at] = key
+        self._header[_MATTERS_UNTIL] = max(self._header[_MATTERS_UNTIL], matters_until)
         if scope is Scope.USER_AND_DEVICE:
             mark = crc32(user + device, self.seed) % MARKS
             self.marks[mark] = max(self.marks[mark], matters_until)
@@ -176,8 +182,9 @@ class Lockouts:
 
     def forget(self, scope: Scope, user: bytes, device: bytes) -> None:
         """A login that succeeded, or an operator, says that it was nothing."""
-        at = self._find(self._key(scope, user, device))
-        if at is not None:
+        key = self._key(scope, user, device)
+        # Two workers that stored its first failure at once may have given it two places.
+        while (at := self._find(key)) is not None:
             self._keys[at] = 0
 
     def forget_name(self, name: bytes | None) -> list[LockoutEntry]:

@@ -143,6 +143,7 @@ class Defence:
             self._window_ends = began + self._window_seconds
         marks, seed = self._lockouts.marks, self._lockouts.seed
         is_wide = self._lockouts.wide_until > now
+        watches = self._lockouts.matters_until > now
         self._looks_closely = False
         requests: list[AccessRequest] = []
         refused: dict[int, Refused] = {}
@@ -155,7 +156,7 @@ class Defence:
             logins[caller] = count = logins.get(caller, 0) + 1
             if count > logins_max:
                 refused[len(requests)] = self._refuse(_RATE_LIMITED, caller, now, None)
-            elif marks[crc32(caller, seed) & _MARK] > now or is_wide:
+            elif watches and (is_wide or marks[crc32(caller, seed) & _MARK] > now):
                 self._looks_closely = True
                 locked = self._find_lock(packet, caller, now)
                 if locked is not None:
