@@ -57,6 +57,9 @@ create table realm_nas (
 );
 comment on table realm_nas is 'Where a realm''s services may log in that are bound to no NAS themselves; none: anywhere.';
 
+create index subscriber_removed on subscriber (name) where removed_at is not null;
+create index decision_realm on decision (service_id, at desc) where username ~ '[@\\\\]';
+
 alter table feed drop constraint feed_kind_check, add check (kind in ('service', 'nas', 'plan', 'realm'));
 """
 
@@ -76,9 +79,44 @@ PLACES = """
 """
 
 IMPORTS = """
+create table import_run (
+    id bigint generated always as identity primary key,
+    digest bytea not null check (octet_length(digest) = 32),
+    updates boolean not null,
+    actor text not null,
+    octets_total bigint not null,
+    octets bigint not null check (octets between 0 and octets_total),
+    line bigint not null,
+    added bigint not null default 0,
+    updated bigint not null default 0,
+    unchanged bigint not null default 0,
+    rejected bigint not null default 0,
+    rejects_octets bigint not null default 0,
+    started_at timestamptz not null default now(),
+    moved_at timestamptz not null default now(),
+    finished_at timestamptz
+);
+comment on table import_run is 'A file of subscribers (by its SHA-256) and how far it is committed; moved by compare-and-set with the rows of a batch.';
+comment on column import_run.rejects_octets is 'How long the rejects file was then: what is behind it was not committed.';
+create unique index import_run_open on import_run (digest, updates) where finished_at is null;
+
+create table import_row (
+    import_id bigint not null references import_run,
+    line bigint not null,
+    subscriber_id bigint not null references subscriber,
+    primary key (import_id, line)
+);
+comment on table import_row is 'Which line of which import made or changed a subscriber: a line is imported once, and a name of a file once.';
+create unique index import_row_subscriber on import_row (subscriber_id, import_id);
 """
 
 REPLICA = """
+create index subscription_begins on subscription (lower(during));
+create index subscription_ends on subscription (upper(during)) where not upper_inf(during);
+create index assignment_begins on assignment (lower(during));
+create index assignment_ends on assignment (upper(during)) where not upper_inf(during);
+insert into feed (kind, object_id) values ('plan', 0);  -- whether a cursor is covered is told by the oldest row
+comment on index subscription_begins is 'What begins or ends by its date alone reaches the replicas by these four.';
 """
 
 

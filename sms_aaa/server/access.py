@@ -9,6 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from sms_aaa.config import WhenTooOld
 from sms_aaa.flows.access import (
     RANDOM_OCTETS,
     AccessRequest,
@@ -16,6 +17,7 @@ from sms_aaa.flows.access import (
     answer_case,
     decide_requests,
     decision_of,
+    distrust,
     prove_case,
     refuse_request,
     reserve_places,
@@ -27,7 +29,7 @@ from sms_aaa.radius.faults import PacketFault
 from sms_aaa.radius.packet import Code
 from sms_aaa.rules.reasons import Reason
 from sms_aaa.server.beside import Beside
-from sms_aaa.server.defence import Defence, Refused
+from sms_aaa.server.defence import Defence
 from sms_aaa.server.dispatch import SILENCE, Asked, Deferred
 from sms_aaa.server.udp import UdpWorker
 from sms_aaa.server.worker import Child, run_child
@@ -66,6 +68,7 @@ class AccessWay:
         self._child = child
         self._counters = child.counters
         self._live = child.live_set()
+        self._was_too_old = self._is_silent = self._is_refusing = False
         self._reject_delay = child.settings.access.reject_delay_seconds
         self._reservation_seconds = child.settings.access.reservation_seconds
         self._defence = Defence(child.settings.limits, child.lockouts(), child.counters)
@@ -88,15 +91,14 @@ class AccessWay:
         return (self._beside,)
 
     def serve(self, endpoint: Endpoint, asked: Sequence[Asked], began: float) -> None:
-        if self._defence.holds_rates:
-            asked = self._hold_rates(endpoint, asked)
-        requests, refused = self._defence.screen(asked, began, time.time_ns() // 1_000_000_000)
-        ready: list[tuple[Asked, Case]] = []
-        if refused:
-            ready = self._turn_away(endpoint, asked, requests, refused)
-            asked = [one for at, one in enumerate(asked) if at not in refused]
-            requests = [request for at, request in enumerate(requests) if at not in refused]
         reader = self._worker.reader
+        if reader.is_too_old is not self._was_too_old:
+            self._say_age(is_too_old=reader.is_too_old)
+        if self._is_silent:
+            for one in asked:
+                self._say_nothing(endpoint, one, Word.REPLICA_TOO_OLD)
+            return
+        asked, requests, ready = self._screen(endpoint, asked, began)
         with reader.replica.read() as view:
             cases = decide_requests(
                 requests,
@@ -104,16 +106,29 @@ class AccessWay:
                 vault=reader.vault,
                 view=view,
                 randomness=os.urandom(RANDOM_OCTETS * len(requests)),
+                now=int(time.time()),
             )
         for one, case in zip(asked, cases, strict=True):
             if type(case) is not Case:
                 self._give_up(endpoint, one, case)
+            elif self._is_refusing:
+                distrust(case)
+                self._counters[Word.REPLICA_TOO_OLD] += 1
+                ready.append((one, case))
             elif case.work is None:
                 ready.append((one, case))
             elif not self._beside.put(_Aside(endpoint, one, case, began), case.work):
                 self._say_nothing(endpoint, one, Word.SHED_WORK)
         if ready:
             self._finish(endpoint, ready, began, is_late=False)
+
+    def _say_age(self, *, is_too_old: bool) -> None:
+        settings = self._child.settings.replica
+        self._was_too_old = is_too_old
+        self._is_silent = is_too_old and settings.when_too_old is WhenTooOld.SILENCE
+        self._is_refusing = is_too_old and settings.when_too_old is WhenTooOld.REJECT
+        event = "replica-too-old" if is_too_old else "replica-fresh-again"
+        self._child.log.warning(event, age_seconds_max=settings.age_seconds_max, logins=settings.when_too_old.value)
 
     def collect(self) -> None:
         """What was done beside the loop goes on from where it left."""
@@ -123,7 +138,7 @@ class AccessWay:
                 self._child.log.error("bug-in-work", kind=type(done.bug).__name__)
                 self._say_nothing(aside.endpoint, aside.asked, Word.OUR_FAULTS)
                 continue
-            prove_case(aside.case, matches=bool(done.told))
+            prove_case(aside.case, self._worker.reader.tables, matches=bool(done.told))
             self._finish(aside.endpoint, [(aside.asked, aside.case)], aside.began, is_late=True)
 
     def close(self) -> None:
@@ -131,16 +146,17 @@ class AccessWay:
         self._journal.close()
         self._live.close()
 
-    def _hold_rates(self, endpoint: Endpoint, asked: Sequence[Asked]) -> Sequence[Asked]:
-        within, above = self._defence.hold_rate(asked, time.monotonic_ns())
-        for one in above:
-            self._say_nothing(endpoint, one, Word.SHED_NAS)
-        return within
-
-    def _turn_away(
-        self, endpoint: Endpoint, asked: Sequence[Asked], requests: Sequence[AccessRequest], refused: dict[int, Refused]
-    ) -> list[tuple[Asked, Case]]:
-        """The cases of those who are refused unseen."""
+    def _screen(
+        self, endpoint: Endpoint, asked: Sequence[Asked], began: float
+    ) -> tuple[Sequence[Asked], list[AccessRequest], list[tuple[Asked, Case]]]:
+        """(those who are let through, as requests; the cases of those who are refused unseen)."""
+        if self._defence.holds_rates:
+            asked, above = self._defence.hold_rate(asked, time.monotonic_ns())
+            for one in above:
+                self._say_nothing(endpoint, one, Word.SHED_NAS)
+        requests, refused = self._defence.screen(asked, began, int(time.time()))
+        if not refused:
+            return asked, requests, []
         cases = []
         for at, (reason, saw, is_told) in refused.items():
             case = refuse_request(requests[at], reason, saw, is_told=is_told)
@@ -148,7 +164,8 @@ class AccessWay:
                 self._give_up(endpoint, asked[at], case)
             else:
                 cases.append((asked[at], case))
-        return cases
+        passed = [at for at in range(len(asked)) if at not in refused]
+        return [asked[at] for at in passed], [requests[at] for at in passed], cases
 
     def _finish(self, endpoint: Endpoint, ready: list[tuple[Asked, Case]], began: float, *, is_late: bool) -> None:
         """From the decision to the reply."""
@@ -221,6 +238,7 @@ class AccessWay:
             self._worker.gate.drop(fault, (address, port), one.admitted.nas)
             self._worker.dispatcher.carry_out(endpoint, one, SILENCE)
         else:
+            self._counters[Word.REPLICA_READ_FAULTS] += 1  # the replicator sees it, and builds the replica anew
             self._say_nothing(endpoint, one, Word.OUR_FAULTS)
 
     def _say_nothing(self, endpoint: Endpoint, one: Asked, word: int) -> None:

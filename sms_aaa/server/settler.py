@@ -7,7 +7,6 @@ that are free again, the live set after a boot.
 
 from __future__ import annotations
 
-import os
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from sms_aaa.node.journal import Stream
 from sms_aaa.node.records import AccountingRecord, unpack_accounting
 from sms_aaa.rules.session import Place, silence_seconds
 from sms_aaa.server.database import work_with_database
+from sms_aaa.server.priority import Priority, take
 from sms_aaa.server.stream import Fenced, StreamSettler
 from sms_aaa.server.worker import Child, run_child
 
@@ -159,7 +159,7 @@ class Settler:
             if isinstance(unpacked, AccountingRecord):
                 records.append((place, unpacked))
             else:
-                quarantine(connection, place, reason=unpacked.value, raw=record.payload)
+                quarantine(connection, Stream.ACCOUNTING, place, reason=unpacked.value, raw=record.payload)
         return records
 
     def _release(self, releases: list[tuple[int, bytes]]) -> None:
@@ -208,7 +208,7 @@ class Settler:
 
 
 def main(child: Child) -> None:
-    os.nice(5)  # when cores are short the ways of the packets come first
+    take(Priority.SETTLING)
     Settler(child).run()
 
 

@@ -36,6 +36,8 @@ SEGMENTS_MAX = 64  # the kernel's own bound
 SEGMENT_OCTETS_MAX = 1200  # fits into any path's packet: segments are not cut again
 SEGMENTED_OCTETS_MAX = 60_000
 
+BACKS_MAX = 1024
+
 # ConnectionError: an ICMP error about an earlier reply. Its receiver is gone, nothing of ours is lost.
 _NOTHING_MORE = (BlockingIOError, InterruptedError, ConnectionError)
 
@@ -75,7 +77,7 @@ def granted_buffer_octets(bound: socket.socket) -> int:
 class Endpoint:
     """A passed socket in a worker's hands."""
 
-    __slots__ = ("_can_segment", "_is_ipv6", "_is_wildcard", "_level", "_option", "socket")
+    __slots__ = ("_backs", "_can_segment", "_is_ipv6", "_is_wildcard", "_level", "_option", "socket")
 
     def __init__(self, passed: socket.socket) -> None:
         self.socket = passed
@@ -84,6 +86,7 @@ class Endpoint:
         self._level = socket.IPPROTO_IPV6 if self._is_ipv6 else socket.IPPROTO_IP
         self._option = socket.IPV6_PKTINFO if self._is_ipv6 else _IP_PKTINFO
         self._can_segment = True
+        self._backs: dict[bytes, tuple[tuple[int, int, bytes], ...]] = {}
         if self._is_wildcard:
             passed.setsockopt(self._level, socket.IPV6_RECVPKTINFO if self._is_ipv6 else _IP_PKTINFO, 1)
         # Always: a datagram that is queued before this is set would say that it came when it was read.
@@ -180,30 +183,29 @@ class Endpoint:
 
     def _receive_timed(self) -> tuple[Arrival, float]:
         data, ancillary, _, address = self.socket.recvmsg(DATAGRAM_OCTETS_MAX, _ANCILLARY_OCTETS)
-        at = float("inf")  # without a time it is taken for new
-        for level, kind, value in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
-                seconds, nanoseconds = _TIMESPEC.unpack(value)
-                at = seconds + nanoseconds / 1e9
-        return (data, address[:2], self._way_back(address, ancillary) if self._is_wildcard else address), at
+        seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
+        way_back = (address, self._back_of(ancillary)) if self._is_wildcard else address
+        return (data, address[:2], way_back), seconds + nanoseconds / 1e9
 
     def _receive_asked(self) -> Arrival:
         data, ancillary, _, address = self.socket.recvmsg(DATAGRAM_OCTETS_MAX, _ANCILLARY_OCTETS)
-        return data, address[:2], self._way_back(address, ancillary)
+        return data, address[:2] if self._is_ipv6 else address, (address, self._back_of(ancillary))
 
-    def _way_back(self, address: object, ancillary: list[tuple[int, int, bytes]]) -> WayBack:
-        back = tuple(
-            [
-                (level, kind, self._as_source(value))
-                for level, kind, value in ancillary
-                if level == self._level and kind == self._option
-            ]
-        )
-        return address, back
+    def _back_of(self, ancillary: list[tuple[int, int, bytes]]) -> tuple[tuple[int, int, bytes], ...]:
+        """The kernel writes the time first and the address that was asked last."""
+        asked = ancillary[-1][2] if ancillary else b""
+        back = self._backs.get(asked)
+        return self._learn_back(asked) if back is None else back
 
-    def _as_source(self, value: bytes) -> bytes:
-        """The received packet info as the one to send with: from that address, by whatever interface routing says."""
-        if not self._is_ipv6:
-            _, asked, _ = _PKTINFO4.unpack(value[: _PKTINFO4.size])
-            return _PKTINFO4.pack(0, asked, bytes(4))
-        return value
+    def _learn_back(self, asked: bytes) -> tuple[tuple[int, int, bytes], ...]:
+        """The received packet info as control data to send with: from that address, by whatever interface routing says.
+
+        There are as many as this machine has addresses; they are kept, within a bound.
+        """
+        if len(self._backs) >= BACKS_MAX:
+            self._backs.clear()
+        value = asked
+        if asked and not self._is_ipv6:
+            value = _PKTINFO4.pack(0, _PKTINFO4.unpack(asked[: _PKTINFO4.size])[1], bytes(4))
+        back = self._backs[asked] = ((self._level, self._option, value),) if asked else ()
+        return back

@@ -12,8 +12,21 @@ from sms_aaa.cli.exits import Exit
 from sms_aaa.cli.main import COMMANDS, main
 
 HEAVY = {"psycopg", "rich", "sqlalchemy", "alembic", "cryptography", "lmdb", "msgspec", "prometheus_client"}
-CHANGES = {"clear", "add", "set", "remove", "suspend", "restore", "block", "unblock", "bind", "unbind", "upgrade"}
-NOT_LISTINGS = CHANGES | {"serve", "demo", "load"}
+CHANGES = {
+    "add",
+    "clear",
+    "import",
+    "set",
+    "remove",
+    "suspend",
+    "restore",
+    "block",
+    "unblock",
+    "bind",
+    "unbind",
+    "upgrade",
+}
+NOT_LISTINGS = CHANGES | {"serve", "demo", "load", "export"}
 
 
 def commands() -> list[tuple[str, click.Command]]:

@@ -13,7 +13,8 @@ from make import make_vault
 from sms_aaa.flows.access import RANDOM_OCTETS, AccessRequest, Case, answer_case, decide_requests, refuse_request
 from sms_aaa.flows.tables import Tables
 from sms_aaa.node.replica import Replica
-from sms_aaa.node.replica_writer import EntitlementChange, ReplicaChanges, ReplicaWriter
+from sms_aaa.node.replica_filler import ReplicaFiller
+from sms_aaa.node.replica_writer import EntitlementChange, ReplicaWriter
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.packet import Packet, attribute, parse
 from sms_aaa.radius.request import (
@@ -53,13 +54,17 @@ class Node:
         nas = NodeNas(1, "bng1", "127.0.0.1/32", [sealed], Dialect.GENERIC, MessageAuthenticatorPolicy.AUTO, 3799)
         plan = NodePlan(1, "plan", 1, Policy(rate_up_kbps=1, rate_down_kbps=1, sessions_max=1))
         password = self.vault.seal_password(Secret(b"wonderland"), 1, nonce=os.urandom(12))
-        writer = ReplicaWriter.new_generation(root, database_id=bytes(16), schema_version=1)
-        assert isinstance(writer, ReplicaWriter)
+        filler = ReplicaFiller.begin(root, database_id=bytes(16), schema_version=1)
+        assert isinstance(filler, ReplicaFiller)
         changes = [
             EntitlementChange(1, b"alice", Entitlement(1, 1, 1, 1, password, 0)),
             EntitlementChange(1, b"bobby", Entitlement(2, 1, 1, 1, b"", 0)),
         ]
-        writer.apply(ReplicaChanges(cursor="", refreshed_ns=1, plans=[plan], nases=[nas], entitlements=changes))
+        filler.put_tables([plan], [nas], [])
+        filler.put_records(changes)
+        filler.put_keys([(change.entitlement.service_id, change.kind, change.identity) for change in changes])
+        writer = filler.finish(cursor="", refreshed_ns=1, dated_us=1)
+        assert isinstance(writer, ReplicaWriter)
         assert writer.make_current() is None
         writer.close()
         replica = Replica.open(root)
@@ -86,7 +91,7 @@ class Node:
     def decide(self, request: AccessRequest) -> Case:
         with self.replica.read() as view:
             [case] = decide_requests(
-                [request], tables=self.tables, vault=self.vault, view=view, randomness=bytes(RANDOM_OCTETS)
+                [request], tables=self.tables, vault=self.vault, view=view, randomness=bytes(RANDOM_OCTETS), now=1
             )
         assert isinstance(case, Case)
         return case
