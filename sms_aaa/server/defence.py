@@ -11,26 +11,29 @@ login that nobody has anything against costs half a microsecond: a count in a di
 
 What a stranger can make grow on a login's way, and how far; whatever is lost there is counted:
 
-| what                               | its bound                             | what happens there          |
-|------------------------------------|---------------------------------------|-----------------------------|
-| datagrams in a socket              | access.receive_buffer_octets          | shed by worth, then dropped |
-| octets of a datagram               | server.sockets.DATAGRAM_OCTETS_MAX    | dropped                     |
-| attributes of a packet             | radius.packet.ATTRIBUTES_MAX          | dropped                     |
-| Proxy-State in a reply             | flows.access.REPLY_OCTETS_MAX         | silence                     |
-| requests in a batch                | server.access.BATCH_MAX               | the next batch              |
-| source addresses remembered        | flows.tables.ADDRESSES_REMEMBERED_MAX | all forgotten               |
-| answers kept to be sent again      | server.duplicates.ENTRIES_MAX         | the oldest go               |
-| logins worked on beside the loop   | server.access.WORK_WAITING_MAX        | silence                     |
-| refusals that wait for their delay | server.dispatch.DEFERRED_MAX          | silence                     |
-| users counted in a window          | server.defence.CALLERS_MAX            | the next window             |
-| users told of in a second          | server.defence.TOLD_MAX               | counted only                |
-| users that proved themselves       | server.defence.PROVEN_CELLS           | the newest stays            |
-| failing users and devices          | node.lockouts.ENTRIES_MAX             | the oldest go               |
-| NASes with a rate                  | node.lockouts.NAS_WORDS               | share one                   |
-| NASes with counters                | node.nas_rows.ROWS_MAX                | share the last              |
-| sources that the drop log names    | server.drops.STRANGERS_MAX            | counted together            |
-| places of a service                | node.live.ENTRIES_PER_SERVICE_MAX     | the first to end goes       |
-| the stream of decisions            | journal.decisions_octets_max          | dropped                     |
+| what                               | its bound                                | what happens there          |
+|------------------------------------|------------------------------------------|-----------------------------|
+| datagrams in a socket              | access.receive_buffer_octets             | shed by worth, then dropped |
+| octets of a datagram               | server.sockets.DATAGRAM_OCTETS_MAX       | dropped                     |
+| attributes of a packet             | radius.packet.ATTRIBUTES_MAX             | dropped                     |
+| Proxy-State in a reply             | flows.access.REPLY_OCTETS_MAX            | silence                     |
+| requests in a batch                | server.access.BATCH_MAX                  | the next batch              |
+| source addresses remembered        | flows.tables.ADDRESSES_REMEMBERED_MAX    | all forgotten               |
+| answers kept to be sent again      | server.duplicates.ENTRIES_MAX            | the oldest go               |
+| logins worked on beside the loop   | server.access.WORK_WAITING_MAX           | silence                     |
+| logins that wait for PostgreSQL    | server.strict.WAITING_MAX                | silence                     |
+| refusals that wait for their delay | server.dispatch.DEFERRED_MAX             | silence                     |
+| users counted in a window          | server.defence.CALLERS_MAX               | the next window             |
+| users told of in a second          | server.defence.TOLD_MAX                  | counted only                |
+| users that proved themselves       | server.defence.PROVEN_CELLS              | the newest stays            |
+| failing users and devices          | node.lockouts.ENTRIES_MAX                | the oldest go               |
+| sources in a rotation of secrets   | server.rotation.SOURCES_MAX              | learn again                 |
+| NASes with a rate                  | node.lockouts.NAS_WORDS                  | share one                   |
+| NASes with counters                | node.nas_rows.ROWS_MAX                   | share the last              |
+| sources that the drop log names    | server.drops.STRANGERS_MAX               | counted together            |
+| places of a service                | node.live_change.ENTRIES_PER_SERVICE_MAX | the first to end goes       |
+| passwords known to be right        | flows.passwords.REMEMBERED_MAX           | longest unused goes         |
+| the stream of decisions            | journal.decisions_octets_max             | dropped                     |
 """
 
 from __future__ import annotations

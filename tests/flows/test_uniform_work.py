@@ -11,6 +11,7 @@ import pytest
 from make import make_vault
 
 from sms_aaa.flows.access import RANDOM_OCTETS, AccessRequest, Case, answer_case, decide_requests, refuse_request
+from sms_aaa.flows.passwords import PasswordChecks
 from sms_aaa.flows.tables import Tables
 from sms_aaa.node.replica import Replica
 from sms_aaa.node.replica_filler import ReplicaFiller
@@ -91,7 +92,13 @@ class Node:
     def decide(self, request: AccessRequest) -> Case:
         with self.replica.read() as view:
             [case] = decide_requests(
-                [request], tables=self.tables, vault=self.vault, view=view, randomness=bytes(RANDOM_OCTETS), now=1
+                [request],
+                tables=self.tables,
+                vault=self.vault,
+                view=view,
+                randomness=bytes(RANDOM_OCTETS),
+                now=1,
+                passwords=PasswordChecks(key=bytes(32), remember_seconds=0),
             )
         assert isinstance(case, Case)
         return case
