@@ -16,6 +16,7 @@ CHANGES = {
     "add",
     "clear",
     "import",
+    "rebuild",
     "set",
     "remove",
     "suspend",
