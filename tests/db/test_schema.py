@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from sms_aaa.db.decisions import list_decisions, list_device_decisions, list_spelled_decisions
+from sms_aaa.db.decisions import list_decisions, list_spelled_decisions
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import PARTITIONED, create_ahead, drop_decisions_before
 from sms_aaa.db.positions import insert_position, list_positions, move_position
@@ -111,7 +111,6 @@ def test_plan_versions_and_audit_rows_are_never_changed(database_dsn: str) -> No
     [
         (lambda c: list_decisions(c, "alice", limit=3), "202611_username_at"),
         (lambda c: list_spelled_decisions(c, 7, limit=3), "202611_service_id_at"),
-        (lambda c: list_device_decisions(c, ["02-00-00-00-00-07"], since=NOVEMBER, limit=3), "202611_at_idx"),
     ],
 )
 def test_decisions_are_looked_up_by_an_index_of_their_partition(database_dsn: str, look, index: str) -> None:

@@ -110,7 +110,7 @@ STORIES = [
     ),
 ]  # fmt: skip
 
-ELSEWHERE = {Reason.RATE_LIMITED, Reason.LOCKED_OUT}
+ELSEWHERE = {Reason.RATE_LIMITED, Reason.LOCKED_OUT}  # test_attacks.py
 
 ORDER = ["limits", "realm", "method", "identity", "credential", "state", "plan", "place", "device", "concurrency"]
 FAILS_AT = {
