@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from sms_aaa.db.engine import Connection
     from sms_aaa.flows.recalling import Recalled, Recollection
-    from sms_aaa.rules.reasons import Reason
 
 DEVICE_SEARCH = timedelta(days=1)
 """How far back a device is looked for under user names that are not its own."""
@@ -53,10 +52,10 @@ def why(caller: Caller, name: str, last: int, form: Format) -> None:
         note("sms-aaa: the node's decision stream is long: older decisions in it were not searched")
     if not found.decisions:
         raise _nothing_known(name, found)
-    following = next_command(found, name)
+    following, hint = next_command(found, name), _hint(found)
     if form is Format.JSON:
         decisions = [{**decision_cells(one), "checks": _check_documents(one)} for one in found.decisions]
-        document({"name": name, "decisions": decisions, "next": following})
+        document({"name": name, "decisions": decisions, "hint": hint, "next": following})
         return
     if form is Format.CSV:
         listing(_COLUMNS, [list(decision_cells(one).values()) for one in found.decisions], form)
@@ -64,12 +63,15 @@ def why(caller: Caller, name: str, last: int, form: Format) -> None:
     for one in found.decisions:
         _show(one)
     say()
+    if hint is not None:
+        say(f"note: {hint}")
     say(f"next: {following}")
 
 
 def recall_for(caller: Caller, connection: Connection | None, name: str, *, last: int) -> Recollection:
     """The last decisions about a name; without a connection, from this node alone."""
-    from sms_aaa.flows.recalling import NodeTrace, recall
+    from sms_aaa.flows.decision_stream import NodeTrace
+    from sms_aaa.flows.recalling import recall
     from sms_aaa.node.board import Board
 
     board = Board.open(caller.state_folder / "board")
@@ -98,23 +100,36 @@ def next_command(found: Recollection, name: str) -> str:
     """What to type next, by the newest decision."""
     newest = found.decisions[0]
     whose = next((row.name for row in found.subscribers if row.service_id == newest.decision.service_id), None)
-    subscriber = shlex.quote(whose or (found.subscribers[0].name if found.subscribers else name))
-    return _next(newest.reason, subscriber, nas=shlex.quote(newest.nas))
+    subscriber = whose or (found.subscribers[0].name if found.subscribers else name)
+    return f"sms-aaa {_next(newest, shlex.quote(subscriber))}"
 
 
-def _next(reason: Reason, subscriber: str, *, nas: str) -> str:
+def _next(newest: Recalled, subscriber: str) -> str:
+    from sms_aaa.rules.realms import split_realm
     from sms_aaa.rules.reasons import Reason
 
+    decision, nas = newest.decision, shlex.quote(newest.nas)
+    realm = split_realm(decision.username.encode())
     return {
-        Reason.ACCEPTED: f"sms-aaa sessions {subscriber}",
-        Reason.UNSUPPORTED_METHOD: f"sms-aaa nas show {nas}",
-        Reason.UNKNOWN_USER: f"sms-aaa subscriber add {subscriber} --plan PLAN",
-        Reason.NO_CREDENTIAL: f"sms-aaa credential set {subscriber}",
-        Reason.BAD_PASSWORD: f"sms-aaa credential set {subscriber}",
-        Reason.SUSPENDED: f"sms-aaa subscriber restore {subscriber}",
-        Reason.NO_PLAN: f"sms-aaa subscriber show {subscriber}",
-        Reason.CONCURRENT_LIMIT: f"sms-aaa sessions {subscriber}",
-    }[reason]
+        Reason.ACCEPTED: f"sessions {subscriber}",
+        Reason.RATE_LIMITED: f"why {subscriber} --last 20",
+        Reason.LOCKED_OUT: f"why {subscriber} --last 20",
+        Reason.REALM_UNKNOWN: f"realm add {shlex.quote(realm[1].decode()) if realm is not None else 'REALM'}",
+        Reason.UNSUPPORTED_METHOD: f"nas show {nas}",
+        Reason.UNKNOWN_USER: f"subscriber add {subscriber} --plan PLAN",
+        Reason.NO_CREDENTIAL: f"credential set {subscriber}",
+        Reason.BAD_PASSWORD: f"credential set {subscriber}",
+        Reason.BLOCKED: f"subscriber unblock {subscriber}",
+        Reason.SUSPENDED: f"subscriber restore {subscriber}",
+        Reason.NOT_YET_ACTIVE: f"subscriber set {subscriber} --valid-from none",
+        Reason.EXPIRED: f"subscriber set {subscriber} --valid-until none",
+        Reason.NO_PLAN: f"subscriber show {subscriber}",
+        Reason.NAS_NOT_ALLOWED: f"subscriber bind {subscriber} --nas {nas}",
+        Reason.PORT_MISMATCH: f"subscriber bind {subscriber} --port {shlex.quote(decision.nas_port or 'PORT')}",
+        Reason.MAC_NOT_BOUND: f"subscriber bind {subscriber} --mac {shlex.quote(decision.calling_station_id or 'MAC')}",
+        Reason.CONCURRENT_LIMIT: f"sessions {subscriber}",
+        Reason.BACKEND_UNAVAILABLE: "status",
+    }[newest.reason]
 
 
 def _recall(caller: Caller, name: str, last: int) -> Recollection:
@@ -132,16 +147,31 @@ def _recall(caller: Caller, name: str, last: int) -> Recollection:
         return recall_for(caller, connection, name, last=last)
 
 
+def _hint(found: Recollection) -> str | None:
+    """What else is known of the name that helps: whose it was, when it was last heard of."""
+    parts = []
+    if found.former is not None:
+        parts.append(f"the subscriber {found.former.name} was removed on {found.former.removed_at:%Y-%m-%d %H:%M:%SZ}")
+    if found.heard is not None:
+        heard = found.heard
+        parts.append(
+            f"accounting of {heard.username} was last heard at {heard.received_at:%Y-%m-%d %H:%M:%SZ} by {heard.nas}"
+        )
+    return "; ".join(parts) or None
+
+
 def _nothing_known(name: str, found: Recollection) -> Failure:
+    hint = _hint(found)
+    also = f" ({hint})" if hint is not None else ""
     if not found.subscribers:
         return Failure(
             Exit.NOT_FOUND,
-            f"no decision about {name} is known, and no subscriber or service of that name",
+            f"no decision about {name} is known, and no subscriber or service of that name{also}",
             "see `sms-aaa subscriber list`",
         )
     return Failure(
         Exit.NOT_FOUND,
-        f"no decision about {name} is known: no NAS that we know has asked for it",
+        f"no decision about {name} is known: no NAS that we know has asked for it{also}",
         "see what is dropped in `sms-aaa status`, and who may ask in `sms-aaa nas list`",
     )
 

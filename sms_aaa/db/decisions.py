@@ -67,6 +67,17 @@ def list_decisions(connection: Connection, username: str, *, limit: int) -> list
         ).fetchall()
 
 
+def list_realm_decisions(connection: Connection, service_id: int, *, limit: int) -> list[DecisionRow]:
+    r"""The last decisions about a service under names with a realm, in whatever spelling, the newest first.
+
+    Names are octet for octet, but user@REALM, user@realm and REALM\\user are one service. (The condition on the name is
+    that of the index.)
+    """
+    query = """select {} from decision where service_id = %s and username ~ '[@\\\\]' order by at desc limit %s"""
+    with connection.cursor(row_factory=class_row(DecisionRow)) as cursor:
+        return cursor.execute(sql.SQL(query).format(_COLUMNS), (service_id, limit)).fetchall()
+
+
 def list_device_decisions(
     connection: Connection, calling_station_ids: list[str], *, since: datetime, limit: int
 ) -> list[DecisionRow]:

@@ -214,6 +214,24 @@ def list_sessions(
 
 
 @dataclass(frozen=True, slots=True)
+class LastHeard:
+    """The newest session under a user name: when its last record came, and from which NAS."""
+
+    username: str
+    nas: str
+    received_at: datetime
+
+
+def find_last_heard(connection: Connection, usernames: list[str]) -> LastHeard | None:
+    with connection.cursor(row_factory=class_row(LastHeard)) as cursor:
+        return cursor.execute(
+            """select s.username, n.name as nas, s.received_at from session s join nas n on n.id = s.nas_id
+               where s.username = any(%s) order by s.started_at desc limit 1""",
+            (usernames,),
+        ).fetchone()
+
+
+@dataclass(frozen=True, slots=True)
 class LiveLogin:
     """An open session whose login is ours, with what tells its device."""
 

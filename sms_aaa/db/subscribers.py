@@ -183,6 +183,28 @@ def find_by_identity(connection: Connection, identities: list[str]) -> list[Subs
         return cursor.execute(_QUERY.format(sql.SQL("and s.identity = any(%s)")), (identities,)).fetchall()
 
 
+@dataclass(frozen=True, slots=True)
+class FormerSubscriber:
+    """One that was removed."""
+
+    name: str
+    removed_at: datetime
+
+
+def find_former(connection: Connection, identities: list[str]) -> FormerSubscriber | None:
+    """Who went by one of these names, or had a service that did, and was removed; the latest."""
+    with connection.cursor(row_factory=class_row(FormerSubscriber)) as cursor:
+        return cursor.execute(
+            """select name, removed_at from (
+                   select name, removed_at from subscriber where removed_at is not null and name = any(%(names)s)
+                   union all
+                   select b.name, b.removed_at from service s join subscriber b on b.id = s.subscriber_id
+                   where s.identity = any(%(names)s) and b.removed_at is not null
+               ) former order by removed_at desc limit 1""",
+            {"names": identities},
+        ).fetchone()
+
+
 def list_account_names(connection: Connection, account_ids: list[int]) -> dict[int, str]:
     """Whose accounts these are, by account id; those of removed subscribers too."""
     rows = connection.execute(

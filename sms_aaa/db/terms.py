@@ -84,6 +84,14 @@ def update_validity(
     )
 
 
+def find_state_reason(connection: Connection, service_id: int, at: datetime) -> str:
+    """What was said of the state that the service was in at that instant; "" for nothing."""
+    row = connection.execute(
+        "select reason from service_state where service_id = %s and during @> %s", (service_id, at)
+    ).fetchone()
+    return str(row[0]) if row is not None else ""
+
+
 def find_state_before_block(connection: Connection, service_id: int) -> tuple[ServiceState, str]:
     """(state, its reason) that the service was in before it was blocked."""
     row = connection.execute(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from sms_aaa.flows.tables import Nas, Plan
+from sms_aaa.flows.whereabouts import tell_terms, whereabouts
 from sms_aaa.node.live import LimitReached, LiveFault, device_key
 from sms_aaa.node.records import DecisionRecord
 from sms_aaa.node.replica import ReplicaFault
@@ -22,7 +23,7 @@ from sms_aaa.radius.credentials import Credential, Method, StoredPassword, read_
 from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.faults import PacketFault
 from sms_aaa.radius.packet import HEADER_OCTETS, PACKET_OCTETS_MAX, Code, Packet, attribute
-from sms_aaa.rules.access import decide, decide_rights
+from sms_aaa.rules.access import Whereabouts, decide, decide_rights, seconds_left
 from sms_aaa.rules.entitlement import Entitlement, IdentityKind
 from sms_aaa.rules.identity import mac_identity
 from sms_aaa.rules.reasons import Reason
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sms_aaa.flows.vault import Vault
     from sms_aaa.node.live import LiveChange
     from sms_aaa.node.replica import ReplicaView
+    from sms_aaa.rules.realms import Named
 
 CLASS_MAGIC = b"SMS\x01"
 TOKEN_OCTETS = 8
@@ -87,6 +89,8 @@ class Case(Struct, gc=False):
     sessions_seen: int = 0
     work: Callable[[], bool] | None = None
     saw: bytes = b""
+    where: Whereabouts | None = None  # this and the next: only with terms, or in a realm with places
+    decided_at: int = 0
 
     def proves_secret(self) -> bool:
         """Whether a password that was revealed with the request's secret is right, and so the secret too."""
@@ -99,40 +103,54 @@ class Case(Struct, gc=False):
 
 
 def decide_requests(
-    requests: Sequence[AccessRequest], *, tables: Tables, vault: Vault, view: ReplicaView, randomness: bytes
+    requests: Sequence[AccessRequest], *, tables: Tables, vault: Vault, view: ReplicaView, randomness: bytes, now: int
 ) -> list[Case | PacketFault | ReplicaFault]:
     """The first step: who it is, and whether the rights are there.
 
     A fault, and so silence, where a credential is cut wrong, or where the replica cannot say who it is.
 
-    `randomness`: RANDOM_OCTETS for each request.
+    `randomness`: RANDOM_OCTETS for each request. `now`: epoch seconds.
     """
+    decide_plain, decide_either = (
+        (_decide, _decide_under_either) if tables.realms is None else (_decide_in_realm, _decide_in_realm)
+    )
     return [
-        (_decide if request.other is None else _decide_under_either)(
-            request, tables, vault, view, randomness[at : at + RANDOM_OCTETS]
+        (decide_plain if request.other is None else decide_either)(
+            request, tables, vault, view, randomness[at : at + RANDOM_OCTETS], now
         )
         for request, at in zip(requests, range(0, len(requests) * RANDOM_OCTETS, RANDOM_OCTETS), strict=True)
     ]
 
 
 def _decide_under_either(
-    request: AccessRequest, tables: Tables, vault: Vault, view: ReplicaView, randomness: bytes
+    request: AccessRequest,
+    tables: Tables,
+    vault: Vault,
+    view: ReplicaView,
+    randomness: bytes,
+    now: int,
+    named: Named | None = None,
 ) -> Case | PacketFault | ReplicaFault:
     """Under the wrong secret a right password looks like noise: it is refused only if it is wrong under both."""
-    case = _decide(request, tables, vault, view, randomness)
+    case = _decide(request, tables, vault, view, randomness, now, named)
     if type(case) is not Case or case.reason is not Reason.BAD_PASSWORD or request.other is None:
         return case
     other = AccessRequest(request.packet, request.nas, request.other)
-    second = _decide(other, tables, vault, view, randomness)
+    second = _decide(other, tables, vault, view, randomness, now, named)
     return second if type(second) is Case and second.reason is not Reason.BAD_PASSWORD else case
 
 
-def prove_case(case: Case, *, matches: bool) -> None:
+def prove_case(case: Case, tables: Tables, *, matches: bool) -> None:
     """What the work beside the loop found; the rights are looked at now."""
     assert case.entitlement is not None
     case.work = None
+    if not matches:
+        case.reason = Reason.BAD_PASSWORD
+        return
     node_plan = case.plan.plan if case.plan is not None else None
-    case.reason = decide_rights(case.entitlement, node_plan) if matches else Reason.BAD_PASSWORD
+    case.reason = decide_rights(case.entitlement, node_plan, now=case.decided_at, where=case.where)
+    if case.decided_at:
+        case.saw = tell_terms(case.reason, case.entitlement.terms, case.where, tables.nas_names)
 
 
 def reserve_places(cases: Sequence[Case], change: LiveChange, *, now: int, until: int) -> None:
@@ -204,8 +222,31 @@ def decision_of(case: Case) -> DecisionRecord:
     )
 
 
+def _decide_in_realm(
+    request: AccessRequest, tables: Tables, vault: Vault, view: ReplicaView, randomness: bytes, now: int
+) -> Case | PacketFault | ReplicaFault:
+    """Where there are realms: the name may have one, and be refused for it."""
+    assert tables.realms is not None
+    named = tables.realms.find(request.packet.attributes.get(dictionary.USER_NAME, b""))
+    if named is None or not named.is_refused:
+        decide_one = _decide if request.other is None else _decide_under_either
+        return decide_one(request, tables, vault, view, randomness, now, named)
+    proof = read_credential(request.packet, request.digests)
+    if isinstance(proof, PacketFault):
+        return proof
+    method = Method.NONE if proof is None else proof.method
+    token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]
+    return Case(request, proof, None, None, None, method, Reason.REALM_UNKNOWN, token, salts)
+
+
 def _decide(
-    request: AccessRequest, tables: Tables, vault: Vault, view: ReplicaView, randomness: bytes
+    request: AccessRequest,
+    tables: Tables,
+    vault: Vault,
+    view: ReplicaView,
+    randomness: bytes,
+    now: int,
+    named: Named | None = None,
 ) -> Case | PacketFault | ReplicaFault:
     packet = request.packet
     proof = read_credential(packet, request.digests)
@@ -213,8 +254,10 @@ def _decide(
         return proof
     username = packet.attributes.get(dictionary.USER_NAME, b"")
     method = Method.NONE if proof is None else proof.method
-    stored = None
+    stored = where = None
     entitlement = view.entitlement(_USERNAME, username) if proof is not None else None
+    if entitlement is None and proof is not None and named is not None:
+        entitlement = view.entitlement(_USERNAME, named.identity)
     if entitlement is None and (device := _device(packet, username)) is not None:
         by_mac = view.entitlement(_MAC, device)
         if by_mac is not None or proof is None:
@@ -224,14 +267,35 @@ def _decide(
         return entitlement
     plan = tables.plans.get(entitlement.plan_version_id) if entitlement is not None else None
     node_plan = plan.plan if plan is not None else None
+    if entitlement is not None and (entitlement.terms is not None or named is not None):
+        where = _where(request, entitlement, named)
     if method is not Method.MAC:
         if entitlement is not None:
             stored = vault.open_password(entitlement.credential, entitlement.service_id)
-        reason = decide(proof, entitlement, stored, node_plan)
+        reason = decide(proof, entitlement, stored, node_plan, now=now, where=where)
+    elif entitlement is not None:
+        reason = decide_rights(entitlement, node_plan, now=now, where=where)
     else:
-        reason = decide_rights(entitlement, node_plan) if entitlement is not None else Reason.UNKNOWN_USER
+        reason = Reason.UNKNOWN_USER
     token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]
-    return Case(request, proof, entitlement, stored, plan, method, reason, token, salts)
+    case = Case(request, proof, entitlement, stored, plan, method, reason, token, salts)
+    return case if where is None else _bound(case, where, now, tables)
+
+
+def _bound(case: Case, where: Whereabouts, now: int, tables: Tables) -> Case:
+    """The case with what its terms, or its realm's, were held against and saw."""
+    assert case.entitlement is not None
+    case.where, case.decided_at = where, now
+    case.saw = tell_terms(case.reason, case.entitlement.terms, where, tables.nas_names)
+    return case
+
+
+def _where(request: AccessRequest, entitlement: Entitlement, named: Named | None) -> Whereabouts | None:
+    """What the terms of the service, or the places of its realm, are held against; None when there are neither."""
+    nas_ids = named.realm.nas_ids if named is not None and named.realm is not None else ()
+    if entitlement.terms is None and not nas_ids:
+        return None
+    return whereabouts(request.packet, request.nas.nas_id, nas_ids)
 
 
 def _device(packet: Packet, username: bytes) -> bytes | None:
@@ -284,9 +348,13 @@ def _accept_attributes(case: Case) -> bytes:
     entitlement, plan, request = case.entitlement, case.plan, case.request
     assert entitlement is not None
     assert plan is not None
-    packet = request.packet
+    packet, dialect_at, terms = request.packet, request.nas.dialect_at, entitlement.terms
     attributes = (
-        plan.attributes[request.nas.dialect_at]
+        (
+            plan.attributes[dialect_at]
+            if terms is None
+            else plan.attributes_until(dialect_at, seconds_left(terms, case.decided_at))
+        )
         + _CLASS_BEFORE_SERVICE
         + entitlement.service_id.to_bytes(8, "big")
         + case.token

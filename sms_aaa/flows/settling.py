@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from sms_aaa.db import decisions as db_decisions
 from sms_aaa.db import positions as db_positions
+from sms_aaa.db import realms as db_realms
 from sms_aaa.db import sessions as db_sessions
 from sms_aaa.db import usage as db_usage
 from sms_aaa.db.decisions import DecisionRow
@@ -29,6 +30,7 @@ from sms_aaa.node.journal import Stream
 from sms_aaa.node.live import OnlineSession
 from sms_aaa.radius.packet import as_text
 from sms_aaa.rules.identity import canonical_mac
+from sms_aaa.rules.realms import Realms
 from sms_aaa.rules.session import AnomalyKind, Life, Place, State, find_life, step
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class _Work:
     sessions: dict[SessionKey, list[StoredSession]]
     by_service: dict[int, ServiceAccount]
     by_identity: dict[str, ServiceAccount]
+    realms: Realms
     next_id: Callable[[], int]
     new: set[int] = field(default_factory=set)
     ended: set[int] = field(default_factory=set)
@@ -86,7 +89,7 @@ def settle_accounting(
             rebooted.append(said)
         elif said.quarantine:
             quarantined += 1
-            quarantine(connection, place, reason=said.reason, raw=record.packet)
+            quarantine(connection, Stream.ACCOUNTING, place, reason=said.reason, raw=record.packet)
     work = _load(connection, heard)
     for said in heard:
         _step(work, said)
@@ -109,10 +112,10 @@ def _free(connection: Connection, ended: list[tuple[int, bytes]]) -> list[tuple[
     return [(service, token) for service, token in ended if token not in held]
 
 
-def quarantine(connection: Connection, place: Place, *, reason: str, raw: bytes) -> None:
+def quarantine(connection: Connection, stream: Stream, place: Place, *, reason: str, raw: bytes) -> None:
     """Puts a record that cannot be settled aside, whole and with its reason; the others go on."""
     db_positions.insert_quarantine(
-        connection, place.node, int(Stream.ACCOUNTING), place.sequence, place.offset, reason=reason, raw=raw
+        connection, place.node, int(stream), place.sequence, place.offset, reason=reason, raw=raw
     )
 
 
@@ -185,10 +188,11 @@ def _load(connection: Connection, heard: Sequence[Heard]) -> _Work:
     for stored in db_sessions.lock_sessions(connection, keys):
         sessions[stored.key].append(stored)
     unknown = [said for said in heard if not _are_known(sessions[said.key])]
+    realms = Realms(db_realms.list_node_realms(connection, None) if unknown else ())
     services = db_usage.list_service_accounts(
         connection,
         service_ids=sorted(_ids(heard, sessions)),
-        identities=sorted({identity for said in unknown for identity in _identities(said)}),
+        identities=sorted({identity for said in unknown for identity in _identities(said, realms)}),
     )
     # At most one new life a record: the ids that are not used leave gaps, which mean nothing.
     ids = iter(db_sessions.reserve_ids(connection, len(heard)))
@@ -196,6 +200,7 @@ def _load(connection: Connection, heard: Sequence[Heard]) -> _Work:
         sessions=sessions,
         by_service={service.service_id: service for service in services},
         by_identity={service.identity: service for service in services},
+        realms=realms,
         next_id=lambda: next(ids),
     )
 
@@ -251,15 +256,15 @@ def _service(work: _Work, stored: StoredSession | None, said: Heard) -> ServiceA
         return work.by_service.get(stored.service_id)
     if said.service_id is not None and said.service_id in work.by_service:
         return work.by_service[said.service_id]
-    found = (work.by_identity.get(identity) for identity in _identities(said))
+    found = (work.by_identity.get(identity) for identity in _identities(said, work.realms))
     return next((service for service in found if service is not None), None)
 
 
-def _identities(said: Heard) -> list[str]:
-    """By what a service may be found: the user name, or the device that it names."""
-    username = said.facts.username
-    device = canonical_mac(username.encode())
-    return [username, device.decode()] if device is not None else [username]
+def _identities(said: Heard, realms: Realms) -> list[str]:
+    """By what a service may be found, as at its login: the user name, what its realm makes of it, or the device."""
+    username = said.facts.username.encode()
+    device = canonical_mac(username)
+    return [octets.decode() for octets in (*realms.identities(username), *([device] if device is not None else []))]
 
 
 def _new(work: _Work, said: Heard, life: Life, service: ServiceAccount | None) -> StoredSession:

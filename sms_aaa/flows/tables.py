@@ -10,16 +10,20 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from sms_aaa.flows.dialects import encode_policy
+from sms_aaa.flows.dialects import UINT32_MAX, encode_policy
 from sms_aaa.node.nas_rows import LAST_ROW
+from sms_aaa.radius.dictionary import SESSION_TIMEOUT
 from sms_aaa.radius.digest import SecretDigests
+from sms_aaa.radius.packet import attribute, integer
 from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy, NodeNas, NodePlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sms_aaa.flows.vault import Vault
+    from sms_aaa.rules.realms import Realms
 
 ADDRESSES_REMEMBERED_MAX = 65_536
 _DIALECTS = tuple(Dialect)
@@ -49,16 +53,34 @@ class Nas(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """A plan version with its reply attributes for each Dialect, in their order."""
+    """A plan version with its reply attributes for each Dialect, in their order; `untimed`: without Session-Timeout."""
 
     plan: NodePlan
     attributes: tuple[bytes, ...]
+    untimed: tuple[bytes, ...]
+
+    def attributes_until(self, dialect_at: int, seconds_left: int) -> bytes:
+        """The reply attributes for a service that ends so soon (0: it does not): Session-Timeout is the earlier end."""
+        limit = self.plan.policy.session_timeout_seconds
+        if not seconds_left or 0 < limit <= seconds_left:
+            return self.attributes[dialect_at]
+        return attribute(SESSION_TIMEOUT, integer(min(seconds_left, UINT32_MAX))) + self.untimed[dialect_at]
 
 
 class Tables:
-    """NASes by source address (the longest prefix wins) and plans by version id."""
+    """NASes by source address (the longest prefix wins), plans by version id, realms, names of NASes by id."""
 
-    __slots__ = ("_by_length", "found", "interim_seconds_max", "nases", "plans", "unreadable", "weak")
+    __slots__ = (
+        "_by_length",
+        "found",
+        "interim_seconds_max",
+        "nas_names",
+        "nases",
+        "plans",
+        "realms",
+        "unreadable",
+        "weak",
+    )
 
     def __init__(
         self,
@@ -67,8 +89,11 @@ class Tables:
         vault: Vault,
         *,
         rows: Mapping[int, int] | None = None,
+        realms: Realms | None = None,
     ) -> None:
         """`rows`: the first word of each NAS's row in the worker's counters; without them nothing is counted apart."""
+        self.realms = realms or None  # None without any, which costs a login nothing
+        self.nas_names: dict[int, str] = {}
         self.found: dict[str, Nas | None] = {}
         """What find_nas() answered, by address: the packet's way looks here first."""
         self._by_length: dict[tuple[int, int], dict[int, Nas]] = {}
@@ -90,6 +115,7 @@ class Tables:
             return self._look_up(address)
 
     def _add(self, node_nas: NodeNas, row: int, vault: Vault) -> None:
+        self.nas_names[node_nas.nas_id] = node_nas.name
         opened = [vault.open_nas_secret(sealed, node_nas.nas_id) for sealed in node_nas.secrets[:SECRETS_MAX]]
         secrets = [SecretDigests(secret.reveal()) for secret in opened if secret is not None]
         if len(secrets) < len(opened):
@@ -135,4 +161,9 @@ class Tables:
 
 
 def _compile(plan: NodePlan) -> Plan:
-    return Plan(plan=plan, attributes=tuple(encode_policy(plan.policy, dialect) for dialect in _DIALECTS))
+    endless = replace(plan.policy, session_timeout_seconds=0)
+    return Plan(
+        plan=plan,
+        attributes=tuple(encode_policy(plan.policy, dialect) for dialect in _DIALECTS),
+        untimed=tuple(encode_policy(endless, dialect) for dialect in _DIALECTS),
+    )

@@ -19,6 +19,9 @@ from sms_aaa.node.frames import PAYLOAD_OCTETS_MAX
 
 _ACCOUNTING_VERSION = 1
 _DECISION_VERSION = b"\x02"
+_SINGLE_DECISION_VERSION = (
+    b"\x01"  # what was written before batches: one decision, its instant first, its duration last
+)
 _ACCOUNTING = struct.Struct("<BBHIQ")  # version, octets of the source's text, port, nas, received; source; packet
 
 
@@ -71,6 +74,7 @@ class DecisionBatch(Struct, frozen=True, gc=False, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(DecisionBatch).decode
+_decode_any = msgspec.msgpack.Decoder().decode
 
 
 def pack_accounting(record: AccountingRecord) -> bytes:
@@ -112,9 +116,12 @@ def pack_decisions(batch: DecisionBatch) -> list[bytes]:
 def unpack_decisions(payload: bytes) -> DecisionBatch | RecordFault:
     if len(payload) < 2:
         return RecordFault.SHORT
-    if not payload.startswith(_DECISION_VERSION):
-        return RecordFault.VERSION
     try:
-        return _decode(payload[1:])
-    except msgspec.MsgspecError:
+        if payload.startswith(_DECISION_VERSION):
+            return _decode(payload[1:])
+        if payload.startswith(_SINGLE_DECISION_VERSION):
+            at_ns, *fields, duration_us = _decode_any(payload[1:])
+            return msgspec.convert([at_ns, duration_us, [fields]], DecisionBatch)
+    except (msgspec.MsgspecError, TypeError, ValueError):
         return RecordFault.MALFORMED
+    return RecordFault.VERSION

@@ -34,8 +34,8 @@ class Proof(Protocol[Stored_contra]):
 class Whereabouts(Struct, frozen=True, gc=False):
     """Where a login comes from. Only looked up for a service or realm that is bound to places or devices.
 
-    `ports`: all that the NAS says of the line (NAS-Port-Id, NAS-Port in decimal, Agent-Circuit-Id, Agent-Remote-Id), as
-    octets and, for those that are no text, as 0x and hex digits. `mac`: canonical, None when the NAS does not tell it.
+    `ports`: all that the NAS says of the line (NAS-Port-Id, Agent-Circuit-Id, Agent-Remote-Id, NAS-Port in decimal);
+    octets that are no text as 0x and hex digits. `mac`: canonical, None when the NAS does not tell it.
     `realm_nas_ids`: where the realm's services may log in that are bound to no NAS themselves, () for anywhere.
     """
 
@@ -51,8 +51,8 @@ def decide(
     stored: Stored | None,
     plan: NodePlan | None,
     *,
-    now: int = 0,
-    where: Whereabouts | None = None,
+    now: int,
+    where: Whereabouts | None,
 ) -> Reason:
     """All checks but concurrency, in order. `stored` is what the entitlement's sealed credential holds.
 
@@ -69,9 +69,7 @@ def decide(
     return decide_rights(entitlement, plan, now=now, where=where)
 
 
-def decide_rights(
-    entitlement: Entitlement, plan: NodePlan | None, *, now: int = 0, where: Whereabouts | None = None
-) -> Reason:
+def decide_rights(entitlement: Entitlement, plan: NodePlan | None, *, now: int, where: Whereabouts | None) -> Reason:
     """The checks that follow once the identity is proved."""
     if entitlement.state != _ACTIVE:
         return _OF_STATE.get(entitlement.state, Reason.UNKNOWN_USER)
@@ -141,8 +139,14 @@ def checks_of(reason: Reason, saw: dict[str, str]) -> tuple[Check, ...]:
 
     `saw` maps a check's name to what it looked at, in words.
     """
-    failed_at = next((i for i, (_, reasons) in enumerate(_CHECKS) if reason in reasons), len(_CHECKS))
+    failed = check_of(reason)
+    failed_at = next((i for i, (name, _) in enumerate(_CHECKS) if name == failed), len(_CHECKS))
     return tuple(_check(name, index - failed_at, saw.get(name, ""), reason) for index, (name, _) in enumerate(_CHECKS))
+
+
+def check_of(reason: Reason) -> str | None:
+    """The name of the check that ends in this reason; None when all passed."""
+    return next((name for name, reasons in _CHECKS if reason in reasons), None)
 
 
 def _check(name: str, distance: int, saw: str, reason: Reason) -> Check:

@@ -31,6 +31,7 @@ class Named(Struct, frozen=True, gc=False):
 
     realm: NodeRealm | None
     identity: bytes
+    is_refused: bool = False
 
 
 def split_realm(username: bytes) -> tuple[bytes, bytes] | None:
@@ -66,11 +67,8 @@ class Realms:
         user, name = parts
         realm = self._by_name.get(name)
         if realm is None:
-            return Named(None, username)
+            return Named(None, username, self._unknown is UnknownRealm.REJECT)
         return Named(realm, user if realm.is_stripped else user + b"@" + name)
-
-    def refuses(self, named: Named) -> bool:
-        return named.realm is None and self._unknown is UnknownRealm.REJECT
 
     def identities(self, username: bytes) -> tuple[bytes, ...]:
         """What to look a name up by, in this order."""

@@ -95,6 +95,7 @@ class AccessWay:
                 vault=reader.vault,
                 view=view,
                 randomness=os.urandom(RANDOM_OCTETS * len(requests)),
+                now=int(time.time()),
             )
         ready = []
         for one, case in zip(asked, cases, strict=True):
@@ -115,7 +116,7 @@ class AccessWay:
                 self._child.log.error("bug-in-work", kind=type(done.bug).__name__)
                 self._say_nothing(aside.endpoint, aside.asked, Word.OUR_FAULTS)
                 continue
-            prove_case(aside.case, matches=bool(done.told))
+            prove_case(aside.case, self._worker.reader.tables, matches=bool(done.told))
             self._finish(aside.endpoint, [(aside.asked, aside.case)], aside.began)
 
     def close(self) -> None:

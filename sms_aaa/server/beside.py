@@ -39,8 +39,7 @@ class Beside(Generic[What, Told]):
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True) for number in range(threads)
         ]
-        for thread in self._threads:
-            thread.start()
+        self._started = False
 
     def fileno(self) -> int:
         """Readable when there is something to collect."""
@@ -54,6 +53,10 @@ class Beside(Generic[What, Told]):
         """False: there is too much already, and this is not taken."""
         if self._inside >= self._waiting_max:
             return False
+        if not self._started:  # a worker that never needs them has no threads
+            self._started = True
+            for thread in self._threads:
+                thread.start()
         self._inside += 1
         self._asked.put((what, work))
         return True

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from sms_aaa.db import feed as db_feed
 from sms_aaa.db import partitions as db_partitions
-from sms_aaa.flows.settling import settle_decisions
+from sms_aaa.flows.settling import quarantine, settle_decisions
 from sms_aaa.metrics import Word
 from sms_aaa.node.journal import Stream
 from sms_aaa.node.records import DecisionBatch, unpack_decisions
@@ -63,8 +63,12 @@ class Recorder:
         batches = []
         for record in batch.records:
             unpacked = unpack_decisions(record.payload)
+            place = Place(self._node, sequence, record.offset)
             if isinstance(unpacked, DecisionBatch):
-                batches.append((Place(self._node, sequence, record.offset), unpacked))
+                batches.append((place, unpacked))
+            else:
+                quarantine(connection, Stream.DECISIONS, place, reason=unpacked.value, raw=record.payload)
+                self._counters[Word.QUARANTINED] += 1
         return settle_decisions(connection, batches)
 
     def after(self, stored: int) -> None:

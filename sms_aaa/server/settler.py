@@ -159,7 +159,7 @@ class Settler:
             if isinstance(unpacked, AccountingRecord):
                 records.append((place, unpacked))
             else:
-                quarantine(connection, place, reason=unpacked.value, raw=record.payload)
+                quarantine(connection, Stream.ACCOUNTING, place, reason=unpacked.value, raw=record.payload)
         return records
 
     def _release(self, releases: list[tuple[int, bytes]]) -> None:

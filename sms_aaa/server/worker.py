@@ -25,6 +25,7 @@ from sms_aaa.node.key import KeyFault, read_or_create_key
 from sms_aaa.node.live import LiveFault, LiveSet
 from sms_aaa.node.nas_rows import assign_rows
 from sms_aaa.node.replica import Replica, ReplicaFault
+from sms_aaa.rules.realms import Realms
 from sms_aaa.rules.secret import Secret
 from sms_aaa.server.log import Log
 
@@ -202,11 +203,12 @@ class NodeReader:
             version = view.tables_version()
         if version == self._version:
             return False
-        nases, plans = self.replica.nas_list(), self.replica.plans()
-        if isinstance(nases, ReplicaFault) or isinstance(plans, ReplicaFault):
+        nases, plans, realms = self.replica.nas_list(), self.replica.plans(), self.replica.realms()
+        if isinstance(nases, ReplicaFault) or isinstance(plans, ReplicaFault) or isinstance(realms, ReplicaFault):
             return False  # the old tables serve on until the replicator has mended it
         rows = assign_rows(self._child.counters, nases)
-        self.tables, self._version = Tables(nases, plans, self._vault, rows=rows), version
+        known = Realms(realms, self._child.settings.access.unknown_realm)
+        self.tables, self._version = Tables(nases, plans, self._vault, rows=rows, realms=known), version
         for name in self.tables.unreadable:
             self._child.log.error(
                 "nas-secret-unreadable", nas=name, remedy="is the key file the one it was sealed with?"

@@ -134,6 +134,7 @@ def bench_access(root: Path) -> None:
                     vault=vault,
                     view=view,
                     randomness=os.urandom(RANDOM_OCTETS * len(requests)),
+                    now=int(time.time()),
                 )
             marks.append(time.perf_counter())
             now_ns = time.time_ns()

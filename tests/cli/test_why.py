@@ -44,7 +44,7 @@ def test_a_refusal_is_told_with_its_checks_in_order_and_the_next_command(stocked
         "TIME  suspended  alice from 02-00-00-00-00-07 on bng1 port ge-0/0/1",
         "check        verdict      saw",
         "limits       passed",
-        "realm        passed",
+        "realm        passed       none",
         "method       passed       pap",
         "identity     passed       alice",
         "credential   passed",

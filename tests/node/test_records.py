@@ -97,6 +97,13 @@ def test_a_decision_that_is_cut_short_or_of_other_types_is_a_fault():
     assert unpack_decisions(b"\x02" + msgspec.msgpack.encode(["a"] * 3)) is RecordFault.MALFORMED
 
 
+def test_a_decision_that_stands_alone_as_they_once_did_is_read():
+    alone = [7, *msgspec.structs.astuple(DECISION)[:-1], 250]
+    without_saw = msgspec.structs.replace(DECISION, saw=b"")
+    assert unpack_decisions(b"\x01" + msgspec.msgpack.encode(alone)) == DecisionBatch(7, 250, [without_saw])
+    assert unpack_decisions(b"\x01" + msgspec.msgpack.encode(7)) is RecordFault.MALFORMED
+
+
 def test_a_source_that_is_no_text_is_a_fault():
     packed = bytearray(pack_accounting(ACCOUNTING))
     packed[16] = 0xFF
