@@ -226,7 +226,7 @@ def _ask_about_unsigned(connection: Connection, name: str, *, yes: bool) -> None
     connection.commit()  # nothing stays locked while somebody thinks
     if seen.unsigned:
         confirm(
-            f"The Message-Authenticator of {name} was {signature_sentence(seen)}; such logins get no answer then. Go on?",
+            f"A Message-Authenticator of {name} was {signature_sentence(seen)}: such logins get no answer then. Go on?",
             yes=yes,
         )
 

@@ -9,6 +9,7 @@ the randomness; nothing here waits, and nothing here knows PostgreSQL. A refusal
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -133,11 +134,28 @@ def _decide_under_either(
 ) -> Case | PacketFault | ReplicaFault:
     """Under the wrong secret a right password looks like noise: it is refused only if it is wrong under both."""
     case = _decide(request, tables, vault, view, randomness, now, named)
-    if type(case) is not Case or case.reason is not Reason.BAD_PASSWORD or request.other is None:
+    if type(case) is not Case or request.other is None:
+        return case
+    if case.work is None and case.reason is not Reason.BAD_PASSWORD:
         return case
     other = AccessRequest(request.packet, request.nas, request.other)
     second = _decide(other, tables, vault, view, randomness, now, named)
-    return second if type(second) is Case and second.reason is not Reason.BAD_PASSWORD else case
+    if type(second) is not Case:
+        return case
+    if case.work is not None and second.work is not None:
+        case.work = partial(_work_under_either, case, case.work, second, second.work)
+        return case
+    return case if second.reason is Reason.BAD_PASSWORD else second
+
+
+def _work_under_either(case: Case, work: Callable[[], bool], second: Case, second_work: Callable[[], bool]) -> bool:
+    """Beside the loop, where nobody else looks at the case: under which secret the password is right, it goes on."""
+    if work():
+        return True
+    if not second_work():
+        return False
+    case.request, case.proof = second.request, second.proof
+    return True
 
 
 def prove_case(case: Case, tables: Tables, *, matches: bool) -> None:
