@@ -12,7 +12,7 @@ hash = $(shell cat pyproject.toml $(1) | sha256sum | cut -c 1-12)
 RUNTIME := .venv/.runtime-$(call hash,requirements.lock)
 DEVELOPER := .venv/.developer-$(call hash,requirements-dev.lock)
 
-.PHONY: help demo run test check peers bench lock clean
+.PHONY: help demo run test check peers bench fuzz lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +45,9 @@ peers: $(DEVELOPER) ## tests against radclient, eapol_test and FreeRADIUS
 
 bench: $(DEVELOPER) ## the speed of the packet's way on this machine
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; .venv/bin/python "$$bench" || exit 1; done
+
+fuzz: $(DEVELOPER) ## a million mutated packets against a real daemon, each answer judged; SEED=n to see one again
+	.venv/bin/python tests/fuzz/campaign.py $(if $(SEED),--seed $(SEED)) $(if $(PACKETS),--packets $(PACKETS))
 
 lock: $(DEVELOPER) ## pin the newest allowed dependencies, by hash (needs the network)
 	$(PYTHON) -m venv .venv/lock

@@ -15,9 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from _csv import Writer as CsvWriter
 
 
 class Format(Enum):
@@ -107,6 +110,11 @@ def heading(title: str) -> None:
 def note(line: str) -> None:
     """A line beside the answer, on stderr."""
     click.echo(_safe(line), err=True)
+
+
+def csv_writer(file: IO[str]) -> CsvWriter:
+    """For rows that are too many to be a listing."""
+    return csv.writer(file, lineterminator="\n")
 
 
 def _write_csv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:

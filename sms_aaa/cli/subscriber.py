@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from sms_aaa.cli.caller import Caller, pass_caller
+from sms_aaa.cli.exporting import export
+from sms_aaa.cli.importing import import_
 from sms_aaa.cli.options import (
     confirm,
     form_option,
@@ -288,5 +290,5 @@ def _cells(row: SubscriberRow) -> dict[str, Cell]:
     return dict(zip(_COLUMNS, cells, strict=True))
 
 
-for _verb in (block, unblock, set_, bind, unbind):
+for _verb in (block, unblock, set_, bind, unbind, import_, export):
     subscriber.add_command(_verb)

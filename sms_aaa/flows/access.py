@@ -318,6 +318,9 @@ def _where(request: AccessRequest, entitlement: Entitlement, named: Named | None
 
 def _device(packet: Packet, username: bytes) -> bytes | None:
     attributes = packet.attributes
+    if dictionary.EAP_MESSAGE in attributes:
+        # RFC 3579 section 2.1: who does not speak EAP rejects it; to let it in by its address ends no conversation.
+        return None
     call_check = attributes.get(dictionary.SERVICE_TYPE) == _CALL_CHECK
     return mac_identity(username, attributes.get(dictionary.CALLING_STATION_ID, b""), call_check=call_check)
 

@@ -51,6 +51,8 @@ _PBKDF2_DIGESTS = {
     **{f"HMACSHA2+{bits}": f"sha{bits}" for bits in (224, 256, 384, 512)},
     **{f"HMACSHA3+{bits}": f"sha3_{bits}" for bits in (224, 256, 384, 512)},
 }
+PBKDF2_NAMES = {digest: name for name, digest in _PBKDF2_DIGESTS.items()}
+"""How Perl's Crypt::PBKDF2 names a digest: the one notation that has them all."""
 _DIGEST_OCTETS = {"sha1": 20, **{f"sha{v}{bits}": bits // 8 for v in ("", "3_") for bits in (224, 256, 384, 512)}}
 _PBKDF2_PATTERNS: tuple[
     tuple[re.Pattern[str], Callable[[re.Match[str]], tuple[str | None, int, bytes | None]]], ...

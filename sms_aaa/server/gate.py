@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from sms_aaa.flows.access import copied_proxy_states
 from sms_aaa.flows.tables import Nas, Tables
 from sms_aaa.metrics import Word, fault_word
 from sms_aaa.node.nas_rows import NasWord
@@ -183,8 +184,10 @@ class Gate:
 
     def _answer_status(self, packet: Packet, digests: SecretDigests) -> bytes:
         self._counters[Word.STATUS_SERVER] += 1
+        # No longer than the request, which has a Message-Authenticator too: it always fits.
+        attributes = copied_proxy_states(packet)
         return digests.reply(
-            self._status_reply, packet.identifier, packet.authenticator, b"", message_authenticator=True
+            self._status_reply, packet.identifier, packet.authenticator, attributes, message_authenticator=True
         )
 
     def _repeat(

@@ -32,6 +32,8 @@ SEGMENTS_MAX = 64  # the kernel's own bound
 SEGMENT_OCTETS_MAX = 1200  # fits into any path's packet: segments are not cut again
 SEGMENTED_OCTETS_MAX = 60_000
 
+BACKS_MAX = 1024
+
 WayBack = tuple[object, ...]
 """What sends a reply back: an address, or an address and the control data that name the address that was asked."""
 
@@ -68,7 +70,7 @@ def granted_buffer_octets(bound: socket.socket) -> int:
 class Endpoint:
     """A passed socket in a worker's hands."""
 
-    __slots__ = ("_can_segment", "_is_ipv6", "_is_wildcard", "_level", "_option", "socket")
+    __slots__ = ("_backs", "_can_segment", "_is_ipv6", "_is_wildcard", "_level", "_option", "socket")
 
     def __init__(self, passed: socket.socket) -> None:
         self.socket = passed
@@ -77,6 +79,7 @@ class Endpoint:
         self._level = socket.IPPROTO_IPV6 if self._is_ipv6 else socket.IPPROTO_IP
         self._option = socket.IPV6_PKTINFO if self._is_ipv6 else _IP_PKTINFO
         self._can_segment = True
+        self._backs: dict[bytes, tuple[tuple[int, int, bytes], ...]] = {}
         if self._is_wildcard:
             passed.setsockopt(self._level, socket.IPV6_RECVPKTINFO if self._is_ipv6 else _IP_PKTINFO, 1)
         passed.setblocking(False)
@@ -153,18 +156,21 @@ class Endpoint:
 
     def _receive_asked(self) -> Arrival:
         data, ancillary, _, address = self.socket.recvmsg(DATAGRAM_OCTETS_MAX, _ANCILLARY_OCTETS)
-        back = tuple(
-            [
-                (level, kind, self._as_source(value))
-                for level, kind, value in ancillary
-                if level == self._level and kind == self._option
-            ]
-        )
-        return data, address[:2], (address, back)
+        asked = ancillary[0][2] if ancillary else b""
+        back = self._backs.get(asked)
+        if back is None:
+            back = self._learn_back(asked)
+        return data, address[:2] if self._is_ipv6 else address, (address, back)
 
-    def _as_source(self, value: bytes) -> bytes:
-        """The received packet info as the one to send with: from that address, by whatever interface routing says."""
-        if not self._is_ipv6:
-            _, asked, _ = _PKTINFO4.unpack(value[: _PKTINFO4.size])
-            return _PKTINFO4.pack(0, asked, bytes(4))
-        return value
+    def _learn_back(self, asked: bytes) -> tuple[tuple[int, int, bytes], ...]:
+        """The received packet info as control data to send with: from that address, by whatever interface routing says.
+
+        There are as many as this machine has addresses; they are kept, within a bound.
+        """
+        if len(self._backs) >= BACKS_MAX:
+            self._backs.clear()
+        value = asked
+        if asked and not self._is_ipv6:
+            value = _PKTINFO4.pack(0, _PKTINFO4.unpack(asked[: _PKTINFO4.size])[1], bytes(4))
+        back = self._backs[asked] = ((self._level, self._option, value),) if asked else ()
+        return back

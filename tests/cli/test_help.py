@@ -12,8 +12,8 @@ from sms_aaa.cli.exits import Exit
 from sms_aaa.cli.main import COMMANDS, main
 
 HEAVY = {"psycopg", "rich", "sqlalchemy", "alembic", "cryptography", "lmdb", "msgspec", "prometheus_client"}
-CHANGES = {"add", "set", "remove", "suspend", "restore", "block", "unblock", "bind", "unbind", "upgrade"}
-NOT_LISTINGS = CHANGES | {"serve", "demo", "load"}
+CHANGES = {"add", "import", "set", "remove", "suspend", "restore", "block", "unblock", "bind", "unbind", "upgrade"}
+NOT_LISTINGS = CHANGES | {"serve", "demo", "load", "export"}
 
 
 def commands() -> list[tuple[str, click.Command]]:

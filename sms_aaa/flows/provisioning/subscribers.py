@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache, partial
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,12 @@ from sms_aaa.rules.entitlement import IdentityKind, ServiceState
 from sms_aaa.rules.identity import canonical_mac
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.plans import PlanVersionRow
     from sms_aaa.db.subscribers import SubscriberRow
+    from sms_aaa.radius.credentials import StoredPassword
     from sms_aaa.rules.secret import Secret
 
 _VERBS = {ServiceState.SUSPENDED: "suspended", ServiceState.ACTIVE: "restored", ServiceState.BLOCKED: "blocked"}
@@ -48,15 +52,22 @@ class NewSubscriber:
     anchor_day: int
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a new service is recognised by, in canonical form, its realm's plan, its address and its credential."""
+
+    kind: IdentityKind
+    identity: str
+    default_plan: str | None
+    static_ipv4: str | None
+    stored: StoredPassword | None
+
+
 def add_subscriber(desk: Desk, new: NewSubscriber) -> int:
     """The id of a new subscriber: with its account, and its service active and on the plan's newest version."""
-    check_name("name", new.name)
-    kind, identity, default_plan = _identity(desk.connection, new)
-    if kind is IdentityKind.USERNAME and new.password is None:
-        raise Invalid("password", "a service that logs in by user name needs one", "give a password, or a MAC address")
-    plan = _plan(desk.connection, new.plan or default_plan)
-    static_ipv4 = _static_ipv4(new.static_ipv4)
-    _check_cycle(new.zone, new.anchor_day)
+    checked = check_subscriber(new, partial(name_service, desk.connection))
+    check_has_proof(checked)
+    plan = _plan(desk.connection, new.plan or checked.default_plan)
     try:
         subscriber_id = db_subscribers.insert_subscriber(
             desk.connection, name=new.name, full_name=new.full_name, email=new.email, phone=new.phone
@@ -71,22 +82,28 @@ def add_subscriber(desk: Desk, new: NewSubscriber) -> int:
         service_id = db_subscribers.insert_service(
             desk.connection,
             subscriber_id,
-            kind=kind,
-            identity=identity,
-            static_ipv4=static_ipv4,
+            kind=checked.kind,
+            identity=checked.identity,
+            static_ipv4=checked.static_ipv4,
             account_id=account_id,
             plan_version_id=plan.id,
         )
     except UniqueViolation as taken:
         what = {
             "subscriber_name": f"a subscriber {new.name} exists",
-            "service_identity": f"a service {identity} exists",
-            "service_static_ipv4": f"another service has the address {static_ipv4}",
+            "service_identity": f"a service {checked.identity} exists",
+            "service_static_ipv4": f"another service has the address {checked.static_ipv4}",
         }.get(taken.diag.constraint_name or "", "something of this exists")
         raise Refused(RefusedKind.CONFLICT, what, "choose another, or see `sms-aaa subscriber list`") from taken
-    if new.password is not None:
-        store_credential(desk, service_id, read_credential(new.password, new.form))
-    after = {"name": new.name, "identity": identity, "plan": plan.name, "version": plan.version, "service": service_id}
+    if checked.stored is not None:
+        store_credential(desk, service_id, checked.stored)
+    after = {
+        "name": new.name,
+        "identity": checked.identity,
+        "plan": plan.name,
+        "version": plan.version,
+        "service": service_id,
+    }
     desk.record("added", "subscriber", subscriber_id, before=None, after=after)
     return subscriber_id
 
@@ -137,6 +154,20 @@ def get_subscriber(connection: Connection, name: str) -> list[SubscriberRow]:
     return rows
 
 
+def check_subscriber(new: NewSubscriber, name_service: Callable[[str], tuple[str, str | None]]) -> Checked:
+    """What a new one says by itself; Invalid when a value cannot be. `name_service`: see provisioning.realms."""
+    check_name("name", new.name)
+    kind, identity, default_plan = _identity(new, name_service)
+    stored = read_credential(new.password, new.form) if new.password is not None else None
+    _check_cycle(new.zone, new.anchor_day)
+    return Checked(kind, identity, default_plan, _static_ipv4(new.static_ipv4), stored)
+
+
+def check_has_proof(checked: Checked) -> None:
+    if checked.kind is IdentityKind.USERNAME and checked.stored is None:
+        raise Invalid("password", "a service that logs in by user name needs one", "give a password, or a MAC address")
+
+
 def _plan(connection: Connection, name: str | None) -> PlanVersionRow:
     if name is None:
         raise Invalid("plan", "none is given, and the user name is in no realm that has one", "name a plan")
@@ -146,7 +177,9 @@ def _plan(connection: Connection, name: str | None) -> PlanVersionRow:
     return plan
 
 
-def _identity(connection: Connection, new: NewSubscriber) -> tuple[IdentityKind, str, str | None]:
+def _identity(
+    new: NewSubscriber, name_service: Callable[[str], tuple[str, str | None]]
+) -> tuple[IdentityKind, str, str | None]:
     """(kind, identity, default plan)."""
     if new.mac is not None:
         canonical = canonical_mac(new.mac.encode())
@@ -155,9 +188,10 @@ def _identity(connection: Connection, new: NewSubscriber) -> tuple[IdentityKind,
         return IdentityKind.MAC, canonical.decode(), None
     username = new.username or new.name
     check_name("username", username)
-    return IdentityKind.USERNAME, *name_service(connection, username)
+    return IdentityKind.USERNAME, *name_service(username)
 
 
+@lru_cache(maxsize=1024)  # an import asks of a few pairs, a hundred thousand times
 def _check_cycle(zone: str, anchor_day: int) -> None:
     """The account's cycles must be such that they can be reckoned."""
     try:

@@ -16,7 +16,7 @@ from sms_aaa.rules.entitlement import BindingKind, ServiceState
 from sms_aaa.rules.identity import canonical_mac
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from sms_aaa.db.engine import Connection
@@ -113,8 +113,8 @@ def _services(connection: Connection, name: str) -> list[SubscriberRow]:
     return [row for row in get_subscriber(connection, name) if row.service_id is not None]
 
 
-def _values(connection: Connection, bonds: Bonds) -> list[tuple[BindingKind, str, str]]:
-    """(kind, value as it is stored, value as people write it)."""
+def bond_values(bonds: Bonds, nas_id_of: Callable[[str], int | None]) -> list[tuple[BindingKind, str, str]]:
+    """(kind, value as it is stored, value as people write it). `nas_id_of`: the id of the NAS of a name."""
     found = []
     for mac in bonds.macs:
         canonical = canonical_mac(mac.encode())
@@ -122,14 +122,22 @@ def _values(connection: Connection, bonds: Bonds) -> list[tuple[BindingKind, str
             raise Invalid("mac", f"{mac!r} is not a hardware address", "write it as 00:11:22:33:44:55")
         found.append((BindingKind.MAC, canonical.decode(), canonical.decode()))
     for name in bonds.nases:
-        nas = db_nas.find_nas(connection, name)
-        if nas is None:
+        nas_id = nas_id_of(name)
+        if nas_id is None:
             raise Refused(RefusedKind.NOT_FOUND, f"there is no NAS {name}", "see `sms-aaa nas list`")
-        found.append((BindingKind.NAS, str(nas.id), nas.name))
+        found.append((BindingKind.NAS, str(nas_id), name))
     for port in bonds.ports:
         check_name("port", port)
         found.append((BindingKind.PORT, canonical_port(port), port))
     return found
+
+
+def _values(connection: Connection, bonds: Bonds) -> list[tuple[BindingKind, str, str]]:
+    def nas_id_of(name: str) -> int | None:
+        nas = db_nas.find_nas(connection, name)
+        return nas.id if nas is not None else None
+
+    return bond_values(bonds, nas_id_of)
 
 
 def _check_bounds(name: str, bindings: Sequence[BindingRow]) -> None:
