@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.nas import NasRow
 
-_COLUMNS = ("name", "address", "dialect", "message_authenticator", "secret", "coa_port", "created_at")
+_COLUMNS = ("name", "address", "dialect", "message_authenticator", "secret_strength", "coa_port", "created_at")
 
 
 @click.group(cls=Verbs)
