@@ -27,6 +27,7 @@ import msgspec
 from msgspec import Meta, Struct, ValidationError
 
 from sms_aaa.db.dsn import check_dsn, masked_dsn
+from sms_aaa.rules.access import StrictAway, Unrebuilt
 from sms_aaa.rules.realms import UnknownRealm
 from sms_aaa.rules.secret import Secret
 
@@ -44,6 +45,7 @@ Workers = Annotated[int, Meta(ge=1, le=32)]
 Listen = Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]
 DuplicateSeconds = Annotated[int, Meta(ge=5, le=30)]  # RFC 5080 section 2.2.2: 5 to 30 s
 ReceiveBuffer = Annotated[int, Meta(ge=65_536, le=1_073_741_824)]
+AGE_SECONDS_MIN = 30
 RetentionDays = Annotated[int, Meta(ge=1, le=36_500)]
 
 
@@ -52,6 +54,14 @@ class LogLevel(StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+class WhenTooOld(StrEnum):
+    """What becomes of logins when the replica is older than replica.age_seconds_max."""
+
+    SERVE = "serve"
+    REJECT = "reject"
+    SILENCE = "silence"
 
 
 class NodeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +89,9 @@ class AccessSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     duplicate_seconds: DuplicateSeconds = 10
     reservation_seconds: Annotated[int, Meta(ge=1, le=3600)] = 60
     unknown_realm: UnknownRealm = UnknownRealm.KEEP
+    until_rebuilt: Unrebuilt = Unrebuilt.ADMIT
+    strict_when_away: StrictAway = StrictAway.LOCAL
+    strict_deadline_ms: Annotated[int, Meta(ge=50, le=5000)] = 1000
     receive_buffer_octets: ReceiveBuffer = 16_777_216
 
 
@@ -87,6 +100,11 @@ class AccountingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     workers: Workers = 1
     duplicate_seconds: DuplicateSeconds = 10
     receive_buffer_octets: ReceiveBuffer = 16_777_216
+
+
+class ReplicaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    age_seconds_max: Annotated[int, Meta(ge=0, le=31_536_000)] = 0
+    when_too_old: WhenTooOld = WhenTooOld.SERVE
 
 
 class JournalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,6 +146,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     database: DatabaseSettings = DatabaseSettings()
     access: AccessSettings = AccessSettings()
     accounting: AccountingSettings = AccountingSettings()
+    replica: ReplicaSettings = ReplicaSettings()
     journal: JournalSettings = JournalSettings()
     session: SessionSettings = SessionSettings()
     rating: RatingSettings = RatingSettings()
@@ -335,6 +354,11 @@ def _check_zone(name: str) -> None:
         raise ValueError(f"`{name}` is not a time zone of the tz database, as Europe/Berlin is") from None
 
 
+def _check_age(seconds: int) -> None:
+    if 0 < seconds < AGE_SECONDS_MIN:
+        raise ValueError(f"the replica's date is written every 5 s: 0 for no limit, or at least {AGE_SECONDS_MIN}")
+
+
 def _check_listen(addresses: tuple[str, ...]) -> None:
     parsed = [parse_listen(text) for text in addresses]
     if len(set(parsed)) < len(parsed):
@@ -347,4 +371,5 @@ _CHECKS: dict[tuple[str, str], Callable[[Any], object]] = {
     ("database", "dsn"): check_dsn,
     ("metrics", "listen"): parse_listen,
     ("rating", "zone"): _check_zone,
+    ("replica", "age_seconds_max"): _check_age,
 }

@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from sms_aaa.db.places import Claim
 from sms_aaa.flows.tables import Nas, Plan
 from sms_aaa.flows.whereabouts import tell_terms, whereabouts
-from sms_aaa.node.live import LimitReached, LiveFault, device_key
+from sms_aaa.node.live_change import LimitReached, LiveFault, device_key
 from sms_aaa.node.records import DecisionRecord
 from sms_aaa.node.replica import ReplicaFault
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.credentials import Credential, Method, StoredPassword, read_credential
 from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.faults import PacketFault
-from sms_aaa.radius.packet import HEADER_OCTETS, PACKET_OCTETS_MAX, Code, Packet, attribute
+from sms_aaa.radius.packet import HEADER_OCTETS, PACKET_OCTETS_MAX, Code, Packet, as_text, attribute
 from sms_aaa.rules.access import Whereabouts, decide, decide_rights, seconds_left
-from sms_aaa.rules.entitlement import Entitlement, IdentityKind
+from sms_aaa.rules.entitlement import Entitlement, IdentityKind, SessionsPolicy
 from sms_aaa.rules.identity import mac_identity
 from sms_aaa.rules.reasons import Reason
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from sms_aaa.flows.tables import Tables
     from sms_aaa.flows.vault import Vault
-    from sms_aaa.node.live import LiveChange
+    from sms_aaa.node.live_change import LiveChange
     from sms_aaa.node.replica import ReplicaView
     from sms_aaa.rules.realms import Named
 
@@ -55,6 +56,7 @@ _CLASS_BEFORE_SERVICE = bytes((dictionary.CLASS, 22)) + CLASS_MAGIC
 _FRAMED_IP_ADDRESS_HEADER = bytes((dictionary.FRAMED_IP_ADDRESS, 6))
 # Members of an enum are found through its metaclass: once here, not for each login.
 _ACCEPTED = Reason.ACCEPTED
+_REPLACES = SessionsPolicy.REPLACE_SAME_DEVICE
 _ACCESS_ACCEPT, _ACCESS_REJECT = int(Code.ACCESS_ACCEPT), int(Code.ACCESS_REJECT)
 _FRAMED_PPP = attribute(dictionary.SERVICE_TYPE, (2).to_bytes(4, "big")) + attribute(dictionary.FRAMED_PROTOCOL, _PPP)
 
@@ -102,6 +104,13 @@ class Case(Struct, gc=False):
         plan = self.plan
         return self.reason is _ACCEPTED and plan is not None and plan.plan.policy.sessions_max > 0
 
+    def wants_strict_place(self) -> bool:
+        """Whether PostgreSQL is to say if there is a place, too."""
+        return self.wants_place() and self.plan is not None and self.plan.plan.policy.sessions_strict
+
+    def refuse(self, reason: Reason, saw: bytes = b"") -> None:
+        self.reason, self.saw = reason, saw
+
 
 def decide_requests(
     requests: Sequence[AccessRequest], *, tables: Tables, vault: Vault, view: ReplicaView, randomness: bytes, now: int
@@ -121,6 +130,11 @@ def decide_requests(
         )
         for request, at in zip(requests, range(0, len(requests) * RANDOM_OCTETS, RANDOM_OCTETS), strict=True)
     ]
+
+
+def distrust(case: Case) -> None:
+    """For a replica that is too old to be believed: nobody is let in by it, and nobody's password is called wrong."""
+    case.reason, case.work = Reason.BACKEND_UNAVAILABLE, None
 
 
 def _decide_under_either(
@@ -189,12 +203,36 @@ def reserve_places(cases: Sequence[Case], change: LiveChange, *, now: int, until
             token=case.token,
             now=now,
             until=until,
+            replaces=plan.plan.policy.sessions_policy is _REPLACES,
         )
         if isinstance(got, LiveFault):
             return
         case.sessions_seen = got.sessions_seen
         if isinstance(got, LimitReached):
             case.reason = Reason.CONCURRENT_LIMIT
+
+
+def claim_of(case: Case) -> Claim:
+    """What PostgreSQL is asked for a strict place."""
+    assert case.entitlement is not None
+    assert case.plan is not None
+    policy, attributes = case.plan.plan.policy, case.request.packet.attributes
+    return Claim(
+        service_id=case.entitlement.service_id,
+        token=case.token,
+        nas_id=case.request.nas.nas_id,
+        station=as_text(attributes.get(dictionary.CALLING_STATION_ID, b"")),
+        port_id=as_text(attributes.get(dictionary.NAS_PORT_ID, b"")),
+        port=int.from_bytes(attributes.get(dictionary.NAS_PORT, b"")[:4], "big"),
+        sessions_max=policy.sessions_max,
+        replaces=policy.sessions_policy is _REPLACES,
+    )
+
+
+def withdraw_place(case: Case, change: LiveChange) -> None:
+    """The case was refused after `reserve_places` had given it one."""
+    assert case.entitlement is not None
+    change.withdraw(case.entitlement.service_id, case.token)
 
 
 def answer_case(case: Case) -> bytes | PacketFault:
@@ -211,7 +249,7 @@ def answer_case(case: Case) -> bytes | PacketFault:
     if dictionary.PROXY_STATE in packet.attributes:
         attributes += copied_proxy_states(packet)
     if len(attributes) > REPLY_OCTETS_MAX:
-        return PacketFault.PROXY_STATE_LIMIT
+        return PacketFault.REPLY_TOO_LONG
     return request.digests.signed_reply(code, packet.identifier, packet.authenticator, attributes)
 
 

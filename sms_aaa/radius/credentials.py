@@ -289,7 +289,7 @@ def _read_mschap(packet: Packet, key: int) -> MsChap | MsChap2 | PacketFault:
 
 
 def without_domain(user_name: bytes) -> bytes:
-    r"""RFC 2759 section 4: what MS-CHAPv2 hashes of `DOMAIN\user` is `user`."""
+    r"""RFC 2759 section 8.2: what MS-CHAPv2 hashes of `DOMAIN\user` is `user`."""
     return user_name.partition(b"\\")[2] or user_name
 
 

@@ -19,15 +19,18 @@ import msgspec
 from sms_aaa.config import Settings, key_path
 from sms_aaa.flows.tables import Tables
 from sms_aaa.flows.vault import Vault
+from sms_aaa.metrics import Word
 from sms_aaa.node.board import Board, BoardFault, Slot
 from sms_aaa.node.journal import JournalFault, Stream, make_folder
 from sms_aaa.node.key import KeyFault, read_or_create_key
-from sms_aaa.node.live import LiveFault, LiveSet
+from sms_aaa.node.live import LiveSet
+from sms_aaa.node.live_change import LiveFault
 from sms_aaa.node.nas_rows import assign_rows
 from sms_aaa.node.replica import Replica, ReplicaFault
 from sms_aaa.rules.realms import Realms
 from sms_aaa.rules.secret import Secret
 from sms_aaa.server.log import Log
+from sms_aaa.server.runfile import find_running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 REPLICA_LOOK_SECONDS = 0.1
+LOCK_YIELDED_SECONDS = 0.0005
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +125,13 @@ class Child:
             self.fail("journal", folder.detail)
         return folder
 
+    def find_dsn(self) -> str:
+        """Where PostgreSQL is; "" while an embedded one is not up yet. For those who start without one."""
+        if not self.settings.database.embedded:
+            return self.settings.database.dsn.reveal().decode()
+        running = find_running(self.state_folder)
+        return running.embedded_dsn if running is not None else ""
+
     def live_set(self) -> LiveSet:
         node = self.settings.node
         live = LiveSet.open(Path(node.live_folder), boot_id=boot_id(), octets=node.live_octets)
@@ -131,6 +142,11 @@ class Child:
         if live.was_discarded:
             self.log.warning("live-set-discarded", reason="the machine was booted since, or it was damaged")
         return live
+
+
+def yield_lock() -> None:
+    """Between two changes of the live set: whoever waits for its lock, a login perhaps, is to have it."""
+    time.sleep(LOCK_YIELDED_SECONDS)
 
 
 def boot_id() -> str:
@@ -174,6 +190,10 @@ class NodeReader:
         self._vault = child.vault()
         self.replica = child.wait_for_replica()
         self._version = -1
+        self._age_ns_max = child.settings.replica.age_seconds_max * 1_000_000_000
+        self.is_too_old = False
+        """Whether the replica is older than replica.age_seconds_max; only accesses care."""
+
         self.tables = Tables((), (), self._vault)
         self.refresh(time.time_ns())
 
@@ -199,6 +219,7 @@ class NodeReader:
                     # J8: what this worker journals is bound to the old database; its successor begins with the new.
                     self._child.log.warning("database-changed", reason="the replica is of another database now")
                     self._child.stopping = True
+        self._look_at_replica(now_ns)
         with self.replica.read() as view:
             version = view.tables_version()
         if version == self._version:
@@ -214,3 +235,13 @@ class NodeReader:
                 "nas-secret-unreadable", nas=name, remedy="is the key file the one it was sealed with?"
             )
         return True
+
+    def _look_at_replica(self, now_ns: int) -> None:
+        if self.replica.is_cut():  # the next look at a page that is gone would kill this process
+            self.replica.close()
+            self.replica, self._version = self._child.wait_for_replica(), -1
+        meta = self.replica.meta()
+        if isinstance(meta, ReplicaFault):
+            return
+        self._child.counters[Word.REPLICA_REFRESHED_NS] = meta.refreshed_ns
+        self.is_too_old = 0 < self._age_ns_max < now_ns - meta.refreshed_ns

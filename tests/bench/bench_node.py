@@ -5,6 +5,7 @@ Run by hand: `python tests/bench/bench_node.py [folder]`; the folder decides whi
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import sys
 import tempfile
@@ -14,14 +15,19 @@ from pathlib import Path
 from sms_aaa.node.board import Board
 from sms_aaa.node.journal import Appended, Stream, Writer, make_folder
 from sms_aaa.node.journal_reader import list_files, read, readable_end
-from sms_aaa.node.live import LiveSet, OnlineSession, Reserved
+from sms_aaa.node.live import LiveSet
+from sms_aaa.node.live_change import OnlineSession, Reserved
 from sms_aaa.node.replica import Replica
-from sms_aaa.node.replica_writer import CHANGES_MAX, EntitlementChange, ReplicaChanges, ReplicaWriter
+from sms_aaa.node.replica_filler import ReplicaFiller
+from sms_aaa.node.replica_scrub import Scrubber, Slice
+from sms_aaa.node.replica_writer import EntitlementChange, ReplicaWriter
 from sms_aaa.rules.entitlement import Entitlement, IdentityKind, ServiceState
 
 DATABASE_ID = bytes(range(16))
 PAYLOAD = bytes(range(256)) + bytes(44)
 SERVICES = 100_000
+LIVE_SERVICES = 1_000_000
+PAGE = 5_000
 NOW = 1_800_000_000
 
 
@@ -74,22 +80,32 @@ def bench_journal(root: Path) -> None:
     board.close()
 
 
+def rights(number: int) -> EntitlementChange:
+    entitlement = Entitlement(number + 1, number + 1, 1, ServiceState.ACTIVE, bytes(48))
+    return EntitlementChange(IdentityKind.USERNAME, b"user%d@example.net" % number, entitlement)
+
+
 def bench_replica(root: Path) -> None:
-    writer = ReplicaWriter.new_generation(root, database_id=DATABASE_ID, schema_version=1)
+    filler = ReplicaFiller.begin(root, database_id=DATABASE_ID, schema_version=1)
+    assert isinstance(filler, ReplicaFiller)
+    changes = sorted((rights(number) for number in range(SERVICES)), key=lambda change: change.identity)
     begun = time.perf_counter()
-    for first in range(0, SERVICES, CHANGES_MAX):
-        changes = [
-            EntitlementChange(
-                IdentityKind.USERNAME,
-                b"user%d@example.net" % number,
-                Entitlement(number + 1, number + 1, 1, ServiceState.ACTIVE, bytes(48)),
-            )
-            for number in range(first, first + CHANGES_MAX)
-        ]
-        writer.apply(ReplicaChanges(cursor="1:1:", refreshed_ns=1, entitlements=changes))
+    for first in range(0, SERVICES, PAGE):
+        filler.put_records(changes[first : first + PAGE])
+    changes.sort(key=lambda change: change.entitlement.service_id)
+    for first in range(0, SERVICES, PAGE):
+        page = changes[first : first + PAGE]
+        filler.put_keys([(change.entitlement.service_id, change.kind, change.identity) for change in page])
+    writer = filler.finish(cursor="1:1:", refreshed_ns=1, dated_us=1)
+    assert isinstance(writer, ReplicaWriter)
+    print(f"replica fill: {SERVICES / (time.perf_counter() - begun):,.0f} services/s, without PostgreSQL's part")
+    scrubber = Scrubber(writer.databases)
+    begun = time.perf_counter()
+    while isinstance(looked := scrubber.look(16), Slice) and not looked.ends_pass:
+        pass
+    print(f"replica scrub: {SERVICES / (time.perf_counter() - begun):,.0f} services/s")
     writer.make_current()
     writer.close()
-    print(f"replica rebuild: {SERVICES / (time.perf_counter() - begun):,.0f} services/s")
     replica = Replica.open(root)
     names = [b"user%d@example.net" % (number * 7919 % SERVICES) for number in range(64)]
 
@@ -105,28 +121,48 @@ def bench_replica(root: Path) -> None:
 
 
 def bench_live(root: Path) -> None:
-    live = LiveSet.open(root, boot_id="bench")
+    live = LiveSet.open(root, boot_id="bench", octets=256 * 1024**2)
     begun = time.perf_counter()
-    live.load(OnlineSession(number, b"%08d" % number, b"%08d" % number, 1, NOW + 900) for number in range(SERVICES))
-    print(f"live load: {SERVICES / (time.perf_counter() - begun):,.0f} sessions/s")
+    held: list[int] = []
+
+    def pause() -> None:
+        held.append(time.perf_counter_ns())
+
+    live.load(
+        (OnlineSession(number, b"%08d" % number, b"%08d" % number, 1, NOW + 900) for number in range(LIVE_SERVICES)),
+        pause=pause,
+    )
+    print(f"live load: {LIVE_SERVICES / (time.perf_counter() - begun):,.0f} sessions/s", end="")
+    changes = sorted((after - before) / 1e6 for before, after in itertools.pairwise(held))
+    print(f"; a change took {statistics.median(changes):.2f} ms, p99 {changes[int(len(changes) * 0.99)]:.2f}")
     services = iter(range(10**9))
 
-    def reserve(count: int) -> None:
+    def each(count: int, step) -> None:
         with live.write() as change:
             for _ in range(count):
-                number = next(services) * 7919 % SERVICES
-                device = b"%08d" % number
-                got = change.reserve(
-                    number, device=device, nas_id=1, sessions_max=1, token=device[::-1], now=NOW, until=NOW + 60
-                )
-                assert isinstance(got, Reserved)
+                number = next(services) * 7919 % LIVE_SERVICES
+                step(change, number, b"%08d" % number)
         assert change.fault is None
 
-    for count in (1, 64):
-        taken = statistics.median(microseconds(lambda c=count: reserve(c), 2000))
-        print(f"live reserve: {taken:.1f} us a transaction of {count} ({taken / count:.2f} us a login)")
+    def reserve(change, number: int, device: bytes) -> None:
+        got = change.reserve(
+            number, device=device, nas_id=1, sessions_max=1, token=device[::-1], now=NOW, until=NOW + 60
+        )
+        assert isinstance(got, Reserved)
+
+    def promote(change, number: int, device: bytes) -> None:
+        change.promote(number, device[::-1], device=device, nas_id=1, until=NOW + 900, session=7)
+
+    def release(change, number: int, device: bytes) -> None:
+        change.release(number, device[::-1], session=7)
+
+    for step in (reserve, promote, release):
+        services = iter(range(10**9))
+        for count in (1, 64):
+            taken = statistics.median(microseconds(lambda c=count, s=step: each(c, s), 2000))
+            print(f"live {step.__name__}: {taken:.1f} us a transaction of {count} ({taken / count:.2f} us a login)")
     taken = statistics.median(microseconds(lambda: live.counts(NOW), 5))
-    print(f"live counts over {SERVICES:,} services: {taken / 1000:.1f} ms")
+    print(f"live counts over {LIVE_SERVICES:,} services: {taken / 1000:.1f} ms")
     live.close()
 
 
