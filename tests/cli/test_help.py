@@ -12,7 +12,9 @@ from sms_aaa.cli.exits import Exit
 from sms_aaa.cli.main import COMMANDS, main
 
 HEAVY = {"psycopg", "rich", "sqlalchemy", "alembic", "cryptography", "lmdb", "msgspec", "prometheus_client"}
-CHANGES = {"add", "import", "set", "remove", "suspend", "restore", "block", "unblock", "bind", "unbind", "upgrade"}
+CHANGES = {"add", "import", "set", "remove", "suspend", "restore", "block", "unblock", "bind", "unbind", "upgrade"} | {
+    "rotate-secret"
+}
 NOT_LISTINGS = CHANGES | {"serve", "demo", "load", "export"}
 
 
