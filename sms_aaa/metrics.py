@@ -72,6 +72,8 @@ class Word(IntEnum):
     REPLICA_READ_FAULTS = 37
     REPLICA_TOO_OLD = 38
     NAS_WEAK = 40  # gauge: NASes whose secret can be guessed
+    PASSWORD_CHECKS = 41
+    PASSWORD_CACHE_HITS = 42
 
 
 FAULTS_AT = 64
@@ -143,6 +145,8 @@ _COUNTERS: tuple[tuple[Word, str, str], ...] = (
     (Word.DECISIONS_DROPPED, "decisions_dropped", "Decisions that found the decision stream full"),
     (Word.DECISIONS_RECORDED, "decisions_recorded", "Decisions stored in PostgreSQL"),
     (Word.SHED_WORK, "shed_work", "Logins not answered because too much slow work waited"),
+    (Word.PASSWORD_CHECKS, "password_checks", "Slow password hashes computed, for one or more logins"),
+    (Word.PASSWORD_CACHE_HITS, "password_cache_hits", "Logins with a slow hash whose password was known to be right"),
     (Word.SHED_PLACES, "shed_places", "Logins not answered because nobody could say whether a place was free"),
     (Word.STRICT_CLAIMS, "strict_claims", "Logins under a strict limit that PostgreSQL decided"),
     (Word.STRICT_AWAY, "strict_away", "Logins under a strict limit that PostgreSQL did not decide in time"),

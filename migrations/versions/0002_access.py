@@ -25,7 +25,11 @@ alter table service_state drop constraint service_state_state_check, add check (
 alter table service
     add column valid_from timestamptz(0),
     add column valid_until timestamptz(0),
+    add column learns_mac_since timestamptz,
     add constraint service_validity check (valid_from < valid_until);
+comment on column service.learns_mac_since is
+    'A service that is bound to no MAC is bound to that of its first login since then; null: it is not.';
+create index service_learns_mac on service (id) where learns_mac_since is not null;
 comment on column service.valid_until is 'The first instant at which a login is refused; null: it does not end.';
 
 create table service_binding (

@@ -24,6 +24,7 @@ from sms_aaa.flows.access import (
     reserve_places,
     withdraw_place,
 )
+from sms_aaa.flows.passwords import KEY_OCTETS, PasswordCheck, PasswordChecks
 from sms_aaa.metrics import LATENCY_AT, Word, observe, reason_word
 from sms_aaa.node.journal import Appended, Dropped, Stream, Writer
 from sms_aaa.node.records import DecisionBatch, DecisionRecord, pack_decisions
@@ -45,10 +46,11 @@ if TYPE_CHECKING:
     from sms_aaa.server.sockets import Endpoint
 
 BATCH_MAX = 64
-WORK_THREADS = 2
 REBUILT_LOOK_SECONDS = 0.25
-WORK_WAITING_MAX = 1024
+WORK_WAITING_MAX = 256
 """Cases whose work waits beside the loop. A NAS gives up after some seconds: more would be done for nobody."""
+DUMMY_WAITING_MAX = WORK_WAITING_MAX // 4
+"""So much may wait where work for a refusal that is certain is still taken: it must not keep out who may be let in."""
 
 _ACCEPTED = Reason.ACCEPTED
 
@@ -77,7 +79,10 @@ class AccessWay:
         self._reject_delay = child.settings.access.reject_delay_seconds
         self._reservation_seconds = child.settings.access.reservation_seconds
         self._beside: Beside[_Aside, bool] = Beside(
-            threads=WORK_THREADS, waiting_max=WORK_WAITING_MAX, name="work-beside"
+            threads=child.settings.access.password_threads, waiting_max=WORK_WAITING_MAX, name="work-beside"
+        )
+        self._passwords = PasswordChecks(
+            key=os.urandom(KEY_OCTETS), remember_seconds=child.settings.access.password_cache_seconds
         )
         self._strict: StrictPlaces[_Aside] = StrictPlaces(child)
         self._until_rebuilt = child.settings.access.until_rebuilt
@@ -107,6 +112,7 @@ class AccessWay:
             for one in asked:
                 self._say_nothing(endpoint, one, Word.REPLICA_TOO_OLD)
             return
+        self._passwords.now = began
         admitted = [one.admitted for one in asked]
         requests = [AccessRequest(one.packet, one.nas, one.digests, one.other) for one in admitted]
         with reader.replica.read() as view:
@@ -117,6 +123,7 @@ class AccessWay:
                 view=view,
                 randomness=os.urandom(RANDOM_OCTETS * len(requests)),
                 now=int(time.time()),
+                passwords=self._passwords,
             )
         ready = []
         for one, case in zip(asked, cases, strict=True):
@@ -126,12 +133,19 @@ class AccessWay:
                 distrust(case)
                 self._counters[Word.REPLICA_TOO_OLD] += 1
                 ready.append((one, case))
-            elif case.work is None:
+            elif case.work is None or not self._set_aside(_Aside(endpoint, one, case, began), case.work):
                 ready.append((one, case))
-            elif not self._beside.put(_Aside(endpoint, one, case, began), case.work):
-                self._say_nothing(endpoint, one, Word.SHED_WORK)
+        self._counters[Word.PASSWORD_CACHE_HITS] = self._passwords.hits
         if ready:
             self._finish(endpoint, ready, began)
+
+    def _set_aside(self, aside: _Aside, work: PasswordCheck) -> bool:
+        """False: the case goes on without its work, which would change nothing but the time that it takes."""
+        if aside.case.is_refused_anyhow() and len(self._beside) >= DUMMY_WAITING_MAX:
+            return False
+        if not self._beside.put(aside, work, key=work.key):
+            self._say_nothing(aside.endpoint, aside.asked, Word.SHED_WORK)
+        return True
 
     def _say_age(self, *, is_too_old: bool) -> None:
         settings = self._child.settings.replica
@@ -143,14 +157,18 @@ class AccessWay:
 
     def collect(self) -> None:
         """What was done beside the loop goes on from where it left."""
-        for done in self._beside.collect():
+        collected = self._beside.collect()
+        self._counters[Word.PASSWORD_CHECKS] = self._beside.worked
+        self._passwords.now = time.monotonic()
+        for done in collected:
             aside = done.what
             if done.bug is not None:
                 self._child.log.error("bug-in-work", kind=type(done.bug).__name__)
                 self._say_nothing(aside.endpoint, aside.asked, Word.OUR_FAULTS)
                 continue
-            prove_case(aside.case, self._worker.reader.tables, matches=bool(done.told))
-            self._finish(aside.endpoint, [(aside.asked, aside.case)], aside.began)
+            case = prove_case(aside.case, self._passwords, matches=bool(done.told))
+            if case.work is None or not self._set_aside(aside._replace(case=case), case.work):
+                self._finish(aside.endpoint, [(aside.asked, case)], aside.began)
         for aside, claimed in self._strict.collect():
             if self._take_strict_place(aside, claimed):
                 self._answer(aside.endpoint, [(aside.asked, aside.case)], aside.began)
