@@ -24,6 +24,7 @@ COMMANDS = {
     "sessions": ("sms_aaa.cli.sessions:sessions", "Who is online, or was."),
     "why": ("sms_aaa.cli.why:why", "Why a login was let in or refused."),
     "rejects": ("sms_aaa.cli.rejects:rejects", "The last refusals, with their reasons."),
+    "lockouts": ("sms_aaa.cli.lockouts:lockouts", "Who is kept out after failed logins: list, clear."),
     "usage": ("sms_aaa.cli.usage:usage", "What a subscriber used in a cycle, and what it costs."),
     "explain": ("sms_aaa.cli.explain:explain", "From an amount down to the packets."),
     "reconcile": ("sms_aaa.cli.reconcile:reconcile", "Prove that counted = rated = posted."),

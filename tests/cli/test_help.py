@@ -14,6 +14,7 @@ from sms_aaa.cli.main import COMMANDS, main
 HEAVY = {"psycopg", "rich", "sqlalchemy", "alembic", "cryptography", "lmdb", "msgspec", "prometheus_client"}
 CHANGES = {
     "add",
+    "clear",
     "import",
     "rebuild",
     "set",
