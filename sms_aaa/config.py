@@ -44,6 +44,7 @@ Workers = Annotated[int, Meta(ge=1, le=32)]
 Listen = Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]
 DuplicateSeconds = Annotated[int, Meta(ge=5, le=30)]  # RFC 5080 section 2.2.2: 5 to 30 s
 ReceiveBuffer = Annotated[int, Meta(ge=65_536, le=1_073_741_824)]
+AGE_SECONDS_MIN = 30
 RetentionDays = Annotated[int, Meta(ge=1, le=36_500)]
 
 
@@ -52,6 +53,14 @@ class LogLevel(StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+class WhenTooOld(StrEnum):
+    """What becomes of logins when the replica is older than replica.age_seconds_max."""
+
+    SERVE = "serve"
+    REJECT = "reject"
+    SILENCE = "silence"
 
 
 class NodeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +96,11 @@ class AccountingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     workers: Workers = 1
     duplicate_seconds: DuplicateSeconds = 10
     receive_buffer_octets: ReceiveBuffer = 16_777_216
+
+
+class ReplicaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    age_seconds_max: Annotated[int, Meta(ge=0, le=31_536_000)] = 0
+    when_too_old: WhenTooOld = WhenTooOld.SERVE
 
 
 class JournalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,6 +141,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     database: DatabaseSettings = DatabaseSettings()
     access: AccessSettings = AccessSettings()
     accounting: AccountingSettings = AccountingSettings()
+    replica: ReplicaSettings = ReplicaSettings()
     journal: JournalSettings = JournalSettings()
     session: SessionSettings = SessionSettings()
     rating: RatingSettings = RatingSettings()
@@ -334,6 +349,11 @@ def _check_zone(name: str) -> None:
         raise ValueError(f"`{name}` is not a time zone of the tz database, as Europe/Berlin is") from None
 
 
+def _check_age(seconds: int) -> None:
+    if 0 < seconds < AGE_SECONDS_MIN:
+        raise ValueError(f"the replica's date is written every 5 s: 0 for no limit, or at least {AGE_SECONDS_MIN}")
+
+
 def _check_listen(addresses: tuple[str, ...]) -> None:
     parsed = [parse_listen(text) for text in addresses]
     if len(set(parsed)) < len(parsed):
@@ -346,4 +366,5 @@ _CHECKS: dict[tuple[str, str], Callable[[Any], object]] = {
     ("database", "dsn"): check_dsn,
     ("metrics", "listen"): parse_listen,
     ("rating", "zone"): _check_zone,
+    ("replica", "age_seconds_max"): _check_age,
 }

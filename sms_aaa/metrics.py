@@ -58,6 +58,14 @@ class Word(IntEnum):
     NAS_UNREADABLE = 28  # gauge: NASes with a secret that the key does not open
     DECISIONS_RECORDED = 29
     SHED_WORK = 30
+    REPLICA_FILL_DONE = 31  # gauge: services in the generation that is being filled; 0 when none is
+    REPLICA_FILL_OF = 32  # gauge: of how many
+    REPLICA_PENDING = 33  # gauge: services that changed and are not in the replica yet
+    REPLICA_SCRUBBED_NS = 34  # gauge: when the last whole look for damage ended
+    REPLICA_DAMAGES = 35
+    REPLICA_TOUCHED = 36  # not for people: set while the replicator is inside the replica, which may kill it
+    REPLICA_READ_FAULTS = 37
+    REPLICA_TOO_OLD = 38
     NAS_WEAK = 40  # gauge: NASes whose secret can be guessed
 
 
@@ -135,6 +143,9 @@ _COUNTERS: tuple[tuple[Word, str, str], ...] = (
     (Word.LIVE_FAULTS, "live_set_faults", "Batches whose reservations could not be stored"),
     (Word.SEND_FAULTS, "send_faults", "Replies that the kernel did not take"),
     (Word.REPLICA_REBUILDS, "replica_rebuilds", "Times the replica was built anew"),
+    (Word.REPLICA_DAMAGES, "replica_damages", "Times the replica was found damaged, and so built anew"),
+    (Word.REPLICA_READ_FAULTS, "replica_read_faults", "Logins that met a damaged record, and silence"),
+    (Word.REPLICA_TOO_OLD, "replica_too_old", "Logins refused, or met with silence, because of the replica's age"),
     (Word.RECORDS_SETTLED, "records_settled", "Accounting records settled into sessions"),
     (Word.DELTAS_SETTLED, "deltas_settled", "Usage deltas stored"),
     (Word.ANOMALIES, "anomalies", "Oddities of records that were named"),
@@ -149,6 +160,15 @@ _GAUGES: tuple[tuple[Word, str, str, float], ...] = (
     (Word.BACKLOG_OCTETS, "journal_backlog_octets", "Accounting journal that is not settled yet", 1),
     (Word.BACKLOG_DECISIONS_OCTETS, "decisions_backlog_octets", "Decision stream that is not settled yet", 1),
     (Word.SETTLE_LAG_MS, "settle_lag_seconds", "Age of the oldest record that is not settled", 1000),
+    (
+        Word.REPLICA_FILL_DONE,
+        "replica_fill_services",
+        "Services in the generation that is being filled",
+        1,
+    ),
+    (Word.REPLICA_FILL_OF, "replica_fill_of_services", "How many services that generation is to have", 1),
+    (Word.REPLICA_PENDING, "replica_pending_services", "Services that changed and are not in the replica yet", 1),
+    (Word.REPLICA_SCRUBBED_NS, "replica_scrubbed_seconds", "When a look through the whole replica last ended", 1e9),
     (Word.RATING_QUEUE, "rating_queue_deltas", "Usage deltas that wait for the rater", 1),
     (Word.RATING_LAG_MS, "rating_lag_seconds", "Age of the oldest delta that waits for the rater", 1000),
     (Word.NAS_UNREADABLE, "nas_unreadable_secrets", "NASes with a secret that this node's key does not open", 1),

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import time
 import tomllib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from sms_aaa.db.engine import begin_snapshot
+from sms_aaa.db.feed import covers
 from sms_aaa.flows.access import encode_class
 from sms_aaa.flows.provisioning.desk import Desk
 from sms_aaa.flows.provisioning.nas import add_nas
 from sms_aaa.flows.provisioning.plans import add_plan
 from sms_aaa.flows.provisioning.subscribers import NewSubscriber, add_subscriber
+from sms_aaa.flows.replicating import Follower, Step, fill
 from sms_aaa.flows.vault import NONCE_OCTETS, Vault
 from sms_aaa.node.records import AccountingRecord
+from sms_aaa.node.replica_filler import ReplicaFiller
+from sms_aaa.node.replica_writer import ReplicaWriter
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.packet import attribute, integer, ipv4
@@ -26,6 +32,8 @@ from sms_aaa.rules.secret import Secret
 from sms_aaa.rules.session import Place
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sms_aaa.db.engine import Connection
 
 SECRET = b"a secret of the tests"
@@ -108,6 +116,35 @@ def make_subscriber(
     row = desk.connection.execute("select max(id) from service").fetchone()
     assert row is not None
     return int(row[0])
+
+
+def make_replica(connection: Connection, folder: Path, *, database_id: bytes = bytes(16)) -> ReplicaWriter:
+    """A replica of what is committed, current; its writer is to be closed. Takes the connection's transaction."""
+    filler = ReplicaFiller.begin(folder, database_id=database_id, schema_version=1)
+    assert isinstance(filler, ReplicaFiller), filler
+    connection.commit()
+    begin_snapshot(connection)
+    writer = fill(connection, filler, now_ns=time.time_ns(), progress=lambda _done, _of: None)
+    connection.commit()
+    assert isinstance(writer, ReplicaWriter), writer
+    assert writer.make_current() is None
+    return writer
+
+
+def follow(connection: Connection, follower: Follower) -> int:
+    """Brings the replica to what is committed; how many objects that were."""
+    changed, pending = 0, 1
+    while pending:
+        connection.commit()
+        begin_snapshot(connection)
+        assert covers(connection, follower.cursor)
+        now_ns = time.time_ns()
+        changes = follower.read(connection, now_ns=now_ns)
+        connection.commit()
+        step = follower.apply(changes, now_ns=now_ns)
+        assert isinstance(step, Step), step
+        changed, pending = changed + step.changed, step.pending
+    return changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,6 +111,12 @@ create unique index import_row_subscriber on import_row (subscriber_id, import_i
 """
 
 REPLICA = """
+create index subscription_begins on subscription (lower(during));
+create index subscription_ends on subscription (upper(during)) where not upper_inf(during);
+create index assignment_begins on assignment (lower(during));
+create index assignment_ends on assignment (upper(during)) where not upper_inf(during);
+insert into feed (kind, object_id) values ('plan', 0);  -- whether a cursor is covered is told by the oldest row
+comment on index subscription_begins is 'What begins or ends by its date alone reaches the replicas by these four.';
 """
 
 

@@ -13,6 +13,7 @@ from sms_aaa.db.terms import list_bound
 from sms_aaa.rules.entitlement import Entitlement, IdentityKind, ServiceState, Terms
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from sms_aaa.db.engine import Connection
@@ -239,12 +240,35 @@ def list_entitlements(connection: Connection, service_ids: list[int]) -> list[tu
     return _entitlements(connection, rows)
 
 
-def list_entitlements_after(
-    connection: Connection, service_id: int, *, limit: int
-) -> list[tuple[int, bytes, Entitlement]]:
-    """The next services in the order of their ids: for a rebuild of the whole replica, page by page."""
-    query = _ENTITLEMENTS.format(sql.SQL("s.id > %s order by s.id limit %s"))
-    return _entitlements(connection, connection.execute(query, (service_id, limit)).fetchall())
+def list_service_ids(connection: Connection, identities: list[tuple[int, str]]) -> list[int]:
+    """The living services with one of these (identity kind, identity)."""
+    kinds, names = [kind for kind, _ in identities], [name for _, name in identities]
+    rows = connection.execute(
+        """select s.id from unnest(%s::smallint[], %s::text[]) as i (kind, identity)
+           join service s on s.identity_kind = i.kind and s.identity = i.identity and s.state <> 3""",
+        (kinds, names),
+    )
+    return [int(row[0]) for row in rows.fetchall()]
+
+
+def stream_entitlements(connection: Connection, *, page: int) -> Iterator[list[tuple[int, bytes, Entitlement]]]:
+    """Every service in the order of (identity kind, identity's octets), a page at a time: for a rebuild or a check.
+
+    To be read to its end, or until the transaction ends.
+    """
+    query = _ENTITLEMENTS.format(sql.SQL('true order by s.identity_kind, s.identity collate "C"'))
+    with connection.cursor("entitlements", binary=True) as cursor:
+        cursor.execute(query)
+        while rows := cursor.fetchmany(page):
+            yield _entitlements(connection, rows)
+
+
+def stream_identities(connection: Connection, *, page: int) -> Iterator[list[tuple[int, int, bytes]]]:
+    """(service id, identity kind, identity) of every service in the order of the ids, a page at a time."""
+    with connection.cursor("identities", binary=True) as cursor:
+        cursor.execute("select id, identity_kind, identity from service where state <> 3 order by id")
+        while rows := cursor.fetchmany(page):
+            yield [(row[0], row[1], row[2].encode()) for row in rows]
 
 
 def count_services(connection: Connection) -> int:

@@ -122,6 +122,11 @@ def decide_requests(
     ]
 
 
+def distrust(case: Case) -> None:
+    """For a replica that is too old to be believed: nobody is let in by it, and nobody's password is called wrong."""
+    case.reason, case.work = Reason.BACKEND_UNAVAILABLE, None
+
+
 def _decide_under_either(
     request: AccessRequest,
     tables: Tables,

@@ -79,12 +79,17 @@ def open_environment(
         max_readers=READERS_MAX,
         max_dbs=DATABASES_MAX,
     )
-    octets_needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    needed = octets_needed(env)
     octets = (folder / "data.mdb").stat().st_size
-    if octets < octets_needed:
+    if octets < needed:
         env.close()
-        raise lmdb.CorruptedError(f"{folder / 'data.mdb'}: {octets} octets where {octets_needed} are in use")
+        raise lmdb.CorruptedError(f"{folder / 'data.mdb'}: {octets} octets where {needed} are in use")
     return env
+
+
+def octets_needed(env: lmdb.Environment) -> int:
+    """How long the file is at least, by its own book-keeping."""
+    return int((env.info()["last_pgno"] + 1) * env.stat()["psize"])
 
 
 def kind_of(error: lmdb.Error) -> StoreFaultKind:

@@ -3,13 +3,15 @@
     <root>/replica/CURRENT                    the name of the generation in use
     <root>/replica/generation-<number>/       one LMDB environment
 
-One process writes it (replica_writer.py), all workers read it, and it is kept over restarts. LMDB has no checksums on
-its pages, so a damaged replica is not mended: a new generation is filled beside it, and CURRENT is replaced. A reader
-learns of that by `switched` and opens the new one; the old folder's pages stay until the last reader lets go.
+One process writes it (replica_filler.py, replica_writer.py), all workers read it, and it is kept over restarts. LMDB
+has no checksums on its pages, so its records have, and a damaged replica is not mended: a new generation is filled
+beside it, and CURRENT is replaced. A reader learns of that by `switched` and opens the new one; the old folder's pages
+stay until the last reader lets go.
 
-    identities   kind octet + identity -> Entitlement        plans   version id -> NodePlan
-    services     service id -> its key in identities         nases   nas id -> NodeNas
-    meta         format, state (ReplicaMeta), version        realms  realm id -> NodeRealm
+    identities   kind octet + identity -> Entitlement, CRC   plans   version id -> NodePlan, CRC
+    services     service id -> its key in identities         nases   nas id -> NodeNas, CRC
+    meta         format, state (ReplicaMeta), version        realms  realm id -> NodeRealm, CRC
+    digests      bucket -> XOR and count of its records (replica_digest.py)
 
 The plans, NASes and realms are small tables that a worker holds in memory; `tables_version` tells it when to load them
 again. A reader ends its transaction before it waits: a forgotten one keeps every page that was replaced since, and the
@@ -19,22 +21,24 @@ file grows. Mind what environment.py says about opening twice and about forks.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import lmdb
 import msgspec
 from msgspec import Struct
 
-from sms_aaa.node.environment import StoreFaultKind, kind_of, open_environment
+from sms_aaa.node.environment import StoreFaultKind, kind_of, octets_needed, open_environment
+from sms_aaa.node.replica_digest import is_whole, payload_of
 from sms_aaa.rules.entitlement import Entitlement, NodeNas, NodePlan, NodeRealm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator
 
-MAP_OCTETS = 16 * 1024**3  # address space, not disk; 1,000,000 services took 424 MB
-FORMAT_VERSION = b"2"  # 2: terms of a service, realms
+MAP_OCTETS = 16 * 1024**3  # address space, not disk
+FORMAT_VERSION = b"3"  # 2: terms of a service, realms; 3: checksums
 IDENTITY_OCTETS_MAX = 255  # LMDB takes keys of 511; an attribute brings 253
 SWITCH_LOOK_NS = 1_000_000_000
 OPEN_TRIES_MAX = 5  # each only if CURRENT was switched meanwhile
@@ -60,12 +64,27 @@ class ReplicaFault:
 
 
 class ReplicaMeta(Struct, frozen=True):
-    """What the replica is a copy of: all that the change feed had at `cursor`, written at `refreshed_ns`."""
+    """What the replica is a copy of: all that the change feed had at `cursor`; it agreed with it at `refreshed_ns`.
+
+    `dated_us`: the instant by the database's clock (microseconds of the epoch) up to which what begins or ends by its
+    date alone is in it.
+    """
 
     cursor: str
     refreshed_ns: int
     database_id: bytes
     schema_version: int
+    dated_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSize:
+    """How much is in it. `disk_octets` is what the file takes of the disk."""
+
+    services: int
+    plans: int
+    nases: int
+    disk_octets: int
 
 
 _decode_meta = msgspec.msgpack.Decoder(ReplicaMeta).decode
@@ -74,10 +93,10 @@ _decode_meta = msgspec.msgpack.Decoder(ReplicaMeta).decode
 class Databases:
     """A generation's environment with its named databases; lmdb.Error when they are not all there."""
 
-    __slots__ = ("env", "identities", "meta", "nases", "plans", "realms", "services")
+    __slots__ = ("digests", "env", "identities", "meta", "nases", "plans", "realms", "services")
 
-    def __init__(self, folder: Path, *, read_only: bool) -> None:
-        self.env: lmdb.Environment = open_environment(folder, map_octets=MAP_OCTETS, synced=True, read_only=read_only)
+    def __init__(self, folder: Path, *, read_only: bool, synced: bool = True) -> None:
+        self.env: lmdb.Environment = open_environment(folder, map_octets=MAP_OCTETS, synced=synced, read_only=read_only)
         create = not read_only
         try:  # the typeless lmdb has no name for a database's handle, hence Any
             self.identities: Any = self.env.open_db(b"identities", create=create)
@@ -86,17 +105,38 @@ class Databases:
             self.nases: Any = self.env.open_db(b"nases", create=create)
             self.realms: Any = self.env.open_db(b"realms", create=create)
             self.meta: Any = self.env.open_db(b"meta", create=create)
+            self.digests: Any = self.env.open_db(b"digests", create=create)
         except lmdb.Error:
             self.env.close()
             raise
+
+    def small(self) -> tuple[tuple[bytes, Any], ...]:
+        """The tables that a worker holds in memory, by the names of their digests."""
+        return (b"plans", self.plans), (b"nases", self.nases), (b"realms", self.realms)
 
     def look(self, look: Callable[[lmdb.Transaction], Seen]) -> Seen | ReplicaFault:
         """What `look` sees in a reader transaction, which ends with it."""
         try:
             with self.env.begin() as transaction:
+                if self.is_cut():
+                    raise lmdb.CorruptedError("the file is shorter than what is in use")
                 return look(transaction)
         except (lmdb.Error, msgspec.MsgspecError) as error:
             return fault_of(error, self.env.path())
+
+    def is_cut(self) -> bool:
+        """Whether a look at some page could kill this process. A file that has no name any more is out of reach."""
+        with suppress(OSError):
+            return self._file().stat().st_size < octets_needed(self.env)
+        return False
+
+    def _disk_octets(self) -> int:
+        with suppress(OSError):
+            return self._file().stat().st_blocks * 512
+        return 0
+
+    def _file(self) -> Path:
+        return Path(self.env.path()) / "data.mdb"
 
     def read_meta(self) -> ReplicaMeta | ReplicaFault:
         """MISSING before the first change; FORMAT for a replica of another version of this program."""
@@ -104,6 +144,15 @@ class Databases:
 
     def read_tables_version(self) -> int | ReplicaFault:
         return self.look(lambda t: int.from_bytes(t.get(TABLES_VERSION_KEY, b"", db=self.meta), "big"))
+
+    def size(self) -> ReplicaSize | ReplicaFault:
+        def entries(transaction: lmdb.Transaction) -> ReplicaSize:
+            services, plans, nases = (
+                int(transaction.stat(table)["entries"]) for table in (self.services, self.plans, self.nases)
+            )
+            return ReplicaSize(services, plans, nases, self._disk_octets())
+
+        return self.look(entries)
 
     def _meta_in(self, transaction: lmdb.Transaction) -> ReplicaMeta | ReplicaFault:
         state = transaction.get(STATE_KEY, db=self.meta)
@@ -145,8 +194,13 @@ class ReplicaView:
         if len(identity) > IDENTITY_OCTETS_MAX:
             return None
         try:
-            octets = self._transaction.get(identity_key(kind, identity))
-            return None if octets is None else _decode_entitlement(octets)
+            key = b"%c%b" % (kind, identity)
+            record = self._transaction.get(key)
+            if record is None:
+                return None
+            if not is_whole(key, record):
+                return damaged_record(self._databases.env.path())
+            return _decode_entitlement(payload_of(record))
         except (lmdb.Error, msgspec.MsgspecError) as error:
             return fault_of(error, self._databases.env.path())
 
@@ -164,7 +218,7 @@ class Replica:
     def __init__(self, root: Path, generation: str, databases: Databases, current: tuple[int, int]) -> None:
         self.generation = generation
         self._root = root
-        self._databases = databases
+        self.databases = databases
         self._view = ReplicaView(databases)
         self._current = current
         self._looked_ns: int | None = None
@@ -189,18 +243,19 @@ class Replica:
         return self._view
 
     def plans(self) -> list[NodePlan] | ReplicaFault:
-        return self._databases.look(lambda t: [_decode_plan(value) for _, value in t.cursor(db=self._databases.plans)])
+        return self.databases.look(lambda t: [_decode_plan(one) for one in _whole(t.cursor(db=self.databases.plans))])
 
     def nas_list(self) -> list[NodeNas] | ReplicaFault:
-        return self._databases.look(lambda t: [_decode_nas(value) for _, value in t.cursor(db=self._databases.nases)])
+        return self.databases.look(lambda t: [_decode_nas(one) for one in _whole(t.cursor(db=self.databases.nases))])
+
+    def size(self) -> ReplicaSize | ReplicaFault:
+        return self.databases.size()
 
     def realms(self) -> list[NodeRealm] | ReplicaFault:
-        return self._databases.look(
-            lambda t: [_decode_realm(value) for _, value in t.cursor(db=self._databases.realms)]
-        )
+        return self.databases.look(lambda t: [_decode_realm(one) for one in _whole(t.cursor(db=self.databases.realms))])
 
     def meta(self) -> ReplicaMeta | ReplicaFault:
-        return self._databases.read_meta()
+        return self.databases.read_meta()
 
     def switched(self, now_ns: int) -> bool:
         """Whether another generation is current now. Looked at once a second at most; then open a new Replica."""
@@ -216,12 +271,16 @@ class Replica:
         # A CURRENT that cannot be read is no reason to leave a generation that can.
         return isinstance(generation, str) and generation != self.generation
 
+    def is_cut(self) -> bool:
+        """Whether its file is shorter than what is in use, so that a look at some page could kill this process."""
+        return self.databases.is_cut()
+
     def reader_check(self) -> int:
         """Frees the reader slots of processes that died; how many they were. For the supervisor, at a child's death."""
-        return int(self._databases.env.reader_check())
+        return int(self.databases.env.reader_check())
 
     def close(self) -> None:
-        self._databases.env.close()
+        self.databases.env.close()
 
 
 def replica_folder(root: Path) -> Path:
@@ -243,7 +302,11 @@ def read_current(root: Path) -> str | ReplicaFault:
 
 
 def identity_key(kind: int, identity: bytes) -> bytes:
-    return b"%c" % kind + identity
+    return b"%c%b" % (kind, identity)
+
+
+def damaged_record(path: str) -> ReplicaFault:
+    return ReplicaFault(StoreFaultKind.DAMAGED, f"{path}: a record is not what was written; {_REMEDY}")
 
 
 def fault_of(error: lmdb.Error | msgspec.MsgspecError, path: str) -> ReplicaFault:
@@ -266,6 +329,13 @@ def _open_for_reading(root: Path, generation: str, current: tuple[int, int]) -> 
         return fault_of(error, str(folder))
     except OSError as error:
         return ReplicaFault(StoreFaultKind.IO, f"{folder}: {error.strerror}")
+
+
+def _whole(records: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    for key, record in records:
+        if not is_whole(key, record):
+            raise lmdb.CorruptedError("a record is not what was written")
+        yield bytes(payload_of(record))
 
 
 def _current_mark(root: Path) -> tuple[int, int]:

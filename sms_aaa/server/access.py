@@ -9,6 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from sms_aaa.config import WhenTooOld
 from sms_aaa.flows.access import (
     RANDOM_OCTETS,
     AccessRequest,
@@ -16,6 +17,7 @@ from sms_aaa.flows.access import (
     answer_case,
     decide_requests,
     decision_of,
+    distrust,
     prove_case,
     reserve_places,
 )
@@ -64,6 +66,7 @@ class AccessWay:
         self._child = child
         self._counters = child.counters
         self._live = child.live_set()
+        self._was_too_old = self._is_silent = self._is_refusing = False
         self._reject_delay = child.settings.access.reject_delay_seconds
         self._reservation_seconds = child.settings.access.reservation_seconds
         self._beside: Beside[_Aside, bool] = Beside(
@@ -85,9 +88,15 @@ class AccessWay:
         return (self._beside,)
 
     def serve(self, endpoint: Endpoint, asked: Sequence[Asked], began: float) -> None:
+        reader = self._worker.reader
+        if reader.is_too_old is not self._was_too_old:
+            self._say_age(is_too_old=reader.is_too_old)
+        if self._is_silent:
+            for one in asked:
+                self._say_nothing(endpoint, one, Word.REPLICA_TOO_OLD)
+            return
         admitted = [one.admitted for one in asked]
         requests = [AccessRequest(one.packet, one.nas, one.digests, one.other) for one in admitted]
-        reader = self._worker.reader
         with reader.replica.read() as view:
             cases = decide_requests(
                 requests,
@@ -101,12 +110,24 @@ class AccessWay:
         for one, case in zip(asked, cases, strict=True):
             if type(case) is not Case:
                 self._give_up(endpoint, one, case)
+            elif self._is_refusing:
+                distrust(case)
+                self._counters[Word.REPLICA_TOO_OLD] += 1
+                ready.append((one, case))
             elif case.work is None:
                 ready.append((one, case))
             elif not self._beside.put(_Aside(endpoint, one, case, began), case.work):
                 self._say_nothing(endpoint, one, Word.SHED_WORK)
         if ready:
             self._finish(endpoint, ready, began)
+
+    def _say_age(self, *, is_too_old: bool) -> None:
+        settings = self._child.settings.replica
+        self._was_too_old = is_too_old
+        self._is_silent = is_too_old and settings.when_too_old is WhenTooOld.SILENCE
+        self._is_refusing = is_too_old and settings.when_too_old is WhenTooOld.REJECT
+        event = "replica-too-old" if is_too_old else "replica-fresh-again"
+        self._child.log.warning(event, age_seconds_max=settings.age_seconds_max, logins=settings.when_too_old.value)
 
     def collect(self) -> None:
         """What was done beside the loop goes on from where it left."""
@@ -194,6 +215,7 @@ class AccessWay:
             self._worker.gate.drop(fault, (address, port), one.admitted.nas)
             self._worker.dispatcher.carry_out(endpoint, one, SILENCE)
         else:
+            self._counters[Word.REPLICA_READ_FAULTS] += 1  # the replicator sees it, and builds the replica anew
             self._say_nothing(endpoint, one, Word.OUR_FAULTS)
 
     def _say_nothing(self, endpoint: Endpoint, one: Asked, word: int) -> None:

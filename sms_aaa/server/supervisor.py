@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sms_aaa import __version__
-from sms_aaa.config import Settings, SettingsError
+from sms_aaa.config import Settings, SettingsError, WhenTooOld
 from sms_aaa.metrics import Collector, Names, ProcessView, Word
 from sms_aaa.node.board import Board, BoardFault
 from sms_aaa.node.live import LiveFault, LiveSet
@@ -312,7 +312,7 @@ class Supervisor:
         down = [post for post in self._posts if not post.is_up()]
         unanswered = [f"{post.name} is not running" for post in down if not post.needs_database]
         if self._replica is None:
-            unanswered.append("there is no replica yet: logins are not answered")
+            unanswered.append(f"there is no replica yet: logins are not answered{self._filling()}")
         if self._journal_faults.is_recent(time.monotonic()):
             unanswered.append("the journal cannot be written: accounting is not answered; see the disk and the log")
         impaired = [f"{post.name} is not running" for post in down if post.needs_database]
@@ -322,7 +322,31 @@ class Supervisor:
         if any(not self._board.slot(post.slot).counters[Word.DATABASE_UP] for post in settlers):
             impaired.append("the settler has no database: accounting waits in the journal")
         impaired += find_silent(self._posts, self._board, time.monotonic())
+        if (age := self._age_problem()) is not None:
+            answers = self._settings.replica.when_too_old is WhenTooOld.SERVE
+            (impaired if answers else unanswered).append(age)
         return Health(tuple(unanswered), tuple(impaired))
+
+    def _filling(self) -> str:
+        done, of = (self._highest(word) for word in (Word.REPLICA_FILL_DONE, Word.REPLICA_FILL_OF))
+        return f" ({done:,} of {of:,} services are in it)" if of else ""
+
+    def _age_problem(self) -> str | None:
+        """In words when the replica is older than it may be; before there is one, that is the problem."""
+        settings = self._settings.replica
+        refreshed_ns = self._highest(Word.REPLICA_REFRESHED_NS)
+        seconds = (time.time_ns() - refreshed_ns) // 1_000_000_000
+        if not settings.age_seconds_max or not refreshed_ns or seconds <= settings.age_seconds_max:
+            return None
+        does = {
+            WhenTooOld.SERVE: "logins are answered from it all the same",
+            WhenTooOld.REJECT: "logins are refused",
+            WhenTooOld.SILENCE: "logins are not answered",
+        }[settings.when_too_old]
+        return f"the replica is {seconds} s old, {settings.age_seconds_max} s are allowed: {does}"
+
+    def _highest(self, word: Word) -> int:
+        return max(int(self._board.slot(post.slot).counters[word]) for post in self._posts)
 
     def _write_running(self) -> None:
         processes = [

@@ -19,6 +19,7 @@ import msgspec
 from sms_aaa.config import Settings, key_path
 from sms_aaa.flows.tables import Tables
 from sms_aaa.flows.vault import Vault
+from sms_aaa.metrics import Word
 from sms_aaa.node.board import Board, BoardFault, Slot
 from sms_aaa.node.journal import JournalFault, Stream, make_folder
 from sms_aaa.node.key import KeyFault, read_or_create_key
@@ -174,6 +175,10 @@ class NodeReader:
         self._vault = child.vault()
         self.replica = child.wait_for_replica()
         self._version = -1
+        self._age_ns_max = child.settings.replica.age_seconds_max * 1_000_000_000
+        self.is_too_old = False
+        """Whether the replica is older than replica.age_seconds_max; only accesses care."""
+
         self.tables = Tables((), (), self._vault)
         self.refresh(time.time_ns())
 
@@ -199,6 +204,7 @@ class NodeReader:
                     # J8: what this worker journals is bound to the old database; its successor begins with the new.
                     self._child.log.warning("database-changed", reason="the replica is of another database now")
                     self._child.stopping = True
+        self._look_at_replica(now_ns)
         with self.replica.read() as view:
             version = view.tables_version()
         if version == self._version:
@@ -214,3 +220,13 @@ class NodeReader:
                 "nas-secret-unreadable", nas=name, remedy="is the key file the one it was sealed with?"
             )
         return True
+
+    def _look_at_replica(self, now_ns: int) -> None:
+        if self.replica.is_cut():  # the next look at a page that is gone would kill this process
+            self.replica.close()
+            self.replica, self._version = self._child.wait_for_replica(), -1
+        meta = self.replica.meta()
+        if isinstance(meta, ReplicaFault):
+            return
+        self._child.counters[Word.REPLICA_REFRESHED_NS] = meta.refreshed_ns
+        self.is_too_old = 0 < self._age_ns_max < now_ns - meta.refreshed_ns

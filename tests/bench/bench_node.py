@@ -16,12 +16,15 @@ from sms_aaa.node.journal import Appended, Stream, Writer, make_folder
 from sms_aaa.node.journal_reader import list_files, read, readable_end
 from sms_aaa.node.live import LiveSet, OnlineSession, Reserved
 from sms_aaa.node.replica import Replica
-from sms_aaa.node.replica_writer import CHANGES_MAX, EntitlementChange, ReplicaChanges, ReplicaWriter
+from sms_aaa.node.replica_filler import ReplicaFiller
+from sms_aaa.node.replica_scrub import Scrubber, Slice
+from sms_aaa.node.replica_writer import EntitlementChange, ReplicaWriter
 from sms_aaa.rules.entitlement import Entitlement, IdentityKind, ServiceState
 
 DATABASE_ID = bytes(range(16))
 PAYLOAD = bytes(range(256)) + bytes(44)
 SERVICES = 100_000
+PAGE = 5_000
 NOW = 1_800_000_000
 
 
@@ -74,22 +77,32 @@ def bench_journal(root: Path) -> None:
     board.close()
 
 
+def rights(number: int) -> EntitlementChange:
+    entitlement = Entitlement(number + 1, number + 1, 1, ServiceState.ACTIVE, bytes(48))
+    return EntitlementChange(IdentityKind.USERNAME, b"user%d@example.net" % number, entitlement)
+
+
 def bench_replica(root: Path) -> None:
-    writer = ReplicaWriter.new_generation(root, database_id=DATABASE_ID, schema_version=1)
+    filler = ReplicaFiller.begin(root, database_id=DATABASE_ID, schema_version=1)
+    assert isinstance(filler, ReplicaFiller)
+    changes = sorted((rights(number) for number in range(SERVICES)), key=lambda change: change.identity)
     begun = time.perf_counter()
-    for first in range(0, SERVICES, CHANGES_MAX):
-        changes = [
-            EntitlementChange(
-                IdentityKind.USERNAME,
-                b"user%d@example.net" % number,
-                Entitlement(number + 1, number + 1, 1, ServiceState.ACTIVE, bytes(48)),
-            )
-            for number in range(first, first + CHANGES_MAX)
-        ]
-        writer.apply(ReplicaChanges(cursor="1:1:", refreshed_ns=1, entitlements=changes))
+    for first in range(0, SERVICES, PAGE):
+        filler.put_records(changes[first : first + PAGE])
+    changes.sort(key=lambda change: change.entitlement.service_id)
+    for first in range(0, SERVICES, PAGE):
+        page = changes[first : first + PAGE]
+        filler.put_keys([(change.entitlement.service_id, change.kind, change.identity) for change in page])
+    writer = filler.finish(cursor="1:1:", refreshed_ns=1, dated_us=1)
+    assert isinstance(writer, ReplicaWriter)
+    print(f"replica fill: {SERVICES / (time.perf_counter() - begun):,.0f} services/s, without PostgreSQL's part")
+    scrubber = Scrubber(writer.databases)
+    begun = time.perf_counter()
+    while isinstance(looked := scrubber.look(16), Slice) and not looked.ends_pass:
+        pass
+    print(f"replica scrub: {SERVICES / (time.perf_counter() - begun):,.0f} services/s")
     writer.make_current()
     writer.close()
-    print(f"replica rebuild: {SERVICES / (time.perf_counter() - begun):,.0f} services/s")
     replica = Replica.open(root)
     names = [b"user%d@example.net" % (number * 7919 % SERVICES) for number in range(64)]
 

@@ -31,7 +31,8 @@ from sms_aaa.node.journal import Stream, Writer, make_folder
 from sms_aaa.node.live import LiveSet
 from sms_aaa.node.records import DecisionBatch, pack_decisions
 from sms_aaa.node.replica import Replica
-from sms_aaa.node.replica_writer import EntitlementChange, ReplicaChanges, ReplicaWriter
+from sms_aaa.node.replica_filler import ReplicaFiller
+from sms_aaa.node.replica_writer import EntitlementChange, ReplicaWriter
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.packet import Code, attribute, integer
@@ -57,19 +58,22 @@ SESSIONS, SETTLE_BATCH = 8_000, 2_000
 
 
 def fill_replica(root: Path, vault: Vault) -> None:
-    writer = ReplicaWriter.new_generation(root, database_id=bytes(16), schema_version=1)
-    assert isinstance(writer, ReplicaWriter)
+    filler = ReplicaFiller.begin(root, database_id=bytes(16), schema_version=1)
+    assert isinstance(filler, ReplicaFiller)
     policy = Policy(rate_up_kbps=20_000, rate_down_kbps=100_000, session_timeout_seconds=86_400, sessions_max=2)
     sealed = vault.seal_nas_secret(Secret(SECRET), 1, nonce=os.urandom(12))
     nas = NodeNas(1, "bench", "127.0.0.1/32", [sealed], Dialect.MIKROTIK, MessageAuthenticatorPolicy.AUTO, 3799)
-    writer.apply(ReplicaChanges(cursor="", refreshed_ns=1, plans=[NodePlan(1, "plan", 1, policy)], nases=[nas]))
+    filler.put_tables([NodePlan(1, "plan", 1, policy)], [nas], [])
     for start in range(0, SERVICES, 5_000):
         changes = []
         for number in range(start, start + 5_000):
             credential = vault.seal_password(Secret(b"pw%07d" % number), number + 1, nonce=os.urandom(12))
             entitlement = Entitlement(number + 1, 1, 1, 1, credential, 0x0A000000 + number)
             changes.append(EntitlementChange(1, b"user%07d" % number, entitlement))
-        writer.apply(ReplicaChanges(cursor="", refreshed_ns=1, entitlements=changes))
+        filler.put_records(changes)
+        filler.put_keys([(change.entitlement.service_id, change.kind, change.identity) for change in changes])
+    writer = filler.finish(cursor="", refreshed_ns=1, dated_us=1)
+    assert isinstance(writer, ReplicaWriter)
     assert writer.make_current() is None
     writer.close()
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from make import make_replica
 
 from sms_aaa.cli.exits import Exit
 from sms_aaa.db.engine import connect
 from sms_aaa.db.subscribers import find_by_name
-from sms_aaa.flows.replicating import fill
 from sms_aaa.node.records import DecisionBatch, DecisionRecord
-from sms_aaa.node.replica_writer import ReplicaWriter
 from sms_aaa.radius.credentials import Method
 from sms_aaa.rules.reasons import Reason
 
@@ -136,12 +135,8 @@ def test_nothing_known_says_whether_the_name_is_anybodys(stocked):
 
 
 def test_while_postgresql_is_away_the_node_answers_with_the_names_of_its_replica(stocked, node, database_dsn):
-    writer = ReplicaWriter.new_generation(node.folder, database_id=node.database_id, schema_version=1)
-    assert isinstance(writer, ReplicaWriter)
     with connect(database_dsn, name="test") as connection:
-        assert fill(connection, writer, now_ns=NOW_NS, progress=lambda _done, _of: None) == 2
-    assert writer.make_current() is None
-    writer.close()
+        make_replica(connection, node.folder, database_id=node.database_id).close()
     node.decide(decided(Reason.CONCURRENT_LIMIT, sessions_seen=1), settle=False)
     answer = stocked.type("why", "alice", **AWAY)
     assert answer.code == 0

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
-from make import make_desk, make_nas, make_plan, make_subscriber, utc
+from make import follow, make_desk, make_nas, make_plan, make_replica, make_subscriber, utc
 
-from sms_aaa.db import feed as db_feed
-from sms_aaa.db.engine import begin_snapshot, connect
-from sms_aaa.db.subscribers import find_by_name, list_entitlements, list_entitlements_after
+from sms_aaa.db.engine import connect
+from sms_aaa.db.subscribers import find_by_name, list_entitlements, stream_entitlements
 from sms_aaa.db.terms import list_bindings
 from sms_aaa.flows.provisioning.desk import Invalid, Refused, RefusedKind
 from sms_aaa.flows.provisioning.realms import add_realm, get_realm, remove_realm, set_realm
 from sms_aaa.flows.provisioning.subscribers import NewSubscriber, add_subscriber, set_state
 from sms_aaa.flows.provisioning.terms import BINDINGS_MAX, Bonds, bind, set_validity, unbind, unbind_all, unblock
-from sms_aaa.flows.replicating import fill, follow
+from sms_aaa.flows.replicating import Follower
 from sms_aaa.node.replica import Replica
-from sms_aaa.node.replica_writer import ReplicaWriter
 from sms_aaa.rules.entitlement import BindingKind, NodeRealm, ServiceState, Terms
 from sms_aaa.rules.secret import Secret
 
@@ -53,7 +50,7 @@ def terms_of(desk: Desk) -> Terms | None:
     assert row.service_id is not None
     [(_, _, entitlement)] = list_entitlements(desk.connection, [row.service_id])
     assert [(entitlement.service_id, entitlement.terms)] == [
-        (page[2].service_id, page[2].terms) for page in list_entitlements_after(desk.connection, 0, limit=9)
+        (one[2].service_id, one[2].terms) for page in stream_entitlements(desk.connection, page=9) for one in page
     ]
     return entitlement.terms
 
@@ -195,12 +192,8 @@ def test_the_replica_gets_terms_and_realms_and_loses_them(database_dsn: str, tmp
         realm_id = add_realm(desk, "isp-a", is_stripped=True, plan=None, nases=["bng1"])
         bind(desk, "alice", Bonds(nases=["bng1"]))
         connection.commit()
-        writer = ReplicaWriter.new_generation(tmp_path, database_id=bytes(16), schema_version=1)
-        assert isinstance(writer, ReplicaWriter)
-        begin_snapshot(connection)
-        assert fill(connection, writer, now_ns=time.time_ns(), progress=lambda *_: None) == 1
-        connection.commit()
-        assert writer.make_current() is None
+        writer = make_replica(connection, tmp_path)
+        follower = Follower(writer, writer.meta())
         found = read(tmp_path)
         assert found == (Terms(nas_ids=(nas_id,)), [NodeRealm(realm_id, "isp-a", True, (nas_id,))])
         for change, expected in (
@@ -210,12 +203,12 @@ def test_the_replica_gets_terms_and_realms_and_loses_them(database_dsn: str, tmp
         ):
             change()
             connection.commit()
-            assert bring(connection, writer) == expected
+            assert follow(connection, follower) == expected
         until = int(UNTIL.timestamp())
         assert read(tmp_path) == (Terms(valid_until=until), [NodeRealm(realm_id, "isp-a", True, ())])
         remove_realm(desk, "isp-a")
         connection.commit()
-        bring(connection, writer)
+        follow(connection, follower)
         assert read(tmp_path) == (Terms(valid_until=until), [])
         writer.close()
 
@@ -235,16 +228,6 @@ def test_the_schema_refuses_an_end_before_the_beginning_and_a_mac_that_is_none(d
 
 def newcomer(name: str, *, username: str | None = None, plan: str | None = None) -> NewSubscriber:
     return NewSubscriber(name=name, username=username, plan=plan, password=Secret(b"x"), zone="UTC", anchor_day=1)
-
-
-def bring(connection, writer: ReplicaWriter) -> int:
-    begin_snapshot(connection)
-    meta = writer.meta()
-    assert db_feed.covers(connection, meta.cursor)
-    changed = follow(connection, writer, meta.cursor, now_ns=time.time_ns())
-    connection.commit()
-    assert isinstance(changed, int)
-    return changed
 
 
 def read(folder: Path) -> tuple[Terms | None, list[NodeRealm]]:
