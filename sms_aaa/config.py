@@ -27,6 +27,7 @@ import msgspec
 from msgspec import Meta, Struct, ValidationError
 
 from sms_aaa.db.dsn import check_dsn, masked_dsn
+from sms_aaa.rules.access import StrictAway, Unrebuilt
 from sms_aaa.rules.realms import UnknownRealm
 from sms_aaa.rules.secret import Secret
 
@@ -87,7 +88,12 @@ class AccessSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reject_delay_seconds: Annotated[float, Meta(ge=0, le=5)] = 1.0
     duplicate_seconds: DuplicateSeconds = 10
     reservation_seconds: Annotated[int, Meta(ge=1, le=3600)] = 60
+    password_cache_seconds: Annotated[int, Meta(ge=0, le=86_400)] = 300
+    password_threads: Annotated[int, Meta(ge=1, le=32)] = 2
     unknown_realm: UnknownRealm = UnknownRealm.KEEP
+    until_rebuilt: Unrebuilt = Unrebuilt.ADMIT
+    strict_when_away: StrictAway = StrictAway.LOCAL
+    strict_deadline_ms: Annotated[int, Meta(ge=50, le=5000)] = 1000
     receive_buffer_octets: ReceiveBuffer = 16_777_216
 
 

@@ -58,6 +58,11 @@ class Word(IntEnum):
     NAS_UNREADABLE = 28  # gauge: NASes with a secret that the key does not open
     DECISIONS_RECORDED = 29
     SHED_WORK = 30
+    LIVE_REBUILT = 50  # gauge: 1 when the live set is whole since the boot
+    NEIGHBOUR_CHANGES = 51
+    STRICT_CLAIMS = 52
+    STRICT_AWAY = 53
+    SHED_PLACES = 54
     REPLICA_FILL_DONE = 31  # gauge: services in the generation that is being filled; 0 when none is
     REPLICA_FILL_OF = 32  # gauge: of how many
     REPLICA_PENDING = 33  # gauge: services that changed and are not in the replica yet
@@ -67,6 +72,8 @@ class Word(IntEnum):
     REPLICA_READ_FAULTS = 37
     REPLICA_TOO_OLD = 38
     NAS_WEAK = 40  # gauge: NASes whose secret can be guessed
+    PASSWORD_CHECKS = 41
+    PASSWORD_CACHE_HITS = 42
 
 
 FAULTS_AT = 64
@@ -138,6 +145,12 @@ _COUNTERS: tuple[tuple[Word, str, str], ...] = (
     (Word.DECISIONS_DROPPED, "decisions_dropped", "Decisions that found the decision stream full"),
     (Word.DECISIONS_RECORDED, "decisions_recorded", "Decisions stored in PostgreSQL"),
     (Word.SHED_WORK, "shed_work", "Logins not answered because too much slow work waited"),
+    (Word.PASSWORD_CHECKS, "password_checks", "Slow password hashes computed, for one or more logins"),
+    (Word.PASSWORD_CACHE_HITS, "password_cache_hits", "Logins with a slow hash whose password was known to be right"),
+    (Word.SHED_PLACES, "shed_places", "Logins not answered because nobody could say whether a place was free"),
+    (Word.STRICT_CLAIMS, "strict_claims", "Logins under a strict limit that PostgreSQL decided"),
+    (Word.STRICT_AWAY, "strict_away", "Logins under a strict limit that PostgreSQL did not decide in time"),
+    (Word.NEIGHBOUR_CHANGES, "neighbour_changes", "Sessions that began, ended or moved at other nodes, brought in"),
     (Word.SHED, "shed", "Requests dropped because of overload"),
     (Word.OUR_FAULTS, "our_faults", "Requests that were not answered because of a fault of ours"),
     (Word.LIVE_FAULTS, "live_set_faults", "Batches whose reservations could not be stored"),
@@ -160,6 +173,7 @@ _GAUGES: tuple[tuple[Word, str, str, float], ...] = (
     (Word.BACKLOG_OCTETS, "journal_backlog_octets", "Accounting journal that is not settled yet", 1),
     (Word.BACKLOG_DECISIONS_OCTETS, "decisions_backlog_octets", "Decision stream that is not settled yet", 1),
     (Word.SETTLE_LAG_MS, "settle_lag_seconds", "Age of the oldest record that is not settled", 1000),
+    (Word.LIVE_REBUILT, "live_set_rebuilt", "1 when the live set is whole since the boot, else 0", 1),
     (
         Word.REPLICA_FILL_DONE,
         "replica_fill_services",

@@ -25,7 +25,11 @@ alter table service_state drop constraint service_state_state_check, add check (
 alter table service
     add column valid_from timestamptz(0),
     add column valid_until timestamptz(0),
+    add column learns_mac_since timestamptz,
     add constraint service_validity check (valid_from < valid_until);
+comment on column service.learns_mac_since is
+    'A service that is bound to no MAC is bound to that of its first login since then; null: it is not.';
+create index service_learns_mac on service (id) where learns_mac_since is not null;
 comment on column service.valid_until is 'The first instant at which a login is refused; null: it does not end.';
 
 create table service_binding (
@@ -76,6 +80,75 @@ LIMITS = """
 """
 
 PLACES = """
+create table place_change (
+    xid xid8 not null default pg_current_xact_id(),
+    at timestamptz not null default now(),
+    session_id bigint not null
+);
+comment on table place_change is
+    'Sessions that began, ended or moved to another node, for the other nodes'' live sets; kept for minutes.';
+create index place_change_xid on place_change (xid);
+
+create table place (
+    service_id bigint not null,
+    token bytea not null,
+    device text not null,
+    node text not null,
+    until timestamptz not null,
+    primary key (service_id, token)
+);
+comment on table place is
+    'Logins under a strict limit that were let in and have no session yet. Who is online stands in session.';
+
+create function place_device(nas_id integer, station text, port_id text, port bigint) returns text
+    language sql immutable parallel safe
+    return case when station <> '' then nas_id || '/s/' || station
+                when port_id <> '' then nas_id || '/i/' || port_id
+                when port > 0 then nas_id || '/p/' || port
+                else '' end;
+
+create function claim_places(
+    services bigint[], tokens bytea[], nas_ids integer[], stations text[], port_ids text[], ports bigint[],
+    maxima integer[], replacing boolean[], its_node text, seconds integer
+) returns table (item integer, is_admitted boolean, seen integer) language plpgsql as $$
+declare
+    lock_key integer;
+    own text;
+begin
+    -- In one order for everybody, so that two claims never wait in a circle.
+    for lock_key in select distinct hashint8(s) from unnest(services) s order by 1 loop
+        perform pg_advisory_xact_lock(1397642064, lock_key);
+    end loop;
+    for at in 1 .. cardinality(services) loop
+        item := at;
+        own := place_device(nas_ids[item], stations[item], port_ids[item], ports[item]);
+        -- A row that is locked is being spent by a settler: nobody waits for it.
+        delete from place where ctid = any(array(
+            select p.ctid from place p
+            where p.service_id = services[item]
+              and (p.until < clock_timestamp() or p.token = tokens[item] or (own <> '' and p.device = own))
+            for update skip locked));
+        select count(distinct case when replacing[item] and h.device <> '' then h.device else h.login end) into seen
+        from (
+            select p.device, encode(p.token, 'hex') as login from place p
+            where p.service_id = services[item] and p.until >= clock_timestamp()
+            union all
+            select place_device(s.nas_id, s.calling_station_id, s.nas_port_id, s.nas_port),
+                   coalesce(encode(s.token, 'hex'), 'session ' || s.id)
+            from session s where s.service_id = services[item] and s.state = 1
+        ) h
+        where h.login <> encode(tokens[item], 'hex') and not (replacing[item] and own <> '' and h.device = own);
+        is_admitted := maxima[item] = 0 or seen < maxima[item];
+        if is_admitted then
+            insert into place (service_id, token, device, node, until)
+            values (services[item], tokens[item], own, its_node, clock_timestamp() + make_interval(secs => seconds))
+            on conflict (service_id, token) do update set until = excluded.until;
+        end if;
+        return next;
+    end loop;
+end $$;
+comment on function claim_places is
+    'Logins take their places one after the other, under a lock of their service. Needs READ COMMITTED.';
 """
 
 IMPORTS = """

@@ -45,20 +45,21 @@ def get_cursor(connection: Connection) -> str:
 
 
 _HISTORY = sql.SQL("(select system_identifier || '.' || timeline_id from pg_control_system(), pg_control_checkpoint())")
-_NEW = sql.SQL("""xid >= pg_snapshot_xmin(%(snapshot)s::pg_snapshot)
+NEW = sql.SQL("""xid >= pg_snapshot_xmin(%(snapshot)s::pg_snapshot)
     and not pg_visible_in_snapshot(xid, %(snapshot)s::pg_snapshot)
     and xid < pg_snapshot_xmax(pg_current_snapshot())""")
 """Rows that a cursor has not seen. (Rows with numbers that are still to come were restored from another cluster.)"""
 
 
-def _snapshot(cursor: str) -> str:
+def snapshot_of(cursor: str) -> str:
+    """The parameter `snapshot` of NEW."""
     return cursor.rpartition(" ")[2]
 
 
 def list_changes(connection: Connection, cursor: str) -> Changes:
     """What is visible to this transaction and was not in `cursor`. To be called first in a REPEATABLE READ one."""
     rows = connection.execute(
-        sql.SQL("select distinct kind, object_id from feed where {}").format(_NEW), {"snapshot": _snapshot(cursor)}
+        sql.SQL("select distinct kind, object_id from feed where {}").format(NEW), {"snapshot": snapshot_of(cursor)}
     ).fetchall()
     by_kind: dict[str, list[int]] = {"service": [], "nas": [], "plan": [], "realm": []}
     for kind, object_id in rows:
@@ -68,13 +69,13 @@ def list_changes(connection: Connection, cursor: str) -> Changes:
 
 def has_changes(connection: Connection, cursor: str) -> bool:
     row = connection.execute(
-        sql.SQL("select exists (select from feed where {})").format(_NEW), {"snapshot": _snapshot(cursor)}
+        sql.SQL("select exists (select from feed where {})").format(NEW), {"snapshot": snapshot_of(cursor)}
     ).fetchone()
     return bool(row and row[0])
 
 
-def covers(connection: Connection, cursor: str) -> bool:
-    """Whether the feed still has everything since `cursor`.
+def covers(connection: Connection, cursor: str, *, table: str = "feed") -> bool:
+    """Whether the feed, or another table that is kept likewise, still has everything since `cursor`.
 
     Not after its retention, nor in another history: a restored copy, a server gone back in time, a promoted standby.
     """
@@ -82,11 +83,11 @@ def covers(connection: Connection, cursor: str) -> bool:
     row = connection.execute(
         sql.SQL(
             """select {} = %(history)s
-                  and coalesce((select xid from feed where xid < pg_snapshot_xmax(pg_current_snapshot())
+                  and coalesce((select xid from {} where xid < pg_snapshot_xmax(pg_current_snapshot())
                                 order by xid limit 1), pg_snapshot_xmax(%(snapshot)s::pg_snapshot))
                       <= pg_snapshot_xmax(%(snapshot)s::pg_snapshot)
                   and pg_snapshot_xmax(%(snapshot)s::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot())"""
-        ).format(_HISTORY),
+        ).format(_HISTORY, sql.Identifier(table)),
         {"history": history, "snapshot": snapshot},
     ).fetchone()
     return bool(row and row[0])

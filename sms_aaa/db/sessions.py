@@ -53,6 +53,15 @@ class StoredSession(Struct, frozen=True, gc=False, kw_only=True):
     excluded: str | None
 
 
+class EndedSession(Struct, frozen=True, gc=False):
+    """A session that was ended for its NAS; `service_id` None: excluded by name; `token` None: it had no Class."""
+
+    id: int
+    service_id: int | None
+    token: bytes | None
+    acct_session_id: str
+
+
 _FACTS = tuple(field for field in SessionFacts.__struct_fields__)
 _COLUMNS = (
     "id", "nas_id", "nas_key", "acct_session_id", "life", "state", "service_id", "account_id", "excluded",
@@ -113,22 +122,18 @@ def update_sessions(connection: Connection, sessions: Iterable[StoredSession]) -
     cursor.execute(sql.SQL("update session s set {} from session_change c where c.id = s.id").format(assignments))
 
 
-def close_rebooted(
-    connection: Connection, nas_id: int, nas_key: str, before: datetime
-) -> list[tuple[int, bytes | None]]:
-    """Accounting-On or -Off: ends this NAS's sessions that started before it, at their last known update.
-
-    (service id, token) of each that was ended, for the live set.
-    """
+def close_rebooted(connection: Connection, nas_id: int, nas_key: str, before: datetime) -> list[EndedSession]:
+    """Accounting-On or -Off: ends this NAS's sessions that started before it, at their last known update."""
     rows = connection.execute(
         """update session set state = %s, stopped_at = updated_at, estimated = true
-           where nas_id = %s and nas_key = %s and state = 1 and started_at < %s returning service_id, token""",
+           where nas_id = %s and nas_key = %s and state = 1 and started_at < %s
+           returning id, service_id, token, acct_session_id""",
         (int(State.LAPSED), nas_id, nas_key, before),
     ).fetchall()
-    return [(int(row[0]), row[1]) for row in rows if row[0] is not None]
+    return [EndedSession(*row) for row in rows]
 
 
-def close_stale(connection: Connection, *, now: datetime, multiple: int, limit: int) -> list[tuple[int, bytes | None]]:
+def close_stale(connection: Connection, *, now: datetime, multiple: int, limit: int) -> list[EndedSession]:
     """Ends softly the sessions from which nothing was *received* for a multiple of their plan's interim interval.
 
     As rules.session.silence_seconds has it; nothing younger than its least is looked at, by the index of open sessions.
@@ -143,7 +148,7 @@ def close_stale(connection: Connection, *, now: datetime, multiple: int, limit: 
                and s.received_at < %(now)s - %(multiple)s * make_interval(
                  secs => greatest(coalesce((v.document->'policy'->>'interim_seconds')::int, 0), %(least)s))
              order by s.id limit %(limit)s for update of s skip locked)
-           returning service_id, token""",
+           returning id, service_id, token, acct_session_id""",
         {
             "lapsed": int(State.LAPSED),
             "now": now,
@@ -152,7 +157,7 @@ def close_stale(connection: Connection, *, now: datetime, multiple: int, limit: 
             "limit": limit,
         },
     ).fetchall()
-    return [(int(row[0]), row[1]) for row in rows if row[0] is not None]
+    return [EndedSession(*row) for row in rows]
 
 
 def list_held(connection: Connection, logins: Sequence[tuple[int, bytes]]) -> set[bytes]:
@@ -229,27 +234,6 @@ def find_last_heard(connection: Connection, usernames: list[str]) -> LastHeard |
                where s.username = any(%s) order by s.started_at desc limit 1""",
             (usernames,),
         ).fetchone()
-
-
-@dataclass(frozen=True, slots=True)
-class LiveLogin:
-    """An open session whose login is ours, with what tells its device."""
-
-    service_id: int
-    token: bytes
-    nas_id: int
-    nas_port: int | None
-    nas_port_id: str | None
-    calling_station_id: str | None
-
-
-def list_live_logins(connection: Connection) -> list[LiveLogin]:
-    """For the live set, after a boot."""
-    with connection.cursor(row_factory=class_row(LiveLogin)) as cursor:
-        return cursor.execute(
-            """select service_id, token, nas_id, nas_port, nas_port_id, calling_station_id
-               from session where state = 1 and service_id is not null and token is not null"""
-        ).fetchall()
 
 
 def count_live_by_plan(connection: Connection) -> list[tuple[int, int]]:

@@ -13,15 +13,16 @@ from msgspec import Struct
 
 from sms_aaa.flows.access import copied_proxy_states, device_of, read_class
 from sms_aaa.flows.tables import Nas
+from sms_aaa.node.live_change import session_key
 from sms_aaa.node.records import AccountingRecord, pack_accounting
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.digest import SecretDigests
-from sms_aaa.radius.packet import Code, Packet, blanked
+from sms_aaa.radius.packet import Code, Packet, as_text, blanked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sms_aaa.node.live import LiveChange
+    from sms_aaa.node.live_change import LiveChange
 
 _STOP = (2).to_bytes(4, "big")
 _PROOFS = frozenset((dictionary.USER_PASSWORD, dictionary.CHAP_PASSWORD))
@@ -39,11 +40,12 @@ class AccountingRequest(Struct, frozen=True, gc=False):
 
 
 class Login(Struct, frozen=True, gc=False):
-    """The login that a record belongs to; `ends`: the record is its Stop."""
+    """The login that a record belongs to; `session`: session_key of its Acct-Session-Id; `ends`: it is its Stop."""
 
     request: AccountingRequest
     service_id: int
     token: bytes
+    session: int
     ends: bool
 
 
@@ -83,7 +85,8 @@ def find_logins(requests: Sequence[AccountingRequest]) -> list[Login]:
     for request in requests:
         status = request.packet.attributes.get(dictionary.ACCT_STATUS_TYPE)
         if status in _MEANINGFUL and (named := read_class(request.packet)) is not None:
-            found.append(Login(request, named[0], named[1], ends=status == _STOP))
+            session = session_key(as_text(request.packet.attributes.get(dictionary.ACCT_SESSION_ID, b"")))
+            found.append(Login(request, named[0], named[1], session, ends=status == _STOP))
     return found
 
 
@@ -91,8 +94,8 @@ def apply_to_live_set(logins: Sequence[Login], change: LiveChange, *, until: int
     """Start and Interim make a reservation an online session to `until` (epoch seconds), Stop gives its place back."""
     for login in logins:
         if login.ends:
-            change.release(login.service_id, login.token)
+            change.release(login.service_id, login.token, session=login.session)
             continue
         nas_id = login.request.nas.nas_id
         device = device_of(login.request.packet, nas_id)
-        change.promote(login.service_id, login.token, device=device, nas_id=nas_id, until=until)
+        change.promote(login.service_id, login.token, device=device, nas_id=nas_id, until=until, session=login.session)

@@ -184,7 +184,8 @@ def find_packet(place: Place, *, node: str, journal_folder: Path, database_id: b
     path = stream_folder(journal_folder, Stream.ACCOUNTING) / f"{place.sequence:020d}.journal"
     if not path.exists():
         return PacketAway.GONE
-    file = JournalFile(path, place.sequence, path.stat().st_size)
+    told = path.stat()
+    file = JournalFile(path, place.sequence, told.st_size, told.st_mtime)
     # It was settled, so it was on disk: one record that begins at the place is all that is read.
     batch = read(
         file,

@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from sms_aaa.db import decisions as db_decisions
+from sms_aaa.db import places as db_places
 from sms_aaa.db import positions as db_positions
 from sms_aaa.db import realms as db_realms
 from sms_aaa.db import sessions as db_sessions
 from sms_aaa.db import usage as db_usage
 from sms_aaa.db.decisions import DecisionRow
-from sms_aaa.db.sessions import LiveLogin, SessionFacts, SessionKey, StoredSession
+from sms_aaa.db.sessions import EndedSession, SessionFacts, SessionKey, StoredSession
 from sms_aaa.db.usage import Anomaly, ServiceAccount, UsageDelta
-from sms_aaa.flows.access import name_device
 from sms_aaa.flows.hearing import Heard, Rebooted, Unsettled, hear
+from sms_aaa.flows.learning import learn_devices
 from sms_aaa.node.journal import Stream
-from sms_aaa.node.live import OnlineSession
+from sms_aaa.node.live_change import Release, session_key
 from sms_aaa.radius.packet import as_text
 from sms_aaa.rules.identity import canonical_mac
 from sms_aaa.rules.realms import Realms
@@ -51,7 +52,7 @@ class Settled:
     deltas: int
     anomalies: int
     quarantined: int
-    releases: list[tuple[int, bytes]]
+    releases: list[Release]
 
 
 @dataclass(slots=True)
@@ -65,6 +66,8 @@ class _Work:
     next_id: Callable[[], int]
     new: set[int] = field(default_factory=set)
     ended: set[int] = field(default_factory=set)
+    moved: set[int] = field(default_factory=set)
+    """Sessions that another node heard before: it has to know whose they are now."""
     changed: dict[int, StoredSession] = field(default_factory=dict)
     deltas: list[UsageDelta] = field(default_factory=list)
     anomalies: list[Anomaly] = field(default_factory=list)
@@ -95,21 +98,34 @@ def settle_accounting(
         _step(work, said)
     _store(connection, work)
     ended = [
-        (session.service_id, session.facts.token)
+        EndedSession(session.id, session.service_id, session.facts.token, session.key[2])
         for session in work.changed.values()
-        if session.id in work.ended and session.service_id is not None and session.facts.token is not None
+        if session.id in work.ended
     ]
     for reboot in rebooted:
-        lost = db_sessions.close_rebooted(connection, reboot.nas_id, reboot.nas_key, reboot.at)
-        ended.extend((service, token) for service, token in lost if token is not None)
+        ended += db_sessions.close_rebooted(connection, reboot.nas_id, reboot.nas_key, reboot.at)
     releases = _free(connection, ended)
+    _tell_places(connection, work, ended)
     return Settled(len(records), len(work.deltas), len(work.anomalies), quarantined, releases)
 
 
-def _free(connection: Connection, ended: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
-    """Those of the logins that ended whose places are free: no other session stands under the same Class."""
-    held = db_sessions.list_held(connection, ended) if ended else set()
-    return [(service, token) for service, token in ended if token not in held]
+def _tell_places(connection: Connection, work: _Work, ended: Sequence[EndedSession]) -> None:
+    """Other nodes hear of sessions that began, ended or moved; the reservation of one that began is spent."""
+    began = [work.changed[session_id] for session_id in work.new]
+    db_places.tell_nodes(connection, {*work.new, *work.moved, *(session.id for session in ended)})
+    logins = [(session.service_id, session.facts.token) for session in began]
+    db_places.spend(connection, [(s, token) for s, token in logins if s is not None and token is not None])
+
+
+def _free(connection: Connection, ended: Sequence[EndedSession]) -> list[Release]:
+    """Those of the sessions that ended whose places are free: no other session stands under the same Class."""
+    logins = [
+        Release(session.service_id, session.token, session_key(session.acct_session_id))
+        for session in ended
+        if session.service_id is not None and session.token is not None
+    ]
+    held = db_sessions.list_held(connection, [(one.service_id, one.token) for one in logins]) if logins else set()
+    return [one for one in logins if one.token not in held]
 
 
 def quarantine(connection: Connection, stream: Stream, place: Place, *, reason: str, raw: bytes) -> None:
@@ -120,9 +136,10 @@ def quarantine(connection: Connection, stream: Stream, place: Place, *, reason: 
 
 
 def settle_decisions(connection: Connection, batches: Sequence[tuple[Place, DecisionBatch]]) -> int:
-    """Stores decisions as they were made; how many."""
+    """Stores decisions as they were made, and binds services to devices that are to learn them; how many decisions."""
     rows = (fields for place, batch in batches for fields in _decision_fields(place, batch))
     db_decisions.insert_decisions(connection, rows)
+    learn_devices(connection, (batch for _, batch in batches))
     return sum(len(batch.decisions) for _, batch in batches)
 
 
@@ -159,27 +176,11 @@ def _decision_fields(place: Place, batch: DecisionBatch) -> Iterator[tuple[Any, 
         )
 
 
-def close_stale_sessions(
-    connection: Connection, *, now: datetime, multiple: int, limit: int
-) -> list[tuple[int, bytes]]:
-    """Closes softly what has gone silent; (service id, token) of each whose place is free again."""
+def close_stale_sessions(connection: Connection, *, now: datetime, multiple: int, limit: int) -> list[Release]:
+    """Closes softly what has gone silent; those of it whose places are free again."""
     closed = db_sessions.close_stale(connection, now=now, multiple=multiple, limit=limit)
-    return _free(connection, [(service, token) for service, token in closed if token is not None])
-
-
-def list_online(connection: Connection, *, until: int) -> list[OnlineSession]:
-    """The open sessions as the live set wants them after a boot; each keeps its place to `until` (epoch seconds)."""
-    return [
-        OnlineSession(login.service_id, login.token, _device(login), login.nas_id, until)
-        for login in db_sessions.list_live_logins(connection)
-    ]
-
-
-def _device(login: LiveLogin) -> bytes:
-    """As flows.access.device_of made it from the packet."""
-    port = (login.nas_port or 0).to_bytes(4, "big")
-    station, port_id = (login.calling_station_id or "").encode(), (login.nas_port_id or "").encode()
-    return name_device(login.nas_id, station=station, port_id=port_id, port=port)
+    db_places.tell_nodes(connection, {session.id for session in closed})
+    return _free(connection, closed)
 
 
 def _load(connection: Connection, heard: Sequence[Heard]) -> _Work:
@@ -235,12 +236,23 @@ def _step(work: _Work, said: Heard) -> None:
         work.changed[session.id] = session
     if session.life.state is State.CLOSED and (life is None or life.state is not State.CLOSED):
         work.ended.add(session.id)
+    elif stored is not None and _has_moved(stored, session):
+        work.moved.add(session.id)
     if result.delta is not None:
         work.deltas.append(UsageDelta(session.id, session.account_id, session.service_id, result.delta))
     if said.clock_overruled or result.anomaly is AnomalyKind.CLOCK:
         _name_clock(work, session)
     if result.anomaly is not None and result.anomaly is not AnomalyKind.CLOCK:
         _name(work, session.id, said, result.anomaly)
+
+
+def _has_moved(before: StoredSession, after: StoredSession) -> bool:
+    """Open, and another node hears of it now, or it is another login's, or a late record woke it."""
+    return after.life.state is State.OPEN and (
+        before.life.state is not State.OPEN
+        or before.life.reading_place.node != after.life.reading_place.node
+        or before.facts.token != after.facts.token
+    )
 
 
 def _name_clock(work: _Work, session: StoredSession) -> None:

@@ -40,11 +40,12 @@ _ZEROS = bytes(1024 * 1024)
 
 @dataclass(frozen=True, slots=True)
 class JournalFile:
-    """`octets` is the file's size, with what is preallocated."""
+    """`octets` is the file's size, with what is preallocated; `written_at`: the last time, in epoch seconds."""
 
     path: Path
     sequence: int
     octets: int
+    written_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,10 @@ def list_files(folder: Path) -> list[JournalFile] | JournalFault:
             for entry in entries:
                 if _NAME.fullmatch(entry.name):
                     with suppress(FileNotFoundError):  # deleted since the folder was read
-                        octets = entry.stat().st_size
-                        files.append(JournalFile(folder / entry.name, int(entry.name[:20]), octets))
+                        told = entry.stat()
+                        files.append(
+                            JournalFile(folder / entry.name, int(entry.name[:20]), told.st_size, told.st_mtime)
+                        )
     except FileNotFoundError as error:
         return fault_of(JournalFaultKind.MISSING, folder, error)
     except OSError as error:

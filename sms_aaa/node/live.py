@@ -1,10 +1,10 @@
 """The live set: who is logging in and who is online on this node, so that a plan's limit on sessions holds.
 
-It is an LMDB environment that all access and accounting workers and the settler write, in short transactions. Per
-service there is a set of entries, never a counter: an entry stands for one login, is named by that login's token, and
-is reserved until a time or online until a time. To admit is to read the set, drop what has run out, compare and add,
-all under LMDB's one writer lock; so of fifty simultaneous logins on a one-session plan one is admitted, whatever
-processes they reach.
+It is an LMDB environment that all access and accounting workers, the settler and the process `places` write, in short
+transactions. Per service there is a set of entries, never a counter: an entry stands for one login, is named by that
+login's token, and is reserved until a time or online until a time (live_change.py). To admit is to read the set, drop
+what has run out, compare and add, all under LMDB's one writer lock; so of fifty simultaneous logins on a one-session
+plan one is admitted, whatever processes they reach.
 
 Two things a counter could not do. A retransmission, or a device that dials in again through another worker, replaces
 its own entry instead of being refused by it: the entry is found by its device. And a Stop that comes twice, or after
@@ -20,82 +20,48 @@ Mind what environment.py says about opening twice and about forks.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import struct
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from enum import IntEnum
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import lmdb
 from msgspec import Struct
 
-from sms_aaa.node.environment import DAMAGE_ERRORS, StoreFaultKind, kind_of, open_allocated
+from sms_aaa.node.environment import DAMAGE_ERRORS, StoreFaultKind, open_allocated
+from sms_aaa.node.live_change import (
+    ENTRY_OCTETS,
+    SERVICE,
+    LiveChange,
+    LiveEntry,
+    LiveFault,
+    LiveState,
+    OnlineSession,
+    Release,
+    entries_of,
+    fault_of,
+    is_old_neighbour,
+    unpack_entries,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
-    from types import TracebackType
 
 OCTETS = 64 * 1024**2  # of the file; who opens it for a node says how many
-TOKEN_OCTETS = 8
-DEVICE_OCTETS = 8
-ENTRIES_PER_SERVICE_MAX = 256
-LOAD_ENTRIES_PER_CHANGE = 1_000  # so that a login waits a few milliseconds for a rebuild, not for all of it
+ENTRIES_PER_CHANGE = 200
+"""Of those that many are changed for at once: a login waits for such a change, so it takes well under a millisecond."""
+
 SCAN_SERVICES_MAX = 1_000_000
 
-_ENTRY = struct.Struct("=8s8sQII8x")  # token, device, until, nas, state; spare. In the machine's order, for counts()
-_SERVICE = struct.Struct(">Q")
-_ENTRY_OCTETS = _ENTRY.size
 _UNTIL_OFFSET, _STATE_OFFSET = 16, 28
 _SCAN_SERVICES = 10_000  # whose values are looked at in one go
 _REBUILT = b"rebuilt"
-_NO_DEVICE = bytes(DEVICE_OCTETS)
-
-Seen = TypeVar("Seen")
-
-
-class LiveState(IntEnum):
-    RESERVED = 1
-    ONLINE = 2
-
-
 _RESERVED, _ONLINE = int(LiveState.RESERVED), int(LiveState.ONLINE)
 
-
-class LiveEntry(Struct, frozen=True, gc=False):
-    """One login. `device` is 8 zero octets when the request named none; `until` in epoch seconds; `state` LiveState."""
-
-    token: bytes
-    device: bytes
-    until: int
-    nas_id: int
-    state: int
-
-
-class OnlineSession(Struct, frozen=True, gc=False):
-    """What a rebuild puts in for each session that PostgreSQL or the journal knows as live."""
-
-    service_id: int
-    token: bytes
-    device: bytes
-    nas_id: int
-    until: int
-
-
-class Reserved(Struct, frozen=True, gc=False):
-    """The login has its place. `sessions_seen`: how many others the service had."""
-
-    token: bytes
-    sessions_seen: int
-
-
-class LimitReached(Struct, frozen=True, gc=False):
-    """No place. `sessions_seen`: how many others hold one."""
-
-    sessions_seen: int
+Seen = TypeVar("Seen")
 
 
 class LiveCounts(Struct, frozen=True, gc=False):
@@ -104,154 +70,6 @@ class LiveCounts(Struct, frozen=True, gc=False):
     reserved: int
     online: int
     is_whole: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LiveFault:
-    """Why the live set could not be used; `detail` names the place and the reason."""
-
-    kind: StoreFaultKind
-    detail: str
-
-
-def device_key(nas_id: int, port: bytes, station: bytes) -> bytes:
-    """Which device on which port: 8 octets made of those that the request has; b"" when it has neither.
-
-    `port`: the value of NAS-Port-Id or NAS-Port; `station`: of Calling-Station-Id.
-    """
-    if not port and not station:
-        return b""
-    named = struct.pack("<IHH", nas_id, len(port), len(station)) + port + station
-    return hashlib.blake2b(named, digest_size=DEVICE_OCTETS).digest()
-
-
-class LiveChange:
-    """One short write transaction for a batch, as a context manager; it commits at the end, or aborts on an exception.
-
-    After the block `fault` says whether the batch is stored. If it is set nothing of the batch is, and no login of it
-    may be answered as admitted.
-    """
-
-    __slots__ = ("_env", "_services", "_transaction", "fault")
-
-    def __init__(self, env: lmdb.Environment, services: object) -> None:
-        self._env = env
-        self._services = services
-        self._transaction: lmdb.Transaction | None = None
-        self.fault: LiveFault | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self._transaction = self._env.begin(write=True, db=self._services)
-        except lmdb.Error as error:
-            self.fault = _fault(error)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> Literal[False]:
-        transaction, self._transaction = self._transaction, None
-        if transaction is None:
-            return False
-        if kind is not None or self.fault is not None:
-            transaction.abort()
-            return False
-        try:
-            transaction.commit()
-        except lmdb.Error as failed:
-            self.fault = _fault(failed)
-        return False
-
-    def reserve(
-        self, service_id: int, *, device: bytes, nas_id: int, sessions_max: int, token: bytes, now: int, until: int
-    ) -> Reserved | LimitReached | LiveFault:
-        """Takes a place for a login if fewer than `sessions_max` others hold one (0: any number).
-
-        Entries that ran out before `now` are dropped. An entry of the same device (unless b"") or token is the login
-        itself: it is replaced, not counted, and its time is not shortened (a device that is online and authenticates
-        anew in mid-session stays so until its next Interim). `token`: 8 octets; `now`, `until`: epoch seconds.
-        """
-        if self.fault is not None:
-            return self.fault
-        assert self._transaction is not None, "a change is used inside its `with` block"
-        key = _SERVICE.pack(service_id)
-        try:
-            value = self._transaction.get(key, b"")
-            others = []
-            for at in range(0, len(value), _ENTRY_OCTETS):
-                its_token, its_device, its_until, _, _ = _ENTRY.unpack_from(value, at)
-                if its_token == token or (device and its_device == device):
-                    until = max(until, its_until)
-                elif its_until >= now:
-                    others.append(value[at : at + _ENTRY_OCTETS])
-            seen = len(others)
-            if 0 < sessions_max <= seen:
-                return LimitReached(seen)
-            others.append(_ENTRY.pack(token, device or _NO_DEVICE, until, nas_id, _RESERVED))
-            if seen < ENTRIES_PER_SERVICE_MAX:
-                self._transaction.put(key, b"".join(others))
-                return Reserved(token, seen)
-        except (lmdb.Error, struct.error) as error:
-            self.fault = _fault(error)
-            return self.fault
-        return self._store(service_id, _unpack(b"".join(others))) or Reserved(token, seen)
-
-    def promote(self, service_id: int, token: bytes, *, device: bytes, nas_id: int, until: int) -> None:
-        """Start or Interim: the login is online at least to `until`. Again, or late, it changes nothing more.
-
-        The entry is found by its token, else by its device (then the NAS took another of our Accepts for the same
-        login, and that token is the one its Stop will bring), else put in.
-        """
-        entries = self._load(service_id)
-        if isinstance(entries, LiveFault):
-            return
-        at = _index_of(entries, token, device)
-        if at is None:
-            entries.append(LiveEntry(token, device or _NO_DEVICE, until, nas_id, _ONLINE))
-        else:
-            found = entries[at]
-            if found.token != token and until < found.until:
-                return  # an older login of this device, settled late
-            known_device = found.device if found.device != _NO_DEVICE else device or _NO_DEVICE
-            entries[at] = LiveEntry(token, known_device, max(found.until, until), nas_id, _ONLINE)
-        self._store(service_id, entries)
-
-    def release(self, service_id: int, token: bytes) -> None:
-        """Stop, or a session that was closed for it: the place is free. Nothing happens if it was already."""
-        entries = self._load(service_id)
-        if isinstance(entries, LiveFault):
-            return
-        left = [entry for entry in entries if entry.token != token]
-        if len(left) != len(entries):
-            self._store(service_id, left)
-
-    def release_many(self, logins: Iterable[tuple[int, bytes]]) -> None:
-        """(service id, token) of each login; for Accounting-On, whose sessions the caller knows."""
-        for service_id, token in logins:
-            self.release(service_id, token)
-
-    def _load(self, service_id: int) -> list[LiveEntry] | LiveFault:
-        if self.fault is None:
-            assert self._transaction is not None, "a change is used inside its `with` block"
-            try:
-                return _unpack(self._transaction.get(_SERVICE.pack(service_id)))
-            except (lmdb.Error, struct.error) as error:
-                self.fault = _fault(error)
-        return self.fault
-
-    def _store(self, service_id: int, entries: list[LiveEntry]) -> LiveFault | None:
-        assert self._transaction is not None
-        key = _SERVICE.pack(service_id)
-        if len(entries) > ENTRIES_PER_SERVICE_MAX:
-            entries.remove(min(entries[:-1], key=lambda entry: entry.until))
-        try:
-            if entries:
-                self._transaction.put(key, _pack(entries))
-            else:
-                self._transaction.delete(key)
-        except lmdb.Error as error:
-            self.fault = _fault(error)
-        return self.fault
 
 
 class LiveSet:
@@ -289,7 +107,7 @@ class LiveSet:
                 marker.write_text(boot_id)
                 return opened
         except lmdb.Error as error:
-            return _fault(error)
+            return fault_of(error)
         except OSError as error:
             return LiveFault(StoreFaultKind.IO, f"{folder}: {error.strerror}")
 
@@ -308,41 +126,95 @@ class LiveSet:
 
     def entries(self, service_id: int) -> list[LiveEntry] | LiveFault:
         """All entries of the service, with those that ran out and were not dropped yet."""
-        return self._look(lambda transaction: _unpack(transaction.get(_SERVICE.pack(service_id), db=self._services)))
+        key = SERVICE.pack(service_id)
+        return self._look(lambda transaction: unpack_entries(transaction.get(key, db=self._services)))
 
     def counts(self, now: int) -> LiveCounts | LiveFault:
         """Totals of what has not run out, from a scan: 100,000 services in 15-30 ms."""
         return self._look(lambda transaction: _counts(transaction.cursor(db=self._services), now))
 
-    def load(self, sessions: Iterable[OnlineSession]) -> LiveFault | int:
-        """The rebuild: puts the sessions in beside what workers admit meanwhile, in several changes; how many it put.
+    def load(self, sessions: Iterable[OnlineSession], *, pause: Callable[[], None]) -> LiveFault | int:
+        """Puts sessions in beside what workers admit meanwhile, in many changes; how many it put.
 
-        Doing it again does no harm. At its end `is_rebuilt` is true for every process.
+        `pause` is called between two changes and lets those who wait for the lock have it. Again, it does no harm.
         """
         loaded = 0
         remaining = iter(sessions)
-        while chunk := list(islice(remaining, LOAD_ENTRIES_PER_CHANGE)):
+        while chunk := list(islice(remaining, ENTRIES_PER_CHANGE)):
             with self.write() as change:
-                for session in chunk:
-                    change.promote(
-                        session.service_id,
-                        session.token,
-                        device=session.device,
-                        nas_id=session.nas_id,
-                        until=session.until,
+                for one in chunk:
+                    put = change.promote_neighbour if one.is_neighbour else change.promote
+                    put(
+                        one.service_id,
+                        one.token,
+                        device=one.device,
+                        nas_id=one.nas_id,
+                        until=one.until,
+                        session=one.session,
                     )
             if change.fault is not None:
                 return change.fault
             loaded += len(chunk)
+            pause()
+        return loaded
+
+    def release(
+        self, releases: Iterable[Release], *, pause: Callable[[], None], is_settled: bool = True
+    ) -> LiveFault | None:
+        """What has ended, in as many changes as that takes; `pause` as in `load`, the rest as in LiveChange.release."""
+        remaining = iter(releases)
+        while chunk := list(islice(remaining, ENTRIES_PER_CHANGE)):
+            with self.write() as change:
+                for one in chunk:
+                    change.release(one.service_id, one.token, session=one.session, is_settled=is_settled)
+            if change.fault is not None:
+                return change.fault
+            pause()
+        return None
+
+    def forget_neighbours(self, *, before: int, pause: Callable[[], None]) -> LiveFault | None:
+        """Drops other nodes' sessions that no `load` has prolonged to `before` (epoch seconds); `pause` as there."""
+        at: bytes | None = b""
+        while at is not None:
+            found = self._look(partial(self._old_neighbours, start=at, before=before))
+            if isinstance(found, LiveFault):
+                return found
+            service_ids, at = found
+            for start in range(0, len(service_ids), ENTRIES_PER_CHANGE):
+                with self.write() as change:
+                    for service_id in service_ids[start : start + ENTRIES_PER_CHANGE]:
+                        change.forget_neighbours(service_id, before=before)
+                if change.fault is not None:
+                    return change.fault
+                pause()
+        return None
+
+    def _old_neighbours(
+        self, transaction: lmdb.Transaction, *, start: bytes, before: int
+    ) -> tuple[list[int], bytes | None]:
+        """Of a piece of the set: whose entries are to be dropped, and where the next piece begins."""
+        cursor = transaction.cursor(db=self._services)
+        service_ids: list[int] = []
+        if not cursor.set_range(start):
+            return service_ids, None
+        for number, (key, value) in enumerate(cursor.iternext()):
+            if number == _SCAN_SERVICES:
+                return service_ids, bytes(key)
+            if any(is_old_neighbour(entry, before) for entry in entries_of(value)):
+                service_ids.append(SERVICE.unpack(key)[0])
+        return service_ids, None
+
+    def mark_rebuilt(self) -> LiveFault | None:
+        """`is_rebuilt` is true from now on, for every process."""
         try:
             with self._env.begin(write=True, db=self._meta) as transaction:
                 transaction.put(_REBUILT, b"1")
         except lmdb.Error as error:
-            return _fault(error)
-        return loaded
+            return fault_of(error)
+        return None
 
     def is_rebuilt(self) -> bool:
-        """Whether a `load` ran to its end since the set was discarded; false, too, when that cannot be read."""
+        """Whether the set is whole since it was discarded; false, too, when that cannot be read."""
         return self._look(lambda transaction: transaction.get(_REBUILT, db=self._meta)) == b"1"
 
     def reader_check(self) -> int:
@@ -358,7 +230,7 @@ class LiveSet:
             with self._env.begin() as transaction:
                 return look(transaction)
         except (lmdb.Error, struct.error) as error:
-            return _fault(error)
+            return fault_of(error)
 
 
 @contextmanager
@@ -371,32 +243,6 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _fault(error: lmdb.Error | struct.error) -> LiveFault:
-    kind = StoreFaultKind.DAMAGED if isinstance(error, struct.error) else kind_of(error)
-    return LiveFault(kind, f"live set: {error}; discarding its folder while `serve` is stopped starts a new one")
-
-
-def _unpack(octets: bytes | None) -> list[LiveEntry]:
-    return [] if octets is None else [LiveEntry(*fields) for fields in _ENTRY.iter_unpack(octets)]
-
-
-def _pack(entries: list[LiveEntry]) -> bytes:
-    return b"".join(
-        [_ENTRY.pack(entry.token, entry.device, entry.until, entry.nas_id, entry.state) for entry in entries]
-    )
-
-
-def _index_of(entries: list[LiveEntry], token: bytes, device: bytes) -> int | None:
-    """Where the login stands: by its token, else by its device (unless b"")."""
-    by_device = None
-    for index, entry in enumerate(entries):
-        if entry.token == token:
-            return index
-        if device and entry.device == device:
-            by_device = index
-    return by_device
-
-
 def _counts(cursor: lmdb.Cursor, now: int) -> LiveCounts:
     """Column by column over the joined values of many services: an object for each entry would take far longer."""
     reserved = online = 0
@@ -404,8 +250,8 @@ def _counts(cursor: lmdb.Cursor, now: int) -> LiveCounts:
     bounded = islice(values, SCAN_SERVICES_MAX)
     while chunk := b"".join(islice(bounded, _SCAN_SERVICES)):
         octets = memoryview(chunk)
-        untils = octets.cast("Q")[_UNTIL_OFFSET // 8 :: _ENTRY_OCTETS // 8]
-        states = octets.cast("I")[_STATE_OFFSET // 4 :: _ENTRY_OCTETS // 4]
+        untils = octets.cast("Q")[_UNTIL_OFFSET // 8 :: ENTRY_OCTETS // 8]
+        states = octets.cast("I")[_STATE_OFFSET // 4 :: ENTRY_OCTETS // 4]
         lasting = [state for until, state in zip(untils, states, strict=True) if until >= now]
         reserved += lasting.count(_RESERVED)
         online += lasting.count(_ONLINE)

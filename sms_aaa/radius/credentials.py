@@ -93,6 +93,11 @@ class StoredPassword(Hidden, frozen=True, gc=False):
         return Form.CLEARTEXT if self.cleartext is not None else Form.NT
 
     @property
+    def is_slow(self) -> bool:
+        """Whether a check of it does not belong into a worker's loop."""
+        return self.hashed is not None and self.hashed.is_slow
+
+    @property
     def methods(self) -> tuple[Method, ...]:
         """The methods that it can serve."""
         if self.hashed is not None:
@@ -289,7 +294,7 @@ def _read_mschap(packet: Packet, key: int) -> MsChap | MsChap2 | PacketFault:
 
 
 def without_domain(user_name: bytes) -> bytes:
-    r"""RFC 2759 section 4: what MS-CHAPv2 hashes of `DOMAIN\user` is `user`."""
+    r"""RFC 2759 section 8.2: what MS-CHAPv2 hashes of `DOMAIN\user` is `user`."""
     return user_name.partition(b"\\")[2] or user_name
 
 

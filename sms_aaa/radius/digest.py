@@ -73,7 +73,7 @@ class SecretDigests:
         """For a request; False as well when there is none or it is not of 16 octets (RFC 3579 section 3.2)."""
         at = packet.message_authenticator_at
         if packet.code in _DIGEST_CODES or at < 0:
-            # RFC 5176 section 2.3: where the Request Authenticator is a digest, it is computed after and counts as 0.
+            # RFC 5176 section 3.4: where the Request Authenticator is a digest, it is computed after and counts as 0.
             return self._message_authenticator_is_valid(packet, _ZEROS)
         # A login's way: what _hmac() does, without its calls. The Request Authenticator stands where it is hashed.
         data = packet.data
@@ -236,9 +236,11 @@ def verify(packet: Packet, digests: SecretDigests, *, message_authenticator_requ
 
 
 def _verify_without_message_authenticator(packet: Packet, *, required: bool) -> PacketFault | None:
-    # RFC 5997 section 3 and RFC 3579 section 3.2: Status-Server and EAP-Message never go without, whatever is set.
-    if packet.code == Code.STATUS_SERVER or EAP_MESSAGE in packet.attributes:
-        return PacketFault.MESSAGE_AUTHENTICATOR_MISSING
+    # RFC 5997 section 3 and RFC 3579 section 3.1: Status-Server and EAP-Message never go without, whatever is set.
+    if packet.code == Code.STATUS_SERVER:
+        return PacketFault.STATUS_SERVER_UNSIGNED
+    if EAP_MESSAGE in packet.attributes:
+        return PacketFault.EAP_UNSIGNED
     if packet.code != Code.ACCESS_REQUEST:
         return None
     if required:

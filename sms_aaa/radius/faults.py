@@ -2,7 +2,8 @@
 
 A RADIUS server says nothing to a peer that breaks the protocol, so the counter of a fault is the only trace that a
 NAS engineer gets; each has a label for metrics and a sentence for people. The first group is what parse() finds, the
-second what verify() finds, the third what read_credential() finds, the last what only a door can know.
+second what verify() finds, the third what read_credential() finds, then what only a door can know; what was named
+later stands at the end.
 """
 
 from __future__ import annotations
@@ -50,6 +51,16 @@ class PacketFault(Enum):
     CREDENTIAL_WITHOUT_CHALLENGE = ("credential-without-challenge", "An MS-CHAP response came without its challenge.")
 
     UNKNOWN_NAS = ("unknown-nas", "No NAS is known at the address that the datagram came from.")
+
+    EAP_UNSIGNED = ("eap-unsigned", "An EAP-Message came without a Message-Authenticator, which it always needs.")
+    STATUS_SERVER_UNSIGNED = (
+        "status-server-unsigned",
+        "A Status-Server came without a Message-Authenticator, which it always needs.",
+    )
+    REPLY_TOO_LONG = (
+        "reply-too-long",
+        "With all the Proxy-State that the request brought, its reply would be longer than 4096 octets.",
+    )
 
     def __init__(self, label: str, sentence: str) -> None:
         self.label = label

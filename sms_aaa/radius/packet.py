@@ -8,8 +8,9 @@ This is the first code that a stranger's datagram meets and the most travelled o
   those of the standard attributes, and a NAS's filter that knows no vendors would be walked around.
 - A key that comes again keeps its first value in the dict and the others, in order, in `repeated`, so that the usual
   look-up costs one dict access and the rare reader of several values (Class, Proxy-State, EAP-Message) uses all().
-- Bounds are strict. RFC 2865 section 5 lets an attribute of invalid length be skipped or the packet be dropped:
-  we drop, because a packet that two readers may understand differently is a hole.
+- Bounds are strict: a packet that two readers may understand differently is a hole. RFC 2866 section 5 wants an
+  Accounting-Request with an attribute of invalid length discarded. Of an Access-Request RFC 2865 section 5 says that
+  it SHOULD be rejected; it is dropped too, because nothing tells whose it is before it is read and verified.
 
 Whether a packet is genuine is not known here: that is digest.verify().
 """
@@ -103,13 +104,13 @@ def parse(datagram: bytes) -> Packet | Malformed:
     if len(datagram) < HEADER_OCTETS:
         return Malformed(PacketFault.TOO_SHORT)
     length = datagram[2] << 8 | datagram[3]
+    if length > PACKET_OCTETS_MAX:
+        return Malformed(PacketFault.TOO_LONG)
     if length != len(datagram):
         if length < HEADER_OCTETS or length > len(datagram):
             return Malformed(PacketFault.LENGTH_MISMATCH)
         # RFC 2865 section 3: octets outside the range of the Length field are padding, to be ignored.
         datagram = datagram[:length]
-    if length > PACKET_OCTETS_MAX:
-        return Malformed(PacketFault.TOO_LONG)
     code = datagram[0]
     if code not in _CODES:
         return Malformed(PacketFault.UNKNOWN_CODE)

@@ -31,6 +31,22 @@ class Proof(Protocol[Stored_contra]):
     def matches(self, stored: Stored_contra) -> bool: ...
 
 
+class Unrebuilt(StrEnum):
+    """Whom to let in whose plan has a limit, after a boot, before it is known who is online."""
+
+    ADMIT = "admit"  # by the sessions that are known so far
+    REJECT = "reject"
+    SILENCE = "silence"  # the NAS asks another server
+
+
+class StrictAway(StrEnum):
+    """What decides a login under a strict limit while PostgreSQL does not."""
+
+    LOCAL = "local"  # the sessions that this node knows
+    REJECT = "reject"
+    SILENCE = "silence"
+
+
 class Whereabouts(Struct, frozen=True, gc=False):
     """Where a login comes from. Only looked up for a service or realm that is bound to places or devices.
 

@@ -48,6 +48,13 @@ class MessageAuthenticatorPolicy(StrEnum):
     NO = "no"
 
 
+class SessionsPolicy(StrEnum):
+    """Who is refused when a service has as many sessions as its plan allows."""
+
+    REPLACE_SAME_DEVICE = "replace-same-device"  # another device; the same one takes over its own place
+    REJECT_NEW = "reject-new"  # whoever asks, until a session ends
+
+
 class Terms(Struct, frozen=True, gc=False, array_like=True):
     """When and from where a service may be used. Instants are epoch seconds, 0: no bound; it is valid in [from, until).
 
@@ -80,7 +87,8 @@ class Entitlement(Struct, frozen=True, gc=False, array_like=True):
 class Policy(Struct, frozen=True, gc=False, kw_only=True):
     """What the network does for a plan. Rates are decimal kbit/s (never x 1024); 0 means: not limited, not sent.
 
-    up = from the subscriber, down = to the subscriber. `sessions_max` 0: any number.
+    up = from the subscriber, down = to the subscriber. `sessions_max` 0: any number. `sessions_strict`: the limit holds
+    over all nodes, because each login asks PostgreSQL for its place.
     """
 
     rate_up_kbps: int = 0
@@ -89,6 +97,8 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     idle_timeout_seconds: int = 0
     interim_seconds: int = 300
     sessions_max: int = 1
+    sessions_policy: SessionsPolicy = SessionsPolicy.REPLACE_SAME_DEVICE
+    sessions_strict: bool = False
 
 
 class NodePlan(Struct, frozen=True, gc=False):

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import msgspec
 
-from sms_aaa.rules.entitlement import Policy
+from sms_aaa.rules.entitlement import Policy, SessionsPolicy
 from sms_aaa.rules.money import exact, exponent, format_minor, minor_of, picounits_of
 from sms_aaa.rules.rating import price_cycle
 from sms_aaa.rules.tariff import (
@@ -57,7 +57,13 @@ _RATE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([kMG]bit/s)")
 _KBPS_BY_UNIT = {"kbit/s": 1, "Mbit/s": 1_000, "Gbit/s": 1_000_000}
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
-_POLICY_KEYS = ("rate_up", "rate_down", "session_timeout", "idle_timeout", "interim", "sessions")
+_POLICY_KEYS = (
+    "rate_up", "rate_down", "session_timeout", "idle_timeout", "interim",
+    "sessions", "sessions_policy", "sessions_strict",
+)  # fmt: skip
+_LATER_RIGHTS = ("sessions_policy", "sessions_strict")
+"""Not in the documents of older plans: at their defaults they are left out, so that an equal plan keeps its digest."""
+
 _TARIFF_KEYS = ("currency", "recurring", "usage")
 _USAGE_KEYS = ("name", "measure", "per", "included", "price", "tiers")
 
@@ -66,6 +72,8 @@ _PRICE_REMEDY = 'write the price per unit, such as "0.05": not negative, with at
 _VOLUME_REMEDY = 'write a volume such as "50 GB" or "50 GiB"'
 _RATE_REMEDY = 'write a rate such as "20 Mbit/s", or leave it out for no limit'
 _TIMEOUT_REMEDY = 'write a time of s, m, h or d such as "24h", or leave it out for no limit'
+
+_UNSET = Policy()
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -110,8 +118,16 @@ def parse_plan(document: Mapping[str, object], *, default_currency: str) -> Plan
 
 
 def plan_to_document(plan: Plan) -> dict[str, object]:
-    """The plan in canonical form, as JSON has it: integers, texts, tables, lists; the bound of an open tier is null."""
+    """The plan in canonical form, as JSON has it: integers, texts, truth values, tables, lists.
+
+    The bound of an open tier is null.
+    """
     document: dict[str, object] = msgspec.json.decode(msgspec.json.encode(plan))
+    policy = document["policy"]
+    assert isinstance(policy, dict)
+    for key in _LATER_RIGHTS:
+        if getattr(plan.policy, key) == getattr(_UNSET, key):
+            del policy[key]
     return document
 
 
@@ -133,7 +149,7 @@ def plan_digest(plan: Plan) -> str:
 
 
 def _policy(table: _Table) -> Policy:
-    unset = Policy()
+    unset = _UNSET
     timeout = partial(_seconds_of, minimum=1, maximum=TIMEOUT_SECONDS_MAX)
     interim = partial(_seconds_of, minimum=INTERIM_SECONDS_MIN, maximum=INTERIM_SECONDS_MAX)
     interim_remedy = f"write a time from {INTERIM_SECONDS_MIN}s to {INTERIM_SECONDS_MAX}s"
@@ -144,7 +160,20 @@ def _policy(table: _Table) -> Policy:
         idle_timeout_seconds=table.read("idle_timeout", timeout, _TIMEOUT_REMEDY, unset.idle_timeout_seconds),
         interim_seconds=table.read("interim", interim, interim_remedy, unset.interim_seconds),
         sessions_max=table.count("sessions", unset.sessions_max, SESSIONS_MAX),
+        sessions_policy=_sessions_policy(table, unset.sessions_policy),
+        sessions_strict=table.flag("sessions_strict", unset.sessions_strict),
     )
+
+
+def _sessions_policy(table: _Table, default: SessionsPolicy) -> SessionsPolicy:
+    key = "sessions_policy"
+    if table.has(key) and table.text(key) == "kick-oldest":
+        raise PlanInvalidError(
+            table.at(key),
+            "is kick-oldest, which needs Disconnect-Requests, and this program does not send any yet",
+            f"write one of {', '.join(SessionsPolicy)}",
+        )
+    return table.choice(key, SessionsPolicy, default)
 
 
 def _tariff(table: _Table, default_currency: str) -> Tariff:
@@ -278,9 +307,15 @@ class _Table:
         remedy = "write lower-case letters, digits and hyphens, at most 64"
         return self.read("name", named, remedy)
 
-    def choice(self, key: str, choices: type[E]) -> E:
-        """A text that is one of an enum's values."""
-        return self.read(key, choices, f"write one of {', '.join(choices)}")
+    def choice(self, key: str, choices: type[E], default: E | None = None) -> E:
+        """A text that is one of an enum's values; without `default` the key is obligatory."""
+        return self.read(key, choices, f"write one of {', '.join(choices)}", default)
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self._value(key, default)
+        if not isinstance(value, bool):
+            raise PlanInvalidError(self.at(key), f"is of type {type(value).__name__}", "write true or false")
+        return value
 
     def number(self, key: str, convert: Callable[[Fraction], int], remedy: str) -> int:
         """An exact number, obligatory; `convert` raises ValueError."""

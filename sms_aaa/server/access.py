@@ -1,6 +1,7 @@
 """An access worker: the login's way. Batches of 64, one reader transaction, one short write transaction each.
 
-What takes longer than the loop may wait (Case.work) is done beside it and comes back into the way where it left.
+What takes longer than the loop may wait (Case.work, a strict place) is done beside it and comes back into the way where
+it left.
 """
 
 from __future__ import annotations
@@ -15,33 +16,41 @@ from sms_aaa.flows.access import (
     AccessRequest,
     Case,
     answer_case,
+    claim_of,
     decide_requests,
     decision_of,
     distrust,
     prove_case,
     reserve_places,
+    withdraw_place,
 )
+from sms_aaa.flows.passwords import KEY_OCTETS, PasswordCheck, PasswordChecks
 from sms_aaa.metrics import LATENCY_AT, Word, observe, reason_word
 from sms_aaa.node.journal import Appended, Dropped, Stream, Writer
 from sms_aaa.node.records import DecisionBatch, DecisionRecord, pack_decisions
 from sms_aaa.radius.faults import PacketFault
 from sms_aaa.radius.packet import Code
+from sms_aaa.rules.access import StrictAway, Unrebuilt
 from sms_aaa.rules.reasons import Reason
 from sms_aaa.server.beside import Beside
 from sms_aaa.server.dispatch import SILENCE, Asked, Deferred
+from sms_aaa.server.strict import StrictPlaces
 from sms_aaa.server.udp import UdpWorker
 from sms_aaa.server.worker import Child, run_child
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sms_aaa.db.places import Claimed
     from sms_aaa.node.replica import ReplicaFault
     from sms_aaa.server.sockets import Endpoint
 
 BATCH_MAX = 64
-WORK_THREADS = 2
-WORK_WAITING_MAX = 1024
+REBUILT_LOOK_SECONDS = 0.25
+WORK_WAITING_MAX = 256
 """Cases whose work waits beside the loop. A NAS gives up after some seconds: more would be done for nobody."""
+DUMMY_WAITING_MAX = WORK_WAITING_MAX // 4
+"""So much may wait where work for a refusal that is certain is still taken: it must not keep out who may be let in."""
 
 _ACCEPTED = Reason.ACCEPTED
 
@@ -70,8 +79,16 @@ class AccessWay:
         self._reject_delay = child.settings.access.reject_delay_seconds
         self._reservation_seconds = child.settings.access.reservation_seconds
         self._beside: Beside[_Aside, bool] = Beside(
-            threads=WORK_THREADS, waiting_max=WORK_WAITING_MAX, name="work-beside"
+            threads=child.settings.access.password_threads, waiting_max=WORK_WAITING_MAX, name="work-beside"
         )
+        self._passwords = PasswordChecks(
+            key=os.urandom(KEY_OCTETS), remember_seconds=child.settings.access.password_cache_seconds
+        )
+        self._strict: StrictPlaces[_Aside] = StrictPlaces(child)
+        self._until_rebuilt = child.settings.access.until_rebuilt
+        self._strict_when_away = child.settings.access.strict_when_away
+        self._is_rebuilt = self._until_rebuilt is Unrebuilt.ADMIT or self._live.is_rebuilt()
+        self._rebuilt_due = 0.0
         self._journal = Writer(
             child.journal_folder(Stream.DECISIONS),
             Stream.DECISIONS,
@@ -83,9 +100,9 @@ class AccessWay:
         )
 
     @property
-    def bells(self) -> tuple[Beside[_Aside, bool], ...]:
+    def bells(self) -> tuple[Beside[_Aside, bool], StrictPlaces[_Aside]]:
         """What the loop polls beside its sockets."""
-        return (self._beside,)
+        return (self._beside, self._strict)
 
     def serve(self, endpoint: Endpoint, asked: Sequence[Asked], began: float) -> None:
         reader = self._worker.reader
@@ -95,6 +112,7 @@ class AccessWay:
             for one in asked:
                 self._say_nothing(endpoint, one, Word.REPLICA_TOO_OLD)
             return
+        self._passwords.now = began
         admitted = [one.admitted for one in asked]
         requests = [AccessRequest(one.packet, one.nas, one.digests, one.other) for one in admitted]
         with reader.replica.read() as view:
@@ -105,6 +123,7 @@ class AccessWay:
                 view=view,
                 randomness=os.urandom(RANDOM_OCTETS * len(requests)),
                 now=int(time.time()),
+                passwords=self._passwords,
             )
         ready = []
         for one, case in zip(asked, cases, strict=True):
@@ -114,12 +133,19 @@ class AccessWay:
                 distrust(case)
                 self._counters[Word.REPLICA_TOO_OLD] += 1
                 ready.append((one, case))
-            elif case.work is None:
+            elif case.work is None or not self._set_aside(_Aside(endpoint, one, case, began), case.work):
                 ready.append((one, case))
-            elif not self._beside.put(_Aside(endpoint, one, case, began), case.work):
-                self._say_nothing(endpoint, one, Word.SHED_WORK)
+        self._counters[Word.PASSWORD_CACHE_HITS] = self._passwords.hits
         if ready:
             self._finish(endpoint, ready, began)
+
+    def _set_aside(self, aside: _Aside, work: PasswordCheck) -> bool:
+        """False: the case goes on without its work, which would change nothing but the time that it takes."""
+        if aside.case.is_refused_anyhow() and len(self._beside) >= DUMMY_WAITING_MAX:
+            return False
+        if not self._beside.put(aside, work, key=work.key):
+            self._say_nothing(aside.endpoint, aside.asked, Word.SHED_WORK)
+        return True
 
     def _say_age(self, *, is_too_old: bool) -> None:
         settings = self._child.settings.replica
@@ -131,28 +157,45 @@ class AccessWay:
 
     def collect(self) -> None:
         """What was done beside the loop goes on from where it left."""
-        for done in self._beside.collect():
+        collected = self._beside.collect()
+        self._counters[Word.PASSWORD_CHECKS] = self._beside.worked
+        self._passwords.now = time.monotonic()
+        for done in collected:
             aside = done.what
             if done.bug is not None:
                 self._child.log.error("bug-in-work", kind=type(done.bug).__name__)
                 self._say_nothing(aside.endpoint, aside.asked, Word.OUR_FAULTS)
                 continue
-            prove_case(aside.case, self._worker.reader.tables, matches=bool(done.told))
-            self._finish(aside.endpoint, [(aside.asked, aside.case)], aside.began)
+            case = prove_case(aside.case, self._passwords, matches=bool(done.told))
+            if case.work is None or not self._set_aside(aside._replace(case=case), case.work):
+                self._finish(aside.endpoint, [(aside.asked, case)], aside.began)
+        for aside, claimed in self._strict.collect():
+            if self._take_strict_place(aside, claimed):
+                self._answer(aside.endpoint, [(aside.asked, aside.case)], aside.began)
 
     def close(self) -> None:
         self._beside.close()
+        self._strict.close()
         self._journal.close()
         self._live.close()
 
     def _finish(self, endpoint: Endpoint, ready: list[tuple[Asked, Case]], began: float) -> None:
         """From the decision to the reply."""
-        now_ns = time.time_ns()
-        if not self._reserve([case for _, case in ready if case.wants_place()], now_ns // 1_000_000_000):
+        wanting = [pair for pair in ready if pair[1].wants_place()]
+        if wanting and not (self._is_rebuilt or self._look_whether_rebuilt(began)):
+            ready = self._turn_away(endpoint, ready)
+        elif not self._reserve([case for _, case in wanting], int(time.time())):
             # Nobody may say that those who wanted a place were admitted.
-            for one, _ in [pair for pair in ready if pair[1].wants_place()]:
+            for one, _ in wanting:
                 self._say_nothing(endpoint, one, Word.OUR_FAULTS)
             ready = [pair for pair in ready if not pair[1].wants_place()]
+        elif any(case.wants_strict_place() for _, case in wanting):
+            ready = [pair for pair in ready if not self._ask_strictly(endpoint, *pair, began)]
+        if ready:
+            self._answer(endpoint, ready, began)
+
+    def _answer(self, endpoint: Endpoint, ready: list[tuple[Asked, Case]], began: float) -> None:
+        now_ns = time.time_ns()
         accepted, refused, decisions = [], [], []
         for one, case in ready:
             reply = answer_case(case)
@@ -200,6 +243,56 @@ class AccessWay:
             return True
         self._counters[Word.LIVE_FAULTS] += 1
         return False
+
+    def _look_whether_rebuilt(self, now: float) -> bool:
+        if now >= self._rebuilt_due:
+            self._rebuilt_due = now + REBUILT_LOOK_SECONDS
+            self._is_rebuilt = self._live.is_rebuilt()
+        return self._is_rebuilt
+
+    def _turn_away(self, endpoint: Endpoint, ready: list[tuple[Asked, Case]]) -> list[tuple[Asked, Case]]:
+        """After a boot, before it is known who is online: those who want a place are refused or hear nothing."""
+        answered = []
+        for one, case in ready:
+            if not case.wants_place():
+                answered.append((one, case))
+            elif self._until_rebuilt is Unrebuilt.REJECT:
+                case.refuse(Reason.BACKEND_UNAVAILABLE, b"after a boot it is not known yet who was online")
+                answered.append((one, case))
+            else:
+                self._say_nothing(endpoint, one, Word.SHED_PLACES)
+        return answered
+
+    def _ask_strictly(self, endpoint: Endpoint, one: Asked, case: Case, began: float) -> bool:
+        """Whether the case is not to be answered now: it waits for PostgreSQL, or for nothing."""
+        if not case.wants_strict_place():
+            return False
+        aside = _Aside(endpoint, one, case, began)
+        return self._strict.put(aside, claim_of(case), time.monotonic()) or not self._take_strict_place(aside, None)
+
+    def _take_strict_place(self, aside: _Aside, claimed: Claimed | None) -> bool:
+        """What PostgreSQL said, or did not say (None), is held against the case; whether it is to be answered."""
+        case = aside.case
+        self._counters[Word.STRICT_AWAY if claimed is None else Word.STRICT_CLAIMS] += 1
+        if claimed is None:
+            if self._strict_when_away is StrictAway.LOCAL:
+                return True
+            self._withdraw(case)
+            if self._strict_when_away is StrictAway.SILENCE:
+                self._say_nothing(aside.endpoint, aside.asked, Word.SHED_PLACES)
+                return False
+            case.refuse(Reason.BACKEND_UNAVAILABLE, b"PostgreSQL did not say in time whether there is a place")
+            return True
+        case.sessions_seen = claimed.seen
+        if not claimed.is_admitted:
+            self._withdraw(case)
+            case.refuse(Reason.CONCURRENT_LIMIT)
+        return True
+
+    def _withdraw(self, case: Case) -> None:
+        with self._live.write() as change:
+            withdraw_place(case, change)
+        self._counters[Word.LIVE_FAULTS] += change.fault is not None
 
     def _record(self, decisions: list[DecisionRecord], now_ns: int, began: float) -> None:
         """The decision stream may lose the last second, or drop when it is full: a login does not wait for it."""

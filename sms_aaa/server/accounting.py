@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sms_aaa.flows.accounting import AccountingRequest, apply_to_live_set, find_logins, pack_requests, reply_to
 from sms_aaa.metrics import LATENCY_AT, SYNC_AT, Word, observe
 from sms_aaa.node.journal import Appended, Stream, Writer
+from sms_aaa.node.live import ENTRIES_PER_CHANGE
 from sms_aaa.radius.packet import Code
 from sms_aaa.rules.session import silence_seconds
 from sms_aaa.server.dispatch import SILENCE, Asked
@@ -89,13 +90,14 @@ class AccountingWay:
         logins = find_logins(requests)
         if not logins:
             return
-        with self._live.write() as change:
-            longest = self._worker.reader.tables.interim_seconds_max
-            silence = silence_seconds(longest, self._child.settings.session.stale_multiple)
-            apply_to_live_set(logins, change, until=now + silence)
-        if change.fault is not None:
-            # The records are safe; a place that is not given back runs out by itself.
-            self._counters[Word.LIVE_FAULTS] += 1
+        longest = self._worker.reader.tables.interim_seconds_max
+        until = now + silence_seconds(longest, self._child.settings.session.stale_multiple)
+        for start in range(0, len(logins), ENTRIES_PER_CHANGE):
+            with self._live.write() as change:
+                apply_to_live_set(logins[start : start + ENTRIES_PER_CHANGE], change, until=until)
+            if change.fault is not None:
+                # The records are safe; a place that is not given back runs out by itself.
+                self._counters[Word.LIVE_FAULTS] += 1
 
 
 def _request(admitted: Admitted) -> AccountingRequest:

@@ -32,21 +32,24 @@ def work_with_database(
     child: Child, work: Callable[[Connection], None], *, repeatable: bool, while_away: Callable[[], None] | None = None
 ) -> None:
     """Calls `work` with a connection until the child is to end; when PostgreSQL goes away, waits and begins anew."""
-    dsn = child.order.dsn.reveal().decode()
     timeout = child.settings.database.statement_timeout_seconds
     while not child.stopping:
         try:
-            with connect(
-                dsn, name=child.order.name, statement_timeout_seconds=timeout, repeatable=repeatable
-            ) as connection:
-                work(connection)
+            # Those who start without PostgreSQL are not told where it is: the embedded one is not up yet.
+            dsn = child.order.dsn.reveal().decode() or child.find_dsn()
+            if dsn:
+                with connect(
+                    dsn, name=child.order.name, statement_timeout_seconds=timeout, repeatable=repeatable
+                ) as connection:
+                    work(connection)
+                continue
         except Unavailable as away:
             event = "statement-timeout" if isinstance(away, TimedOut) else "database-away"
             child.log.warning(event, reason=_first_line(away))
-            child.beat()
-            if while_away is not None:
-                while_away()
-            time.sleep(RETRY_SECONDS)
+        child.beat()
+        if while_away is not None:
+            while_away()
+        time.sleep(RETRY_SECONDS)
 
 
 class Database:

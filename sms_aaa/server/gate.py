@@ -104,7 +104,7 @@ class Gate:
         if nas.older is not None:
             fault, digests, other = self._choose_secret(packet, nas, nas.older, address, fault)
         if fault is not None:
-            self._drop_packet(fault, source, nas, packet)
+            self._drop_packet(fault, source, nas)
             return None
         if code == _STATUS_SERVER:
             return self._answer_status(packet, digests)
@@ -149,9 +149,8 @@ class Gate:
             self._counters[nas.row + NasWord.DROPS] += 1
         self.drops.note(source, fault, 0 if nas is None else nas.nas_id, time.time_ns())
 
-    def _drop_packet(self, fault: PacketFault, source: tuple[str, int], nas: Nas, packet: Packet) -> None:
-        missing = fault is PacketFault.MESSAGE_AUTHENTICATOR_MISSING and packet.code == _ACCESS_REQUEST
-        if missing and EAP_MESSAGE not in packet.attributes:
+    def _drop_packet(self, fault: PacketFault, source: tuple[str, int], nas: Nas) -> None:
+        if fault is PacketFault.MESSAGE_AUTHENTICATOR_MISSING:
             self._counters[nas.row + self._note_unsigned(nas, source[1], NasWord.MISSING)] += 1
         self.drop(fault, source, nas)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from datetime import UTC, datetime
 
@@ -11,6 +10,7 @@ from sms_aaa.db.engine import Conflict, Connection, Poison
 from sms_aaa.flows.rating import PlanShelf, open_cycles, rate_batch, suspend_next
 from sms_aaa.metrics import Word
 from sms_aaa.server.database import work_with_database
+from sms_aaa.server.priority import Priority, take
 from sms_aaa.server.worker import Child, run_child
 
 BATCH_MAX = 1000
@@ -95,7 +95,7 @@ class Rater:
 
 
 def main(child: Child) -> None:
-    os.nice(5)  # when cores are short the ways of the packets come first
+    take(Priority.SETTLING)
     Rater(child).run()
 
 

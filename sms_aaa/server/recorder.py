@@ -8,9 +8,7 @@ looks too.
 
 from __future__ import annotations
 
-import os
 import time
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +21,7 @@ from sms_aaa.node.journal import Stream
 from sms_aaa.node.records import DecisionBatch, unpack_decisions
 from sms_aaa.rules.session import Place
 from sms_aaa.server.database import work_with_database
+from sms_aaa.server.priority import Priority, take
 from sms_aaa.server.stream import Fenced, StreamSettler
 from sms_aaa.server.worker import Child, run_child
 
@@ -136,19 +135,8 @@ def _cpu_times() -> tuple[int, int]:
     return sum(fields), fields[3] + fields[4]
 
 
-def step_back() -> None:
-    """The lowest priority. With sched_autogroup a process's nice counts only within its session's group.
-
-    The supervisor gives each child a session and so a group of its own; the group's own nice is what the kernel
-    weighs against the workers' groups.
-    """
-    os.nice(19)
-    with suppress(OSError):  # a kernel without autogroups
-        Path("/proc/self/autogroup").write_text("19", encoding="ascii")
-
-
 def main(child: Child) -> None:
-    step_back()
+    take(Priority.WAITING)
     Recorder(child).run()
 
 

@@ -2,12 +2,11 @@
 
 When PostgreSQL is away it waits; the journal grows, and the metrics say so. A file that is missing stops the settler
 loudly (J10): those octets were answered for. It also keeps what only it can know: sessions that went silent, places
-that are free again, the live set after a boot.
+that are free again.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -15,20 +14,23 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import feed as db_feed
 from sms_aaa.db import nas as db_nas
 from sms_aaa.db import partitions as db_partitions
+from sms_aaa.db import places as db_places
 from sms_aaa.db import plans as db_plans
 from sms_aaa.db import sessions as db_sessions
-from sms_aaa.flows.settling import Settled, close_stale_sessions, list_online, quarantine, settle_accounting
+from sms_aaa.flows.settling import Settled, close_stale_sessions, quarantine, settle_accounting
 from sms_aaa.metrics import Word, set_plan_rows
 from sms_aaa.node.journal import Stream
 from sms_aaa.node.records import AccountingRecord, unpack_accounting
 from sms_aaa.rules.session import Place, silence_seconds
 from sms_aaa.server.database import work_with_database
+from sms_aaa.server.priority import Priority, take
 from sms_aaa.server.stream import Fenced, StreamSettler
-from sms_aaa.server.worker import Child, run_child
+from sms_aaa.server.worker import Child, run_child, yield_lock
 
 if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
     from sms_aaa.node.journal_reader import Batch
+    from sms_aaa.node.live_change import Release
 
 BATCH_MAX = 2000
 IDLE_SECONDS = 0.05
@@ -36,9 +38,6 @@ RETRY_SECONDS = 1.0
 GAUGES_SECONDS = 1.0
 COUNTS_SECONDS = 30.0
 """How often open sessions are counted by plan: that costs a scan of them."""
-
-RELEASES_MAX = 1000
-"""In one change of the live set: logins wait for it."""
 
 UPKEEP_SECONDS = 600.0
 STALE_BATCH_MAX = 5000
@@ -110,20 +109,10 @@ class Settler:
         connection.commit()
         self._may_lapse_at = float("inf")
         self._counters[Word.DATABASE_UP] = 1
-        self._rebuild_live_set(connection)
         self._child.log.info("settling")
 
     def _load_nas(self, connection: Connection) -> None:
         self._single_nas = db_nas.list_single(connection)
-
-    def _rebuild_live_set(self, connection: Connection) -> None:
-        """After a boot: the sessions that PostgreSQL knows as open. What only the journal has is settled later."""
-        if self._live.is_rebuilt():
-            return
-        until = int(time.time() + self._silence_seconds(connection))
-        loaded = self._live.load(list_online(connection, until=until))
-        connection.commit()
-        self._child.log.info("live-set-rebuilt", sessions=str(loaded))
 
     def _silence_seconds(self, connection: Connection) -> int:
         """How long a session may be silent before it lapses.
@@ -162,12 +151,9 @@ class Settler:
                 quarantine(connection, Stream.ACCOUNTING, place, reason=unpacked.value, raw=record.payload)
         return records
 
-    def _release(self, releases: list[tuple[int, bytes]]) -> None:
-        for start in range(0, len(releases), RELEASES_MAX):
-            with self._live.write() as change:
-                change.release_many(releases[start : start + RELEASES_MAX])
-            if change.fault is not None:
-                self._counters[Word.LIVE_FAULTS] += 1
+    def _release(self, releases: list[Release]) -> None:
+        if self._live.release(releases, pause=yield_lock) is not None:
+            self._counters[Word.LIVE_FAULTS] += 1
 
     def _keep_house(self, connection: Connection) -> None:
         now = time.monotonic()
@@ -194,6 +180,7 @@ class Settler:
         """Partitions ahead; what is past its retention goes."""
         db_partitions.create_ahead(connection, datetime.now(UTC))
         db_feed.delete_old(connection)
+        db_places.delete_old(connection)
         connection.commit()
         self._stream.clean(connection, older_than_days=self._child.settings.journal.retention_days)
 
@@ -208,7 +195,7 @@ class Settler:
 
 
 def main(child: Child) -> None:
-    os.nice(5)  # when cores are short the ways of the packets come first
+    take(Priority.SETTLING)
     Settler(child).run()
 
 

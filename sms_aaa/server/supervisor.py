@@ -21,7 +21,8 @@ from sms_aaa import __version__
 from sms_aaa.config import Settings, SettingsError, WhenTooOld
 from sms_aaa.metrics import Collector, Names, ProcessView, Word
 from sms_aaa.node.board import Board, BoardFault
-from sms_aaa.node.live import LiveFault, LiveSet
+from sms_aaa.node.live import LiveSet
+from sms_aaa.node.live_change import LiveFault
 from sms_aaa.node.replica import Replica
 from sms_aaa.rules.secret import Secret
 from sms_aaa.server.database import Database
@@ -255,7 +256,7 @@ class Supervisor:
         notify("STOPPING=1")
         self._log.info("stopping")
         settling = ("settler", "recorder")
-        others = ("rater", "replicator")
+        others = ("rater", "replicator", "places")
         self._terminate([post for post in self._posts if post.module not in settling + others], WORKERS_END_SECONDS)
         self._terminate([post for post in self._posts if post.module in settling], SETTLER_END_SECONDS)
         self._terminate([post for post in self._posts if post.module in others], OTHERS_END_SECONDS)
@@ -316,6 +317,8 @@ class Supervisor:
         if self._journal_faults.is_recent(time.monotonic()):
             unanswered.append("the journal cannot be written: accounting is not answered; see the disk and the log")
         impaired = [f"{post.name} is not running" for post in down if post.needs_database]
+        if not self._live.is_rebuilt():
+            impaired.append("it is not known yet who was online before the boot: see access.until_rebuilt")
         if self._database.problem:
             impaired.append(self._database.problem)
         settlers = [post for post in self._posts if post.module == "settler" and post.is_up()]
@@ -412,6 +415,7 @@ def _make_posts(settings: Settings) -> list[Post]:
             posts.append(Post(f"{module}-{number}", module, len(posts), needs_database=False, sockets=sockets))
     for module in ("replicator", "settler", "recorder", "rater"):
         posts.append(Post(module, module, len(posts), needs_database=True))
+    posts.append(Post("places", "places", len(posts), needs_database=False))
     return posts
 
 

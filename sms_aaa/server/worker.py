@@ -23,12 +23,14 @@ from sms_aaa.metrics import Word
 from sms_aaa.node.board import Board, BoardFault, Slot
 from sms_aaa.node.journal import JournalFault, Stream, make_folder
 from sms_aaa.node.key import KeyFault, read_or_create_key
-from sms_aaa.node.live import LiveFault, LiveSet
+from sms_aaa.node.live import LiveSet
+from sms_aaa.node.live_change import LiveFault
 from sms_aaa.node.nas_rows import assign_rows
 from sms_aaa.node.replica import Replica, ReplicaFault
 from sms_aaa.rules.realms import Realms
 from sms_aaa.rules.secret import Secret
 from sms_aaa.server.log import Log
+from sms_aaa.server.runfile import find_running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 REPLICA_LOOK_SECONDS = 0.1
+LOCK_YIELDED_SECONDS = 0.0005
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +125,13 @@ class Child:
             self.fail("journal", folder.detail)
         return folder
 
+    def find_dsn(self) -> str:
+        """Where PostgreSQL is; "" while an embedded one is not up yet. For those who start without one."""
+        if not self.settings.database.embedded:
+            return self.settings.database.dsn.reveal().decode()
+        running = find_running(self.state_folder)
+        return running.embedded_dsn if running is not None else ""
+
     def live_set(self) -> LiveSet:
         node = self.settings.node
         live = LiveSet.open(Path(node.live_folder), boot_id=boot_id(), octets=node.live_octets)
@@ -132,6 +142,11 @@ class Child:
         if live.was_discarded:
             self.log.warning("live-set-discarded", reason="the machine was booted since, or it was damaged")
         return live
+
+
+def yield_lock() -> None:
+    """Between two changes of the live set: whoever waits for its lock, a login perhaps, is to have it."""
+    time.sleep(LOCK_YIELDED_SECONDS)
 
 
 def boot_id() -> str:

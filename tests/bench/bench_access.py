@@ -93,7 +93,8 @@ class Bench:
             took = crowd.provision(make_desk(connection, vault), vault, count + 1)  # and one for us
         print(f"{count:,} subscribers provisioned in {took:.0f} s")
         began = time.monotonic()
-        self.daemon = daemon.start(healthy=False)
+        self.daemon = daemon
+        daemon.start(healthy=False)
         self._wait_for_replica(60 + count / FILL_SERVICES_PER_SECOND_MIN)
         print(f"serving {time.monotonic() - began:.1f} s after the start, the replica filled meanwhile")
         return Target(OURS, daemon.access_port, daemon.accounting_port, count)

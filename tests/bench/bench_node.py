@@ -5,6 +5,7 @@ Run by hand: `python tests/bench/bench_node.py [folder]`; the folder decides whi
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import sys
 import tempfile
@@ -14,7 +15,8 @@ from pathlib import Path
 from sms_aaa.node.board import Board
 from sms_aaa.node.journal import Appended, Stream, Writer, make_folder
 from sms_aaa.node.journal_reader import list_files, read, readable_end
-from sms_aaa.node.live import LiveSet, OnlineSession, Reserved
+from sms_aaa.node.live import LiveSet
+from sms_aaa.node.live_change import OnlineSession, Reserved
 from sms_aaa.node.replica import Replica
 from sms_aaa.node.replica_filler import ReplicaFiller
 from sms_aaa.node.replica_scrub import Scrubber, Slice
@@ -24,6 +26,7 @@ from sms_aaa.rules.entitlement import Entitlement, IdentityKind, ServiceState
 DATABASE_ID = bytes(range(16))
 PAYLOAD = bytes(range(256)) + bytes(44)
 SERVICES = 100_000
+LIVE_SERVICES = 1_000_000
 PAGE = 5_000
 NOW = 1_800_000_000
 
@@ -118,28 +121,48 @@ def bench_replica(root: Path) -> None:
 
 
 def bench_live(root: Path) -> None:
-    live = LiveSet.open(root, boot_id="bench")
+    live = LiveSet.open(root, boot_id="bench", octets=256 * 1024**2)
     begun = time.perf_counter()
-    live.load(OnlineSession(number, b"%08d" % number, b"%08d" % number, 1, NOW + 900) for number in range(SERVICES))
-    print(f"live load: {SERVICES / (time.perf_counter() - begun):,.0f} sessions/s")
+    held: list[int] = []
+
+    def pause() -> None:
+        held.append(time.perf_counter_ns())
+
+    live.load(
+        (OnlineSession(number, b"%08d" % number, b"%08d" % number, 1, NOW + 900) for number in range(LIVE_SERVICES)),
+        pause=pause,
+    )
+    print(f"live load: {LIVE_SERVICES / (time.perf_counter() - begun):,.0f} sessions/s", end="")
+    changes = sorted((after - before) / 1e6 for before, after in itertools.pairwise(held))
+    print(f"; a change took {statistics.median(changes):.2f} ms, p99 {changes[int(len(changes) * 0.99)]:.2f}")
     services = iter(range(10**9))
 
-    def reserve(count: int) -> None:
+    def each(count: int, step) -> None:
         with live.write() as change:
             for _ in range(count):
-                number = next(services) * 7919 % SERVICES
-                device = b"%08d" % number
-                got = change.reserve(
-                    number, device=device, nas_id=1, sessions_max=1, token=device[::-1], now=NOW, until=NOW + 60
-                )
-                assert isinstance(got, Reserved)
+                number = next(services) * 7919 % LIVE_SERVICES
+                step(change, number, b"%08d" % number)
         assert change.fault is None
 
-    for count in (1, 64):
-        taken = statistics.median(microseconds(lambda c=count: reserve(c), 2000))
-        print(f"live reserve: {taken:.1f} us a transaction of {count} ({taken / count:.2f} us a login)")
+    def reserve(change, number: int, device: bytes) -> None:
+        got = change.reserve(
+            number, device=device, nas_id=1, sessions_max=1, token=device[::-1], now=NOW, until=NOW + 60
+        )
+        assert isinstance(got, Reserved)
+
+    def promote(change, number: int, device: bytes) -> None:
+        change.promote(number, device[::-1], device=device, nas_id=1, until=NOW + 900, session=7)
+
+    def release(change, number: int, device: bytes) -> None:
+        change.release(number, device[::-1], session=7)
+
+    for step in (reserve, promote, release):
+        services = iter(range(10**9))
+        for count in (1, 64):
+            taken = statistics.median(microseconds(lambda c=count, s=step: each(c, s), 2000))
+            print(f"live {step.__name__}: {taken:.1f} us a transaction of {count} ({taken / count:.2f} us a login)")
     taken = statistics.median(microseconds(lambda: live.counts(NOW), 5))
-    print(f"live counts over {SERVICES:,} services: {taken / 1000:.1f} ms")
+    print(f"live counts over {LIVE_SERVICES:,} services: {taken / 1000:.1f} ms")
     live.close()
 
 

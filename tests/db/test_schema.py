@@ -50,7 +50,16 @@ def test_partitions_are_made_ahead_once_and_old_decisions_go_with_theirs(databas
             row[0] for row in connection.execute("select relname from pg_class where relname ~ '^decision_[0-9]{6}$'")
         ]
         assert sorted(names) == ["decision_202610", "decision_202611", "decision_202612", "decision_202701"]
+        for at in ("1970-01-01", "2026-10-31", "2026-11-01", "2026-11-30"):
+            connection.execute(
+                """insert into decision (at, node, sequence, record_offset, nas_id, reason, method, username,
+                                         calling_station_id, nas_port, sessions_seen, sessions_max, duration_us)
+                   values (%s, 'node1', 1, 64, 1, 0, 1, 'alice', '', '', 0, 0, 0)""",
+                (at,),
+            )
         assert drop_decisions_before(connection, NOVEMBER) == ["decision_202610"]
+        left = connection.execute("select at::date::text from decision order by at").fetchall()
+        assert left == [("2026-11-01",), ("2026-11-30",)]
 
 
 def test_a_position_moves_only_from_where_it_stands(database_dsn: str) -> None:

@@ -12,7 +12,9 @@ from make import Said, make_desk, make_nas, make_plan, make_subscriber, record_o
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.reconcile import list_violations
-from sms_aaa.flows.settling import close_stale_sessions, list_online, settle_accounting
+from sms_aaa.flows.provisioning.realms import add_realm
+from sms_aaa.flows.settling import close_stale_sessions, settle_accounting
+from sms_aaa.node.live_change import Release, session_key
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.packet import attribute, integer
 
@@ -171,7 +173,7 @@ def test_accounting_on_closes_what_started_before_it_and_a_late_interim_still_co
     session = world.session()
     assert (session["state"], session["estimated"]) == (3, True)
     assert session["stopped_at"] == T0 + timedelta(seconds=300)
-    assert settled.releases == [(world.service_id, token)]
+    assert settled.releases == [Release(world.service_id, token, session_key("s-1"))]
     world.settle(at(400, "stop", (15, 25)))
     assert (world.session()["octets_in"], world.session()["state"], world.session()["estimated"]) == (15, 2, False)
 
@@ -186,10 +188,30 @@ def test_a_silent_session_closes_softly_and_a_late_record_opens_the_same_one(wor
     world.settle(at(0, "start", service_id=world.service_id), at(300, octets=(10, 20)))
     soon, late = T0 + timedelta(seconds=1100), T0 + timedelta(seconds=1300)
     assert close_stale_sessions(world.connection, now=soon, multiple=3, limit=10) == []
-    assert close_stale_sessions(world.connection, now=late, multiple=3, limit=10) == [(world.service_id, b"token-01")]
+    assert close_stale_sessions(world.connection, now=late, multiple=3, limit=10) == [
+        Release(world.service_id, b"token-01", session_key("s-1"))
+    ]
     assert world.session()["state"] == 3
     world.settle(at(1500, octets=(30, 50)))
     assert (world.session()["state"], world.session()["octets_in"], world.count("session")) == (1, 30, 1)
+
+
+@pytest.mark.parametrize(
+    ("is_stripped", "username", "is_found"),
+    [
+        (True, b"alice@isp-a", True), (True, b"ISP-A\\alice", True), (True, b"alice@ISP-A", True),
+        (True, b"Alice@isp-a", False), (True, b"alice@isp-b", False), (False, b"alice@isp-a", False),
+    ],
+)  # fmt: skip
+def test_without_our_class_a_name_is_looked_up_as_its_realm_says(
+    world: World, is_stripped: bool, username: bytes, is_found: bool
+) -> None:
+    add_realm(make_desk(world.connection), "isp-a", is_stripped=is_stripped, plan=None, nases=())
+    world.settle(at(0, "start", username=username))
+    session = world.session()
+    assert (session["service_id"], session["excluded"]) == (
+        (world.service_id, None) if is_found else (None, "unknown-service")
+    )
 
 
 def test_our_class_says_whose_it_is_before_the_user_name_does(world: World) -> None:
@@ -259,17 +281,13 @@ def test_octets_that_postgresql_cannot_hold_as_text_are_kept_escaped(world: Worl
     assert world.connection.execute("select username from session").fetchone() == ("\\x00\\xff\\x00",)
 
 
-def test_open_sessions_are_listed_for_the_live_set(world: World) -> None:
-    world.settle(at(0, "start", service_id=world.service_id))
-    [online] = list_online(world.connection, until=99)
-    assert (online.service_id, online.token, online.until) == (world.service_id, b"token-01", 99)
-
-
 def test_a_stop_of_one_of_two_sessions_under_a_class_leaves_its_place_taken(world: World) -> None:
     service = world.service_id
     world.settle(at(0, "start", session="a", service_id=service), at(0, "start", session="b", service_id=service))
     assert world.settle(at(60, "stop", session="b", service_id=service)).releases == []
-    assert world.settle(at(90, "stop", session="a", service_id=service)).releases == [(service, b"token-01")]
+    assert world.settle(at(90, "stop", session="a", service_id=service)).releases == [
+        Release(service, b"token-01", session_key("a"))
+    ]
     assert world.settle(at(90, "stop", session="a", service_id=service)).releases == [], "once"
 
 
@@ -278,7 +296,7 @@ def test_after_a_re_authentication_the_session_stands_under_the_new_login(world:
     world.settle(at(0, "start", service_id=service, token=b"first..."))
     world.settle(at(300, octets=(1, 2), service_id=service, token=b"second.."))
     assert world.settle(at(600, "stop", (1, 2), service_id=service, token=b"second..")).releases == [
-        (service, b"second..")
+        Release(service, b"second..", session_key("s-1"))
     ]
 
 

@@ -227,9 +227,10 @@ def provision(daemon: Daemon) -> None:
 def run(folder: Path, *, packets: int, seed: int, first_round: int, dsn: str | None = None) -> Campaign:
     """The whole campaign against a daemon of its own. ViolationError tells what was wrong, and how to see it again."""
     settings = {"SMS_AAA_ACCESS_DUPLICATE_SECONDS": "5", "SMS_AAA_ACCOUNTING_DUPLICATE_SECONDS": "5"}
-    daemon = Daemon(folder / "state", dsn=dsn, **settings).start()
+    daemon = Daemon(folder / "state", dsn=dsn, **settings)
     campaign = Campaign(daemon, seed)
     try:
+        daemon.start()
         provision(daemon)
         _wait_for_knock(campaign)
         _flood(campaign, packets, first_round)

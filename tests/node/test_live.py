@@ -13,17 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sms_aaa.node.environment import StoreFaultKind
-from sms_aaa.node.live import (
+from sms_aaa.node.live import LiveCounts, LiveSet
+from sms_aaa.node.live_change import (
     ENTRIES_PER_SERVICE_MAX,
     LimitReached,
-    LiveCounts,
     LiveEntry,
     LiveFault,
-    LiveSet,
+    LiveFlag,
     LiveState,
     OnlineSession,
+    Release,
     Reserved,
     device_key,
+    session_key,
 )
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -45,7 +47,16 @@ def token(number: int) -> bytes:
     return number.to_bytes(8, "big")
 
 
-def reserve(live, number: int, *, device: bytes = b"", sessions_max: int = 1, now: int = NOW, seconds: int = 60):
+def reserve(
+    live,
+    number: int,
+    *,
+    device: bytes = b"",
+    sessions_max: int = 1,
+    now: int = NOW,
+    seconds: int = 60,
+    replaces: bool = True,
+):
     with live.write() as change:
         got = change.reserve(
             SERVICE,
@@ -55,21 +66,32 @@ def reserve(live, number: int, *, device: bytes = b"", sessions_max: int = 1, no
             token=token(number),
             now=now,
             until=now + seconds,
+            replaces=replaces,
         )
     assert change.fault is None
     return got
 
 
-def promote(live, number: int, *, device: bytes = b"", until: int = NOW + 900) -> None:
+def promote(live, number: int, *, device: bytes = b"", until: int = NOW + 900, session: int = 0) -> None:
     with live.write() as change:
-        change.promote(SERVICE, token(number), device=device, nas_id=1, until=until)
+        change.promote(SERVICE, token(number), device=device, nas_id=1, until=until, session=session)
     assert change.fault is None
 
 
-def release(live, number: int) -> None:
+def neighbour(live, number: int, *, device: bytes = b"", until: int = NOW + 90_000, session: int = 0) -> None:
     with live.write() as change:
-        change.release(SERVICE, token(number))
+        change.promote_neighbour(SERVICE, token(number), device=device, nas_id=1, until=until, session=session)
     assert change.fault is None
+
+
+def release(live, number: int, *, session: int = 0, is_settled: bool = False) -> None:
+    with live.write() as change:
+        change.release(SERVICE, token(number), session=session, is_settled=is_settled)
+    assert change.fault is None
+
+
+def no_pause() -> None:
+    """The tests have nobody who waits for the lock."""
 
 
 def tokens(live) -> list[int]:
@@ -219,10 +241,16 @@ def test_a_nas_that_took_the_other_accept_of_a_retransmission_keeps_one_entry_un
     assert live.entries(SERVICE) == []
 
 
-def test_a_record_of_an_older_login_that_is_settled_late_does_not_rename_the_newer_one(live):
-    promote(live, 2, device=b"device-1", until=NOW + 900)
-    promote(live, 1, device=b"device-1", until=NOW + 300)
+def test_two_sessions_of_one_device_are_two_entries_and_one_place(live):
+    """Dual stack with a login for each protocol: the Stop of one leaves the other."""
+    promote(live, 2, device=b"device-1")
+    promote(live, 1, device=b"device-1")
+    assert tokens(live) == [2, 1]
+    assert reserve(live, 3, device=b"device-2", sessions_max=2) == Reserved(token(3), 1)
+    release(live, 3)
+    release(live, 1)
     assert tokens(live) == [2]
+    assert reserve(live, 4, device=b"device-2") == LimitReached(1)
 
 
 def test_a_device_seen_at_login_is_kept_and_a_missing_one_is_filled_in(live):
@@ -245,12 +273,142 @@ def test_a_stop_frees_the_place_once_and_only_its_own(live):
 
 
 def test_an_accounting_on_releases_many(live):
-    reserve(live, 1, sessions_max=0)
-    reserve(live, 2, sessions_max=0)
-    reserve(live, 3, sessions_max=0)
-    with live.write() as change:
-        change.release_many([(SERVICE, token(1)), (SERVICE, token(3)), (SERVICE + 1, token(9))])
+    for number in range(1, 501):
+        with live.write() as change:
+            change.promote(number, token(number), device=b"", nas_id=1, until=NOW + 900)
+    ended = [Release(number, token(number)) for number in range(1, 501) if number != 2]
+    assert live.release([*ended, Release(9_999, token(9))], pause=no_pause) is None
+    assert live.counts(NOW) == LiveCounts(0, 1, is_whole=True)
+    assert live.count(2, NOW) == 1
+
+
+# Several sessions under one Class
+
+
+def test_the_first_stop_of_two_sessions_under_a_class_leaves_the_place_to_what_is_settled(live):
+    promote(live, 1, session=11)
+    promote(live, 1, session=22)
+    release(live, 1, session=11)
+    release(live, 1, session=22)
+    assert tokens(live) == [1]
+    release(live, 1, session=11, is_settled=True)
+    assert tokens(live) == []
+
+
+def test_a_stop_that_is_settled_late_leaves_the_next_session_under_its_class(live):
+    promote(live, 1, session=11)
+    release(live, 1, session=11)
+    promote(live, 1, session=22)
+    release(live, 1, session=11, is_settled=True)
+    assert tokens(live) == [1]
+    release(live, 1, session=22)
+    assert tokens(live) == []
+
+
+def test_a_session_that_is_authenticated_anew_stands_under_its_new_login_alone(live):
+    promote(live, 1, device=b"device-1", session=11)
+    reserve(live, 2, device=b"device-1", sessions_max=2, replaces=False)
+    assert tokens(live) == [1, 2]
+    promote(live, 2, device=b"device-1", session=11)
     assert tokens(live) == [2]
+
+
+def test_a_session_is_told_apart_by_its_id_and_one_without_is_nobody(live):
+    assert session_key("0001") != session_key("0002")
+    assert session_key("") == 0
+    release(live, 1, session=11)
+    promote(live, 1)
+    release(live, 1, session=11)
+    assert tokens(live) == []
+
+
+# reject-new
+
+
+def test_reject_new_refuses_a_device_that_is_online_until_its_session_ends(live):
+    reserve(live, 1, device=b"device-1", replaces=False)
+    promote(live, 1, device=b"device-1")
+    assert reserve(live, 2, device=b"device-1", replaces=False) == LimitReached(1)
+    assert reserve(live, 3, device=b"device-2", replaces=False) == LimitReached(1)
+    release(live, 1)
+    assert reserve(live, 4, device=b"device-1", replaces=False) == Reserved(token(4), 0)
+
+
+def test_reject_new_refuses_a_device_that_is_online_until_it_was_silent_too_long(live):
+    promote(live, 1, device=b"device-1", until=NOW + 900)
+    assert reserve(live, 2, device=b"device-1", replaces=False, now=NOW + 900) == LimitReached(1)
+    assert reserve(live, 2, device=b"device-1", replaces=False, now=NOW + 901) == Reserved(token(2), 0)
+
+
+def test_reject_new_lets_a_device_that_waits_for_its_start_ask_again(live):
+    reserve(live, 1, device=b"device-1", replaces=False)
+    assert reserve(live, 2, device=b"device-1", replaces=False) == Reserved(token(2), 0)
+    assert tokens(live) == [2]
+
+
+def test_reject_new_counts_two_sessions_of_one_device_as_two(live):
+    for number in (1, 2):
+        assert reserve(live, number, device=b"device-1", sessions_max=2, replaces=False) == Reserved(
+            token(number), number - 1
+        )
+        promote(live, number, device=b"device-1")
+    assert reserve(live, 3, device=b"device-1", sessions_max=2, replaces=False) == LimitReached(2)
+    assert reserve(live, 3, device=b"device-1", sessions_max=2) == Reserved(token(3), 0), "the other policy"
+
+
+def test_a_login_that_was_refused_elsewhere_gives_its_reservation_back_and_nothing_else(live):
+    reserve(live, 1, sessions_max=2)
+    promote(live, 2)
+    with live.write() as change:
+        change.withdraw(SERVICE, token(1))
+        change.withdraw(SERVICE, token(2))
+        change.withdraw(SERVICE, token(3))
+    assert tokens(live) == [2]
+
+
+# Other nodes' sessions
+
+
+def test_a_session_at_another_node_takes_a_place_here_until_that_node_says_it_ended(live):
+    neighbour(live, 1, device=b"device-1", session=11)
+    assert reserve(live, 2, device=b"device-2", now=NOW + 5_000) == LimitReached(1)
+    release(live, 1, session=11, is_settled=True)
+    assert reserve(live, 2, device=b"device-2") == Reserved(token(2), 0)
+
+
+def test_a_device_that_is_online_at_another_node_takes_over_its_own_place(live):
+    neighbour(live, 1, device=b"device-1")
+    assert reserve(live, 2, device=b"device-1") == Reserved(token(2), 0)
+    assert [(entry.token, entry.until) for entry in live.entries(SERVICE)] == [
+        (token(1), NOW + 90_000),
+        (token(2), NOW + 60),
+    ]
+    assert reserve(live, 3, device=b"device-1", replaces=False) == LimitReached(1)
+    assert reserve(live, 4, device=b"device-2", sessions_max=2) == Reserved(token(4), 1), "one device, one place"
+
+
+def test_a_session_that_moves_between_nodes_is_one_entry_with_the_time_of_whom_its_nas_speaks_to(live):
+    reserve(live, 1, device=b"device-1")
+    promote(live, 1, device=b"device-1", until=NOW + 900, session=11)
+    neighbour(live, 1, device=b"device-1", session=11)
+    [entry] = live.entries(SERVICE)
+    assert (entry.until, entry.flags) == (NOW + 90_000, LiveFlag.NEIGHBOUR)
+    promote(live, 1, device=b"device-1", until=NOW + 1_200, session=11)
+    [entry] = live.entries(SERVICE)
+    assert (entry.until, entry.flags) == (NOW + 1_200, 0)
+
+
+def test_neighbours_that_no_look_found_again_are_dropped_and_nobody_else(live):
+    sessions = [
+        OnlineSession(number, token(number), b"", 1, NOW + (90_000 if number % 2 else 80_000), 0, is_neighbour=True)
+        for number in range(1, 12_001)
+    ]
+    live.load(sessions, pause=no_pause)
+    promote(live, 1)
+    assert live.forget_neighbours(before=NOW + 90_000, pause=no_pause) is None
+    assert live.counts(NOW) == LiveCounts(0, 6_001, is_whole=True)
+    assert live.entries(2) == []
+    assert tokens(live) == [1]
 
 
 STEPS = st.lists(
@@ -403,9 +561,11 @@ def test_a_rebuild_keeps_what_was_admitted_meanwhile_and_says_when_it_is_done(li
     reserve(live, 1, device=b"device-1")
     assert not live.is_rebuilt()
     sessions = [OnlineSession(number, token(number), b"", 1, NOW + 900) for number in range(1000, 3500)]
-    assert live.load(iter(sessions)) == len(sessions)
+    assert live.load(iter(sessions), pause=no_pause) == len(sessions)
+    assert not live.is_rebuilt(), "others may have something to say"
+    assert live.mark_rebuilt() is None
     assert live.is_rebuilt()
-    assert live.load(sessions) == len(sessions)
+    assert live.load(sessions, pause=no_pause) == len(sessions)
     assert live.counts(NOW) == LiveCounts(1, len(sessions), is_whole=True)
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sms_aaa.rules.entitlement import Policy
+from sms_aaa.rules.entitlement import Policy, SessionsPolicy
 from sms_aaa.rules.plan import Plan, PlanInvalidError, parse_plan, plan_digest, plan_from_document, plan_to_document
 from sms_aaa.rules.tariff import (
     Measure,
@@ -88,6 +88,21 @@ def test_a_plan_file_becomes_a_policy_and_a_tariff() -> None:
     )
 
 
+def test_what_happens_at_the_limit_of_sessions_is_part_of_the_plan() -> None:
+    plan = parse(PLAN.replace("sessions = 2", 'sessions_policy = "reject-new"\nsessions_strict = true'))
+    assert (plan.policy.sessions_policy, plan.policy.sessions_strict) == (SessionsPolicy.REJECT_NEW, True)
+    assert plan_from_document(json.loads(json.dumps(plan_to_document(plan)))) == plan
+
+
+def test_a_plan_that_says_nothing_of_it_keeps_the_digest_that_it_had_before_it_could() -> None:
+    said = PLAN.replace(
+        "sessions = 2", 'sessions = 2\nsessions_policy = "replace-same-device"\nsessions_strict = false'
+    )
+    assert plan_digest(parse(said)) == plan_digest(parse(PLAN))
+    assert plan_digest(parse(PLAN)) == "8b16ed0f3e9b548f004cc54a86f8eb12c57cccba131f899672b2b0b6600490ab"
+    assert plan_digest(parse(said.replace("false", "true"))) != plan_digest(parse(PLAN))
+
+
 def test_what_is_left_out_has_the_policy_s_defaults_and_costs_nothing() -> None:
     plan = parse('name = "free"\n[policy]\n[tariff]', default_currency="JPY")
     assert plan == Plan("free", "", Policy(), Tariff("JPY", (), complete_usage(())))
@@ -129,6 +144,14 @@ def test_a_price_may_be_text_or_a_toml_decimal(price: str) -> None:
         ('"90s"', '"59s"', "policy.interim", "write a time from 60s to 86400s"),
         ("sessions = 2", "sessions = -1", "policy.sessions", "write a number from 0 to 10000"),
         ("sessions = 2", "sessions = true", "policy.sessions", "write a number"),
+        (
+            "sessions = 2",
+            'sessions_policy = "kick-oldest"',
+            "policy.sessions_policy",
+            "does not send any yet; write one",
+        ),
+        ("sessions = 2", 'sessions_policy = "none"', "policy.sessions_policy", "replace-same-device, reject-new"),
+        ("sessions = 2", "sessions_strict = 1", "policy.sessions_strict", "is of type int; write true or false"),
         ('"EUR"', '"EURO"', "tariff.currency", "such as EUR"),
         ('"29.90"', '"29.905"', "tariff.recurring[0].amount", "which has 2 decimals"),
         ('"29.90"\nperiod', '"-1"\nperiod', "tariff.recurring[0].amount", "negative"),
@@ -219,8 +242,9 @@ def plans(draw: st.DrawFn) -> Plan:
     recurring = tuple(
         RecurringComponent(name, draw(st.integers(0, 10**15)), Period.MONTH) for name in names[len(measures) :]
     )
-    numbers = [draw(st.integers(0, 2**31)) for _ in Policy.__struct_fields__]
-    policy = Policy(**dict(zip(Policy.__struct_fields__, numbers, strict=True)))
+    kinds = {SessionsPolicy: st.sampled_from(SessionsPolicy), bool: st.booleans(), int: st.integers(0, 2**31)}
+    defaults = zip(Policy.__struct_fields__, Policy.__struct_defaults__, strict=True)
+    policy = Policy(**{name: draw(kinds[type(default)]) for name, default in defaults})
     tariff = Tariff(draw(st.sampled_from(["EUR", "JPY", "KWD"])), recurring, complete_usage(usage))
     return Plan(draw(NAMES), draw(st.text(max_size=50)), policy, tariff)
 
@@ -240,7 +264,7 @@ def test_a_document_reads_back_to_the_same_plan_also_through_json(plan: Plan) ->
     assert plan_from_document(document) == plan
     assert json.loads(json.dumps(document)) == document
     assert plan_to_document(plan_from_document(json.loads(json.dumps(document)))) == document
-    assert {type(leaf) for leaf in leaves(document)} <= {int, str, type(None)}
+    assert {type(leaf) for leaf in leaves(document)} <= {int, str, bool, type(None)}
 
 
 def test_the_document_s_form_is_stable() -> None:

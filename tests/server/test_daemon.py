@@ -184,7 +184,7 @@ def test_a_request_that_no_reply_has_room_for_meets_silence_and_kills_nobody(dae
     assert nas.receive(0.5) is None
     assert _accepted(nas.login(b"bob", b"bob-password"))
     assert [daemon.pid_of(name) for name in ("access-1", "access-2")] == pids
-    assert daemon.metrics()['sms_aaa_packet_drops_total{fault="proxy-state-limit"}'] >= 1
+    assert daemon.metrics()['sms_aaa_packet_drops_total{fault="reply-too-long"}'] >= 1
 
 
 @pytest.mark.parametrize("written", [b"02-AB-CD-00-00-01", b"02abcd000001", b"02:ab:cd:00:00:01", b"02ab.cd00.0001"])

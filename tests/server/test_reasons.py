@@ -17,6 +17,7 @@ from daemon import FakeNas, started, wait_until
 from make import make_nas, make_plan, make_subscriber
 
 from sms_aaa.cli.main import main
+from sms_aaa.db.engine import connect
 from sms_aaa.db.schema import upgrade
 from sms_aaa.flows.provisioning.realms import add_realm
 from sms_aaa.flows.provisioning.subscribers import remove_subscriber, set_state
@@ -122,6 +123,14 @@ FAILS_AT = {
 }
 
 
+OLD_DECISION = """
+create table decision_202001 partition of decision for values from ('2020-01-01 00:00Z') to ('2020-02-01 00:00Z');
+insert into decision (at, node, sequence, record_offset, nas_id, reason, method, username, calling_station_id, nas_port,
+                      sessions_seen, sessions_max, duration_us)
+    values ('2020-01-02', 'node1', 1, 64, 1, 0, 1, 'plain', '', '', 0, 0, 0)
+"""
+
+
 def provision(desk: Desk) -> None:
     make_nas(desk)
     make_nas(desk, name="bng2", prefix="127.0.0.2")
@@ -190,6 +199,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     postgres = EmbeddedPostgres.start(folder / "postgres")
     try:
         upgrade(postgres.dsn)
+        with connect(postgres.dsn, name="test") as connection:
+            connection.execute(OLD_DECISION)
         for daemon in started(folder / "state", postgres.dsn, SMS_AAA_ACCESS_UNKNOWN_REALM="reject"):
             with daemon.desk() as desk:
                 provision(desk)
@@ -286,6 +297,22 @@ def test_of_somebody_who_was_removed_why_says_when(world: World) -> None:
     assert "\nnote: the subscriber gone was removed on 20" in world.type("why", "gone")
 
 
+def test_a_device_is_learned_by_its_first_login(world: World) -> None:
+    other = attribute(dictionary.CALLING_STATION_ID, b"02-00-00-00-00-99")
+    world.type("subscriber", "bind", "plain", "--learn-mac")
+    assert world.nas.login(b"plain", PASSWORD, extra=HERE) is not None
+    bound = "select value from service_binding b join service s on s.id = b.service_id where s.identity = 'plain'"
+    wait_until(lambda: world.daemon.query(bound) == [("020000000007",)], "the device of the first login")
+
+    def is_refused() -> bool:
+        reply = world.nas.login(b"plain", PASSWORD, extra=other)
+        assert reply is not None
+        return reply.attributes.get(dictionary.REPLY_MESSAGE) == Reason.MAC_NOT_BOUND.text.encode()
+
+    wait_until(is_refused, "the binding on the running workers", 10)
+    world.type("subscriber", "unbind", "plain", "--all", "--learn-mac")
+
+
 def test_a_change_of_terms_is_live_without_a_restart(world: World) -> None:
     for words, accepted in (
         (("block", "last", "--reason", "test"), False),
@@ -297,6 +324,14 @@ def test_a_change_of_terms_is_live_without_a_restart(world: World) -> None:
     ):
         world.type("subscriber", *words)
         wait_until(lambda accepted=accepted: world.is_ready() is accepted, f"{words} on the running workers", 10)
+
+
+def test_no_decision_has_a_secret_in_it_and_those_past_their_retention_are_gone(world: World) -> None:
+    rows = world.daemon.query("select d::text from decision d")
+    assert len(rows) > len(STORIES)
+    assert not [row for row in rows if "MARKED" in str(row)]
+    assert not [row for row in rows if "2020-01-02" in str(row)]
+    assert not world.daemon.query("select from pg_class where relname = 'decision_202001'")
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: f"{story.reason.label}-{story.name}")
