@@ -75,6 +75,9 @@ class Daemon:
             "SMS_AAA_ACCOUNTING_LISTEN": f"127.0.0.1:{self.accounting_port}",
             "SMS_AAA_METRICS_LISTEN": f"127.0.0.1:{self.metrics_port}",
             "SMS_AAA_ACCESS_REJECT_DELAY_SECONDS": "0",
+            # A test asks again until a change is live; those of the limits set their own.
+            "SMS_AAA_LIMITS_USER_LOGINS": "0",
+            "SMS_AAA_LIMITS_LOCKOUT_FAILURES": "0",
             "SMS_AAA_NODE_LIVE_OCTETS": "16777216",
             **settings,
         }

@@ -106,6 +106,7 @@ STORIES = [
     ),
 ]  # fmt: skip
 
+# The first two: test_attacks.py.
 ELSEWHERE = {Reason.RATE_LIMITED, Reason.LOCKED_OUT, Reason.BACKEND_UNAVAILABLE}
 
 ORDER = ["limits", "realm", "method", "identity", "credential", "state", "plan", "place", "device", "concurrency"]
