@@ -132,6 +132,7 @@ class RatingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 class DecisionsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retention_days: RetentionDays = 90
+    drops_retention_days: RetentionDays = 14
 
 
 class LimitsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

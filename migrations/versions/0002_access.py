@@ -74,6 +74,50 @@ TERMS_FEEDS = [
 ]
 
 NASES = """
+alter table nas
+    add column observed_from timestamptz not null default date_trunc('second', now()),
+    add column signs_since timestamptz;
+comment on column nas.observed_from is 'From when on what it sends counts as evidence; whole seconds.';
+comment on column nas.signs_since is 'When a node first saw a signed login of it: from then on the policy auto requires that.';
+alter table nas_secret
+    add column strength text check (strength in ('strong', 'short', 'guessable', 'uniform'));
+comment on column nas_secret.strength is 'Judged when it was sealed; null: sealed before that was done.';
+
+create table nas_evidence (
+    nas_id integer not null references nas,
+    node text not null,
+    run bigint not null,
+    since timestamptz not null,
+    signed bigint not null,
+    unsigned bigint not null,
+    last_unsigned_at timestamptz,
+    last_unsigned_port integer,
+    secret_id integer not null,
+    old_secret bigint not null,
+    new_secret bigint not null,
+    last_old_at timestamptz,
+    last_new_at timestamptz,
+    primary key (nas_id, node, run)
+);
+comment on table nas_evidence is 'Which Access-Requests were signed, and which of two secrets was proved. Run: of the node''s server; 0: its earlier ones.';
+
+create table nas_drop (
+    node text not null,
+    worker text not null,
+    window_at timestamptz not null,
+    address text not null,
+    fault text not null,
+    nas_id integer,
+    packets bigint not null,
+    first_at timestamptz not null,
+    last_at timestamptz not null,
+    last_port integer not null,
+    primary key (node, worker, window_at, address, fault)
+);
+comment on table nas_drop is 'What was dropped in silence, by source and fault. Address empty: sources beyond those that a window names.';
+create index nas_drop_last on nas_drop (last_at);
+
+create index decision_refused on decision (at) where reason <> 0;
 """
 
 LIMITS = """

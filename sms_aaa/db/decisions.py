@@ -86,3 +86,33 @@ def list_device_decisions(
     query = """select {} from decision where at >= %s and calling_station_id = any(%s) order by at desc limit %s"""
     with connection.cursor(row_factory=class_row(DecisionRow)) as cursor:
         return cursor.execute(sql.SQL(query).format(_COLUMNS), (since, calling_station_ids, limit)).fetchall()
+
+
+def list_refusals(
+    connection: Connection,
+    *,
+    since: datetime,
+    nas_id: int | None,
+    username: str | None,
+    calling_station_ids: list[str] | None,
+    reasons: list[int] | None,
+    limit: int,
+) -> list[DecisionRow]:
+    """The last refusals, the newest first; None: whatever it is. The index of refusals brings them in this order."""
+    query = """select {} from decision
+               where reason <> 0 and at >= %(since)s
+                 and (%(nas_id)s::int is null or nas_id = %(nas_id)s)
+                 and (%(username)s::text is null or username = %(username)s)
+                 and (%(stations)s::text[] is null or calling_station_id = any(%(stations)s))
+                 and (%(reasons)s::int[] is null or reason = any(%(reasons)s))
+               order by at desc limit %(limit)s"""
+    values = {
+        "since": since,
+        "nas_id": nas_id,
+        "username": username,
+        "stations": calling_station_ids,
+        "reasons": reasons,
+        "limit": limit,
+    }
+    with connection.cursor(row_factory=class_row(DecisionRow)) as cursor:
+        return cursor.execute(sql.SQL(query).format(_COLUMNS), values).fetchall()

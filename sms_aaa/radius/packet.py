@@ -87,6 +87,18 @@ class Packet(Struct, frozen=True, gc=False):
         return found
 
 
+def blanked(packet: Packet, kinds: frozenset[int]) -> bytes:
+    """The packet's octets with zeros as the values of these attributes. The authenticator was of what they were."""
+    data = bytearray(packet.data)
+    offset = HEADER_OCTETS
+    while offset < len(data):
+        end = offset + data[offset + 1]
+        if data[offset] in kinds:
+            data[offset + 2 : end] = bytes(end - offset - 2)
+        offset = end
+    return bytes(data)
+
+
 def parse(datagram: bytes) -> Packet | Malformed:
     """A datagram as it came from the socket -> a Packet, or the fault for which it is to be dropped."""
     if len(datagram) < HEADER_OCTETS:

@@ -169,6 +169,14 @@ class UdpWorker:
         if now >= self._sharing_due:
             self._sharing_due = now + SHARING_SECONDS
             self.gate.share(self._others, now_ns)
+            self._say_what_failed(now)
+
+    def _say_what_failed(self, now: float) -> None:
+        """What is learned of NASes is written beside the packets' way: a full disk stops nobody, and is said."""
+        faults = [fault for fault in (self.gate.signers.fault, self.gate.drops.fault) if fault is not None]
+        if faults and now - self._said_at > SAY_AGAIN_SECONDS:
+            self._said_at = now
+            self.child.log.warning("not-written", reason="; ".join(faults), remedy="free space, or see the disk")
 
     def _use_tables(self) -> None:
         tables = self.reader.tables

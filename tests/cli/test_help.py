@@ -19,6 +19,7 @@ CHANGES = {
     "rebuild",
     "set",
     "remove",
+    "rotate-secret",
     "suspend",
     "restore",
     "block",
