@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from sms_aaa.db.places import Claim
-from sms_aaa.flows.passwords import PasswordCheck, PasswordChecks
+from sms_aaa.flows.passwords import PasswordCheck, PasswordChecks, pretend
 from sms_aaa.flows.tables import Nas, Plan
 from sms_aaa.flows.whereabouts import tell_terms, whereabouts
 from sms_aaa.node.live_change import LimitReached, LiveFault, device_key
@@ -55,6 +55,7 @@ _CLASS_BEFORE_SERVICE = bytes((dictionary.CLASS, 22)) + CLASS_MAGIC
 _FRAMED_IP_ADDRESS_HEADER = bytes((dictionary.FRAMED_IP_ADDRESS, 6))
 # Members of an enum are found through its metaclass: once here, not for each login.
 _ACCEPTED = Reason.ACCEPTED
+_WITHOUT_COMPARISON = UNPROVED - {Reason.BAD_PASSWORD}
 _REPLACES = SessionsPolicy.REPLACE_SAME_DEVICE
 _ACCESS_ACCEPT, _ACCESS_REJECT = int(Code.ACCESS_ACCEPT), int(Code.ACCESS_REJECT)
 _FRAMED_PPP = attribute(dictionary.SERVICE_TYPE, (2).to_bytes(4, "big")) + attribute(dictionary.FRAMED_PROTOCOL, _PPP)
@@ -77,12 +78,14 @@ class AccessRequest(Struct, frozen=True, gc=False):
     """A verified, new Access-Request; `digests` are those of the secret that it came under.
 
     `other`: it may as well have come under this one, which only its password can tell (see server/rotation.py).
+    `caller`: user and device in one, as server/defence.py knows them.
     """
 
     packet: Packet
     nas: Nas
     digests: SecretDigests
     other: SecretDigests | None = None
+    caller: bytes = b""
 
 
 class Case(Struct, gc=False):
@@ -106,6 +109,8 @@ class Case(Struct, gc=False):
     work: PasswordCheck | None = None
     otherwise: Case | None = None
     saw: bytes = b""
+    is_told: bool = True
+    """It goes into the decision stream."""
     where: Whereabouts | None = None  # this and the next: only with terms, or in a realm with places
     decided_at: int = 0
 
@@ -157,6 +162,18 @@ def decide_requests(
     ]
 
 
+def refuse_request(request: AccessRequest, reason: Reason, saw: bytes, *, is_told: bool) -> Case | PacketFault:
+    """The first step for a request that the door turns away: nobody is looked up and no password is tried.
+
+    What it offers is read all the same: cut wrong it meets silence as ever, and MS-CHAP is refused in its own words.
+    """
+    proof = read_credential(request.packet, request.digests)
+    if isinstance(proof, PacketFault):
+        return proof
+    method = Method.NONE if proof is None else proof.method
+    return Case(request, proof, None, None, None, method, reason, b"", b"", saw=saw, is_told=is_told)
+
+
 def distrust(case: Case) -> None:
     """For a replica that is too old to be believed: nobody is let in by it, and nobody's password is called wrong."""
     case.reason, case.work, case.saw = Reason.BACKEND_UNAVAILABLE, None, b"the replica is too old"
@@ -192,11 +209,11 @@ def _decide_under_either(
     if type(case) is not Case or request.other is None:
         return case
     is_open = case.work is not None and not case.is_refused_anyhow()
-    if case.reason is not Reason.BAD_PASSWORD and not is_open:
+    if case.reason not in UNPROVED and not is_open:
         return case
-    other = AccessRequest(request.packet, request.nas, request.other)
+    other = AccessRequest(request.packet, request.nas, request.other, caller=request.caller)
     second = _decide(other, tables, vault, view, randomness, now, passwords, named)
-    if type(second) is not Case or second.reason is Reason.BAD_PASSWORD:
+    if type(second) is not Case or second.reason in UNPROVED:
         return case
     if is_open and second.work is not None:
         case.otherwise = second
@@ -316,6 +333,7 @@ def _decide_in_realm(
     if isinstance(proof, PacketFault):
         return proof
     method = Method.NONE if proof is None else proof.method
+    pretend(proof, vault)
     token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]
     return Case(request, proof, None, None, None, method, Reason.REALM_UNKNOWN, token, salts)
 
@@ -352,10 +370,11 @@ def _decide(
     if entitlement is not None and (entitlement.terms is not None or named is not None):
         where = _where(request, entitlement, named)
     if method is not Method.MAC:
-        if entitlement is not None:
-            stored = vault.open_password(entitlement.credential, entitlement.service_id)
+        stored = vault.open_password(entitlement.credential, entitlement.service_id) if entitlement else None
         asked = _believed(proof, stored)
         reason = decide(asked, entitlement, stored, node_plan, now=now, where=where)
+        if reason in _WITHOUT_COMPARISON:
+            pretend(proof, vault)
     else:
         reason = (
             Reason.UNKNOWN_USER if entitlement is None else decide_rights(entitlement, node_plan, now=now, where=where)

@@ -16,14 +16,28 @@ looked at.
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 from sms_aaa.radius.hashes import Hashed, Hidden
+
+if TYPE_CHECKING:
+    from sms_aaa.flows.vault import Vault
+    from sms_aaa.radius.credentials import Credential
 
 KEY_OCTETS = 32
 REMEMBERED_MAX = 65_536
 """Of some 150 octets each; beyond it the one that was not used for longest goes."""
 
 _DIGEST_OCTETS = 24
+
+
+def pretend(proof: Credential | None, vault: Vault) -> None:
+    """The quick part of a wrong password's work, where there is none to compare with: a decryption, a comparison.
+
+    How long a refusal takes then tells nobody which user names there are, even without a reject delay.
+    """
+    if proof is not None:
+        proof.matches(vault.open_decoy())
 
 
 class PasswordCheck(Hidden, frozen=True, gc=False):

@@ -70,6 +70,12 @@ class Realms:
             return Named(None, username, self._unknown is UnknownRealm.REJECT)
         return Named(realm, user if realm.is_stripped else user + b"@" + name)
 
+    def spellings(self, identity: bytes) -> tuple[bytes, ...]:
+        """The usual names of a service beside its identity: of a bare user that in each stripped realm."""
+        if split_realm(identity) is not None:
+            return ()
+        return tuple(identity + b"@" + name for name, realm in self._by_name.items() if realm.is_stripped)
+
     def identities(self, username: bytes) -> tuple[bytes, ...]:
         """What to look a name up by, in this order."""
         named = self.find(username)
