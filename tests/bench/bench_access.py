@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -248,6 +249,7 @@ def start_peer(stack: ExitStack, bench: Bench, server: EmbeddedPostgres) -> list
 
 def main(words: list[str]) -> None:
     asked = read_arguments(words)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and what was started is stopped on the way
     with tempfile.TemporaryDirectory(prefix="sms-aaa-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         generator = SimulatorGenerator(crowd.SECRET) if asked.python else make_generator(folder, crowd.SECRET)
