@@ -382,7 +382,7 @@ def _decide(
     token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]
     case = Case(request, proof, entitlement, stored, plan, method, reason, token, salts)
     if asked is _BELIEVED or reason is not _ACCEPTED:
-        case.work = _work_of(case, passwords)
+        _look_later(case, passwords)
     return case if where is None else _bound(case, where, now, tables)
 
 
@@ -391,23 +391,36 @@ def _believed(proof: Credential | None, stored: StoredPassword | None) -> Creden
     return _BELIEVED if stored is not None and stored.is_slow and type(proof) is Pap else proof
 
 
-def _work_of(case: Case, passwords: PasswordChecks) -> PasswordCheck | None:
-    """What has to be done beside the loop for a password, or has to seem so."""
+def _look_later(case: Case, passwords: PasswordChecks) -> None:
+    """What has to be done beside the loop for a password, or has to seem so; and what was wrong with the credential."""
     proof, entitlement, stored = case.proof, case.entitlement, case.stored
+    if case.reason is Reason.NO_CREDENTIAL:
+        case.saw = _tell_credential(case)
     if type(proof) is not Pap:
-        return None
+        return
     if case.is_refused_anyhow():
-        return passwords.dummy_check(case.request.packet.attributes.get(dictionary.USER_NAME, b""), proof.password)
-    if entitlement is None or stored is None or stored.hashed is None or not stored.is_slow:
-        return None
-    return passwords.check(entitlement.credential, stored.hashed, proof.password)
+        username = case.request.packet.attributes.get(dictionary.USER_NAME, b"")
+        case.work = passwords.dummy_check(username, proof.password)
+    elif entitlement is not None and stored is not None and stored.hashed is not None and stored.is_slow:
+        case.work = passwords.check(entitlement.credential, stored.hashed, proof.password)
+
+
+def _tell_credential(case: Case) -> bytes:
+    """Why what is stored cannot be used."""
+    entitlement, stored = case.entitlement, case.stored
+    if stored is not None:
+        if case.method in stored.methods:
+            return b"the login has an LM response alone"
+        return f"{stored.form.name.lower()} cannot serve {case.method.name.lower()}".encode()
+    is_there = entitlement is not None and entitlement.credential
+    return b"this node's key does not open it" if is_there else b"nothing is stored"
 
 
 def _bound(case: Case, where: Whereabouts, now: int, tables: Tables) -> Case:
     """The case with what its terms, or its realm's, were held against and saw."""
     assert case.entitlement is not None
     case.where, case.decided_at = where, now
-    case.saw = tell_terms(case.reason, case.entitlement.terms, where, tables.nas_names)
+    case.saw = tell_terms(case.reason, case.entitlement.terms, where, tables.nas_names) or case.saw
     return case
 
 

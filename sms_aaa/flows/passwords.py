@@ -9,8 +9,8 @@ is a password, and a changed credential is sealed anew, so what was known of the
 looked at each time.
 
 An unknown user name, or a wrong password for a service whose own form is quick, would be refused sooner than a wrong
-password for a slow hash. Once a worker has met a slow hash, such a refusal costs the same work, whose result is not
-looked at.
+password for a slow hash. Where there are slow hashes (a worker looks for one when it starts, and learns from each
+login), such a refusal costs the same work, whose result is not looked at.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from sms_aaa.radius.hashes import Hashed, Hidden
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sms_aaa.flows.vault import Vault
+    from sms_aaa.rules.entitlement import Entitlement
 
 if TYPE_CHECKING:
     from sms_aaa.flows.vault import Vault
@@ -64,6 +70,14 @@ class PasswordChecks:
         self._kind: Hashed | None = None
         self.hits = 0
         self.now = 0.0
+
+    def meet(self, entitlements: Iterable[Entitlement], vault: Vault) -> None:
+        """Learns from some services what a slow hash costs here, before one of them logs in."""
+        for entitlement in entitlements:
+            stored = vault.open_password(entitlement.credential, entitlement.service_id)
+            if stored is not None and stored.is_slow:
+                self._kind = stored.hashed
+                return
 
     def check(self, sealed: bytes, hashed: Hashed, password: bytes) -> PasswordCheck | None:
         """What has to be computed for a password; None when it is known to be the right one.
