@@ -49,7 +49,7 @@ session_timeout = "24h"
 idle_timeout = "10m"
 interim = "{interim}"
 sessions = {sessions}
-{more}
+sessions_strict = {strict}
 [tariff]
 currency = "EUR"
 [[tariff.recurring]]
@@ -92,10 +92,9 @@ def make_plan(
     sessions: int = 1,
     included: str = "50 GB",
     interim: str = "5m",
-    more: str = "",
+    strict: bool = False,
 ) -> str:
-    """`more`: further lines of its [policy]."""
-    text = PLAN.format(name=name, sessions=sessions, included=included, interim=interim, more=more)
+    text = PLAN.format(name=name, sessions=sessions, included=included, interim=interim, strict=str(strict).lower())
     add_plan(desk, tomllib.loads(text, parse_float=Decimal), default_currency="EUR")
     return name
 

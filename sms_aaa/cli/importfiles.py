@@ -20,7 +20,7 @@ from sms_aaa.flows.roster import REJECT_COLUMNS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sms_aaa.flows.importing import Order, Reject
+    from sms_aaa.flows.import_reading import Order, Reject
     from sms_aaa.flows.roster import Column
 
 STDIN = "-"  # and standard output

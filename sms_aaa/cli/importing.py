@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sms_aaa.cli.importfiles import RejectsFile, Source
     from sms_aaa.db.imports import ImportRun
-    from sms_aaa.flows.importing import Order
+    from sms_aaa.flows.import_reading import Order
     from sms_aaa.flows.provisioning.desk import Desk
     from sms_aaa.rules.tabular import Record
 
@@ -96,7 +96,7 @@ def import_(
 
 
 def _order(caller: Caller, source: Source, *, updates: bool, is_dry: bool) -> Order:
-    from sms_aaa.flows.importing import Order
+    from sms_aaa.flows.import_reading import Order
     from sms_aaa.flows.provisioning.desk import Invalid
     from sms_aaa.flows.roster import Defaults, read_header
     from sms_aaa.rules.tabular import read_records

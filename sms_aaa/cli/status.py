@@ -23,7 +23,7 @@ _PROCESS_COLUMNS = ("process", "pid", "up", "heartbeat_ms", "restarts", "since")
 
 
 @dataclass(frozen=True, slots=True)
-class _Counts:
+class Counts:
     """The board, summed over its slots where words count, the highest where they measure."""
 
     board: Board
@@ -60,12 +60,12 @@ def status(caller: Caller, form: Format) -> None:
     if not isinstance(board, Board):
         raise Failure(Exit.UNAVAILABLE, board.detail, "look at its log")
     try:
-        _tell(running, _Counts(board, tuple(process.slot for process in running.processes)), caller, form)
+        _tell(running, Counts(board, tuple(process.slot for process in running.processes)), caller, form)
     finally:
         board.close()
 
 
-def _tell(running: Running, counts: _Counts, caller: Caller, form: Format) -> None:
+def _tell(running: Running, counts: Counts, caller: Caller, form: Format) -> None:
     known = _facts(running, counts, caller)
     processes = _processes(running, counts.board)
     drops = _drops(counts)
@@ -91,8 +91,8 @@ def _tell(running: Running, counts: _Counts, caller: Caller, form: Format) -> No
     listing(("fault", "count"), [row for row in drops if row[1]], form, empty="none")
 
 
-def _facts(running: Running, counts: _Counts, caller: Caller) -> dict[str, Cell]:
-    from sms_aaa.metrics import PLAN_ROWS_MAX, PLANS_AT, Word
+def _facts(running: Running, counts: Counts, caller: Caller) -> dict[str, Cell]:
+    from sms_aaa.metrics import PLAN_ROWS_MAX, PLANS_AT, SHED_WORDS, Word
 
     live = sum(counts.sum(PLANS_AT + 2 * row + 1) for row in range(PLAN_ROWS_MAX))
     refreshed_ns = counts.highest(Word.REPLICA_REFRESHED_NS)
@@ -111,13 +111,15 @@ def _facts(running: Running, counts: _Counts, caller: Caller) -> dict[str, Cell]
         "settle_lag_ms": _milliseconds(counts.highest(Word.SETTLE_LAG_MS)),
         "rating_queue": counts.highest(Word.RATING_QUEUE),
         "rating_lag_ms": _milliseconds(counts.highest(Word.RATING_LAG_MS)),
-        "replica_age_ms": _age(refreshed_ns),
+        "replica_age_ms": age(refreshed_ns),
+        "replica_filling": filling(counts),
         "quarantined": counts.sum(Word.QUARANTINED),
         "anomalies": counts.sum(Word.ANOMALIES),
         "decisions_dropped": counts.sum(Word.DECISIONS_DROPPED),
         "journal_faults": counts.sum(Word.JOURNAL_FAULTS),
         "our_faults": counts.sum(Word.OUR_FAULTS),
-        "shed": counts.sum(Word.SHED),
+        "shed": sum(counts.sum(word) for word in SHED_WORDS),
+        "kernel_drops": counts.sum(Word.KERNEL_DROPS),
     }
 
 
@@ -146,22 +148,31 @@ def _processes(running: Running, board: Board) -> list[tuple[Cell, ...]]:
     ]
 
 
-def _drops(counts: _Counts) -> list[tuple[str, int]]:
+def _drops(counts: Counts) -> list[tuple[str, int]]:
     from sms_aaa.metrics import fault_word
     from sms_aaa.radius.faults import PacketFault
 
     return [(fault.label, counts.sum(fault_word(fault))) for fault in PacketFault]
 
 
-def _decisions(counts: _Counts) -> list[tuple[str, int]]:
+def _decisions(counts: Counts) -> list[tuple[str, int]]:
     from sms_aaa.metrics import reason_word
     from sms_aaa.rules.reasons import Reason
 
     return [(reason.label, counts.sum(reason_word(reason))) for reason in Reason]
 
 
-def _age(at_ns: int) -> Cell:
+def age(at_ns: int) -> Cell:
+    """Since an instant of the epoch, in milliseconds; 0 was never."""
     return _since(at_ns, time.time_ns()) if at_ns else Shown(None, "never")
+
+
+def filling(counts: Counts) -> Cell:
+    """How far a new replica is, in services; None when none is being filled."""
+    from sms_aaa.metrics import Word
+
+    done, of = counts.highest(Word.REPLICA_FILL_DONE), counts.highest(Word.REPLICA_FILL_OF)
+    return f"{done}/{of}" if of else None
 
 
 def _since(at_ns: int, now_ns: int) -> Shown:

@@ -36,7 +36,7 @@ SESSIONS_SHOWN_MAX = 20
 
 _COLUMNS = (
     "name", "full_name", "identity", "kind", "state", "state_reason", "plan", "plan_version", "static_ipv4",
-    "has_credential", "valid_from", "valid_until", "currency", "zone", "created_at",
+    "has_credential", "valid_from", "valid_until", "learns_mac_since", "currency", "zone", "created_at",
 )  # fmt: skip
 _BINDING_COLUMNS = ("kind", "value", "since")
 _TABLE_COLUMNS = ("name", "full_name", "identity", "kind", "state", "plan", "created_at")
@@ -283,6 +283,7 @@ def _cells(row: SubscriberRow) -> dict[str, Cell]:
         row.has_credential,
         row.valid_from,
         row.valid_until,
+        row.learns_mac_since,
         row.currency,
         row.zone,
         row.created_at,

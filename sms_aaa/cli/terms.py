@@ -100,10 +100,18 @@ def _bond_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(cls=Verb)
 @click.argument("name")
 @_bond_options
+@click.option("--learn-mac", is_flag=True, help="The device of the next login, while it is bound to none.")
 @ticket_option
 @pass_caller
 def bind(
-    caller: Caller, name: str, macs: tuple[str, ...], nases: tuple[str, ...], ports: tuple[str, ...], ticket: str | None
+    caller: Caller,
+    name: str,
+    macs: tuple[str, ...],
+    nases: tuple[str, ...],
+    ports: tuple[str, ...],
+    *,
+    learn_mac: bool,
+    ticket: str | None,
 ) -> None:
     """Let a subscriber log in only with these devices, at these access servers, on these lines.
 
@@ -115,10 +123,15 @@ def bind(
     """
     from sms_aaa.flows.provisioning import terms
 
-    bonds = _bonds(macs, nases, ports)
+    bonds = _bonds(macs, nases, ports, otherwise=learn_mac)
     with caller.connect() as connection:
-        done = terms.bind(caller.desk(connection, ticket), name, bonds)
-    say(f"{name}: {done} bound" if done else f"{name} was bound so already")
+        desk = caller.desk(connection, ticket)
+        done = terms.bind(desk, name, bonds)
+        learns = learn_mac and terms.set_learning(desk, name, learns=True)
+    if learns:
+        say(f"{name} will be bound to the device of its first login from now on")
+    if done or not learns:
+        say(f"{name}: {done} bound" if done else f"{name} was bound so already")
 
 
 @click.command(cls=Verb)
@@ -126,6 +139,7 @@ def bind(
 @_bond_options
 @click.option("--all", "everything", is_flag=True, help="Whatever it is bound to.")
 @click.option("--all-macs", is_flag=True, help="Every device, as after an exchange of the modem.")
+@click.option("--learn-mac", is_flag=True, help="Learn no device any more.")
 @ticket_option
 @pass_caller
 def unbind(
@@ -137,9 +151,12 @@ def unbind(
     *,
     everything: bool,
     all_macs: bool,
+    learn_mac: bool,
     ticket: str | None,
 ) -> None:
     """Undo what `bind` did. A subscriber bound to nothing of a kind may log in with, at or on any.
+
+    One that learns its device is bound to that of its next login, unless --learn-mac is given here too.
 
     Example: sms-aaa subscriber unbind alice --all-macs --ticket CPE-9
     """
@@ -149,19 +166,22 @@ def unbind(
         if macs or nases or ports:
             raise click.UsageError("--all and --all-macs are given alone.")
         kinds = list(BindingKind) if everything else [BindingKind.MAC]
-        with caller.connect() as connection:
-            done = terms.unbind_all(caller.desk(connection, ticket), name, kinds)
     else:
-        bonds = _bonds(macs, nases, ports)
-        with caller.connect() as connection:
-            done = terms.unbind(caller.desk(connection, ticket), name, bonds)
+        kinds = []
+    bonds = _bonds(macs, nases, ports, otherwise=bool(kinds) or learn_mac)
+    with caller.connect() as connection:
+        desk = caller.desk(connection, ticket)
+        done = terms.unbind_all(desk, name, kinds) if kinds else terms.unbind(desk, name, bonds)
+        if learn_mac:
+            done += terms.set_learning(desk, name, learns=False)
     say(f"{name}: {done} unbound" if done else f"{name} was not bound so")
 
 
-def _bonds(macs: tuple[str, ...], nases: tuple[str, ...], ports: tuple[str, ...]) -> Bonds:
+def _bonds(macs: tuple[str, ...], nases: tuple[str, ...], ports: tuple[str, ...], *, otherwise: bool) -> Bonds:
+    """`otherwise`: something else is to be done, so that none may be named."""
     from sms_aaa.flows.provisioning.terms import Bonds
 
-    if not (macs or nases or ports):
+    if not (macs or nases or ports or otherwise):
         raise click.UsageError("Nothing is named: give --mac, --nas or --port.")
     return Bonds(macs=macs, nases=nases, ports=ports)
 

@@ -67,11 +67,13 @@ def list_changes(connection: Connection, cursor: str) -> Changes:
     return Changes(by_kind["service"], by_kind["nas"], by_kind["plan"], by_kind["realm"], get_cursor(connection))
 
 
-def has_changes(connection: Connection, cursor: str) -> bool:
+def count_changes(connection: Connection, cursor: str) -> int:
+    """How many things changed since `cursor`."""
     row = connection.execute(
-        sql.SQL("select exists (select from feed where {})").format(NEW), {"snapshot": snapshot_of(cursor)}
+        sql.SQL("select count(distinct (kind, object_id)) from feed where {}").format(NEW),
+        {"snapshot": snapshot_of(cursor)},
     ).fetchone()
-    return bool(row and row[0])
+    return int(row[0]) if row else 0
 
 
 def covers(connection: Connection, cursor: str, *, table: str = "feed") -> bool:

@@ -58,7 +58,11 @@ def _create(connection: Connection, table: str, month: _Month) -> bool:
 
 
 def drop_decisions_before(connection: Connection, moment: datetime) -> list[str]:
-    """Drops the decision partitions that end before `moment`; their names."""
+    """Drops the decision partitions that end before `moment`; their names.
+
+    A decision that fell into no month (a node's clock in 1970) goes by itself.
+    """
+    connection.execute("delete from decision_default where at < %s", (moment,))
     rows = connection.execute(
         "select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid "
         "where i.inhparent = 'decision'::regclass and c.relname ~ '^decision_[0-9]{6}$'"

@@ -40,6 +40,7 @@ class SubscriberRow:
     has_credential: bool
     valid_from: datetime | None
     valid_until: datetime | None
+    learns_mac_since: datetime | None
     created_at: datetime
 
 
@@ -58,7 +59,7 @@ _QUERY = sql.SQL(
     """select b.id as subscriber_id, b.name, b.full_name, s.id as service_id, s.identity_kind, s.identity, s.state,
               s.state_reason, p.name as plan, v.version as plan_version, a.id as account_id, a.currency, a.zone,
               host(s.static_ipv4) as static_ipv4, c.service_id is not null as has_credential, s.valid_from,
-              s.valid_until, b.created_at
+              s.valid_until, s.learns_mac_since, b.created_at
        from subscriber b
        left join service s on s.subscriber_id = b.id and s.state <> 3
        left join subscription u on u.service_id = s.id and u.during @> now()

@@ -76,6 +76,31 @@ def delete_binding(connection: Connection, service_id: int, kind: BindingKind, v
     return done.rowcount == 1
 
 
+def update_learning(connection: Connection, service_id: int, *, learns: bool) -> None:
+    """Whether the next login of the service, while it is bound to no MAC, binds it to its device's."""
+    connection.execute(
+        "update service set learns_mac_since = case when %s then clock_timestamp() end where id = %s",
+        (learns, service_id),
+    )
+
+
+def list_learning(connection: Connection, service_ids: list[int]) -> dict[int, datetime]:
+    """Since when those of the services learn that are bound to no MAC yet."""
+    rows = connection.execute(
+        """select s.id, s.learns_mac_since from service s
+           where s.id = any(%s) and s.learns_mac_since is not null
+             and not exists (select from service_binding b where b.service_id = s.id and b.kind = %s)""",
+        (service_ids, int(BindingKind.MAC)),
+    )
+    return {int(row[0]): row[1] for row in rows.fetchall()}
+
+
+def has_learning(connection: Connection) -> bool:
+    """Whether any service learns at all."""
+    row = connection.execute("select exists (select from service where learns_mac_since is not null)").fetchone()
+    return bool(row and row[0])
+
+
 def update_validity(
     connection: Connection, service_id: int, *, valid_from: datetime | None, valid_until: datetime | None
 ) -> None:

@@ -8,26 +8,26 @@ the randomness; nothing here waits, and nothing here knows PostgreSQL. A refusal
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from sms_aaa.db.places import Claim
+from sms_aaa.flows.passwords import PasswordCheck, PasswordChecks, pretend
 from sms_aaa.flows.tables import Nas, Plan
 from sms_aaa.flows.whereabouts import tell_terms, whereabouts
 from sms_aaa.node.live_change import LimitReached, LiveFault, device_key
 from sms_aaa.node.records import DecisionRecord
 from sms_aaa.node.replica import ReplicaFault
 from sms_aaa.radius import dictionary
-from sms_aaa.radius.credentials import Credential, Method, StoredPassword, read_credential
+from sms_aaa.radius.credentials import Credential, Method, Pap, StoredPassword, read_credential
 from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.faults import PacketFault
 from sms_aaa.radius.packet import HEADER_OCTETS, PACKET_OCTETS_MAX, Code, Packet, as_text, attribute
 from sms_aaa.rules.access import Whereabouts, decide, decide_rights, seconds_left
 from sms_aaa.rules.entitlement import Entitlement, IdentityKind, SessionsPolicy
 from sms_aaa.rules.identity import mac_identity
-from sms_aaa.rules.reasons import Reason
+from sms_aaa.rules.reasons import UNPROVED, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,28 +55,45 @@ _CLASS_BEFORE_SERVICE = bytes((dictionary.CLASS, 22)) + CLASS_MAGIC
 _FRAMED_IP_ADDRESS_HEADER = bytes((dictionary.FRAMED_IP_ADDRESS, 6))
 # Members of an enum are found through its metaclass: once here, not for each login.
 _ACCEPTED = Reason.ACCEPTED
+_WITHOUT_COMPARISON = UNPROVED - {Reason.BAD_PASSWORD}
 _REPLACES = SessionsPolicy.REPLACE_SAME_DEVICE
 _ACCESS_ACCEPT, _ACCESS_REJECT = int(Code.ACCESS_ACCEPT), int(Code.ACCESS_REJECT)
 _FRAMED_PPP = attribute(dictionary.SERVICE_TYPE, (2).to_bytes(4, "big")) + attribute(dictionary.FRAMED_PROTOCOL, _PPP)
+
+
+class _Believed:
+    """Stands for a proof that is looked at later: what is decided holds if it turns out right."""
+
+    def can_use(self, _stored: StoredPassword) -> bool:
+        return True
+
+    def matches(self, _stored: StoredPassword) -> bool:
+        return True
+
+
+_BELIEVED = _Believed()
 
 
 class AccessRequest(Struct, frozen=True, gc=False):
     """A verified, new Access-Request; `digests` are those of the secret that it came under.
 
     `other`: it may as well have come under this one, which only its password can tell (see server/rotation.py).
+    `caller`: user and device in one, as server/defence.py knows them.
     """
 
     packet: Packet
     nas: Nas
     digests: SecretDigests
     other: SecretDigests | None = None
+    caller: bytes = b""
 
 
 class Case(Struct, gc=False):
     """One request on its way through the steps; the door only carries it from one to the next.
 
     `work`, when there is some, takes too long for the loop: the door has it done beside it and tells the result to
-    `prove_case`; then the case goes on with the second step.
+    `prove_case`; then the case goes on with the second step. `reason` is what holds if the work proves the password,
+    and `otherwise` the same request under the NAS's other secret, to be tried if it does not.
     """
 
     request: AccessRequest
@@ -89,14 +106,20 @@ class Case(Struct, gc=False):
     token: bytes
     salts: bytes
     sessions_seen: int = 0
-    work: Callable[[], bool] | None = None
+    work: PasswordCheck | None = None
+    otherwise: Case | None = None
     saw: bytes = b""
-    where: Whereabouts | None = None  # this and the next: only with terms, or in a realm with places
-    decided_at: int = 0
+    is_told: bool = True
+    """It goes into the decision stream."""
+    decided_at: int = 0  # epoch seconds; only with terms, or in a realm with places
 
     def proves_secret(self) -> bool:
         """Whether a password that was revealed with the request's secret is right, and so the secret too."""
         return self.reason is _ACCEPTED and self.method is Method.PAP
+
+    def is_refused_anyhow(self) -> bool:
+        """Whether its work changes nothing but the time that it takes."""
+        return self.reason in UNPROVED
 
     def wants_place(self) -> bool:
         """Whether this login, let in so far, counts against a limit."""
@@ -112,7 +135,14 @@ class Case(Struct, gc=False):
 
 
 def decide_requests(
-    requests: Sequence[AccessRequest], *, tables: Tables, vault: Vault, view: ReplicaView, randomness: bytes, now: int
+    requests: Sequence[AccessRequest],
+    *,
+    tables: Tables,
+    vault: Vault,
+    view: ReplicaView,
+    randomness: bytes,
+    now: int,
+    passwords: PasswordChecks,
 ) -> list[Case | PacketFault | ReplicaFault]:
     """The first step: who it is, and whether the rights are there.
 
@@ -125,15 +155,42 @@ def decide_requests(
     )
     return [
         (decide_plain if request.other is None else decide_either)(
-            request, tables, vault, view, randomness[at : at + RANDOM_OCTETS], now
+            request, tables, vault, view, randomness[at : at + RANDOM_OCTETS], now, passwords
         )
         for request, at in zip(requests, range(0, len(requests) * RANDOM_OCTETS, RANDOM_OCTETS), strict=True)
     ]
 
 
+def refuse_request(request: AccessRequest, reason: Reason, saw: bytes, *, is_told: bool) -> Case | PacketFault:
+    """The first step for a request that the door turns away: nobody is looked up and no password is tried.
+
+    What it offers is read all the same: cut wrong it meets silence as ever, and MS-CHAP is refused in its own words.
+    """
+    proof = read_credential(request.packet, request.digests)
+    if isinstance(proof, PacketFault):
+        return proof
+    method = Method.NONE if proof is None else proof.method
+    return Case(request, proof, None, None, None, method, reason, b"", b"", saw=saw, is_told=is_told)
+
+
 def distrust(case: Case) -> None:
     """For a replica that is too old to be believed: nobody is let in by it, and nobody's password is called wrong."""
-    case.reason, case.work = Reason.BACKEND_UNAVAILABLE, None
+    case.reason, case.work, case.saw = Reason.BACKEND_UNAVAILABLE, None, b"the replica is too old"
+
+
+def prove_case(case: Case, passwords: PasswordChecks, *, matches: bool) -> Case:
+    """What the work beside the loop found. The case that goes on with the second step, or with work of its own."""
+    work, case.work = case.work, None
+    assert work is not None
+    if case.is_refused_anyhow():
+        return case
+    if matches:
+        passwords.remember(work)
+    elif case.otherwise is not None:
+        return case.otherwise
+    else:
+        case.reason, case.saw = Reason.BAD_PASSWORD, b""
+    return case
 
 
 def _decide_under_either(
@@ -143,28 +200,24 @@ def _decide_under_either(
     view: ReplicaView,
     randomness: bytes,
     now: int,
+    passwords: PasswordChecks,
     named: Named | None = None,
 ) -> Case | PacketFault | ReplicaFault:
     """Under the wrong secret a right password looks like noise: it is refused only if it is wrong under both."""
-    case = _decide(request, tables, vault, view, randomness, now, named)
-    if type(case) is not Case or case.reason is not Reason.BAD_PASSWORD or request.other is None:
+    case = _decide(request, tables, vault, view, randomness, now, passwords, named)
+    if type(case) is not Case or request.other is None:
         return case
-    other = AccessRequest(request.packet, request.nas, request.other)
-    second = _decide(other, tables, vault, view, randomness, now, named)
-    return second if type(second) is Case and second.reason is not Reason.BAD_PASSWORD else case
-
-
-def prove_case(case: Case, tables: Tables, *, matches: bool) -> None:
-    """What the work beside the loop found; the rights are looked at now."""
-    assert case.entitlement is not None
-    case.work = None
-    if not matches:
-        case.reason = Reason.BAD_PASSWORD
-        return
-    node_plan = case.plan.plan if case.plan is not None else None
-    case.reason = decide_rights(case.entitlement, node_plan, now=case.decided_at, where=case.where)
-    if case.decided_at:
-        case.saw = tell_terms(case.reason, case.entitlement.terms, case.where, tables.nas_names)
+    is_open = case.work is not None and not case.is_refused_anyhow()
+    if case.reason not in UNPROVED and not is_open:
+        return case
+    other = AccessRequest(request.packet, request.nas, request.other, caller=request.caller)
+    second = _decide(other, tables, vault, view, randomness, now, passwords, named)
+    if type(second) is not Case or second.reason in UNPROVED:
+        return case
+    if is_open and second.work is not None:
+        case.otherwise = second
+        return case
+    return second
 
 
 def reserve_places(cases: Sequence[Case], change: LiveChange, *, now: int, until: int) -> None:
@@ -261,18 +314,25 @@ def decision_of(case: Case) -> DecisionRecord:
 
 
 def _decide_in_realm(
-    request: AccessRequest, tables: Tables, vault: Vault, view: ReplicaView, randomness: bytes, now: int
+    request: AccessRequest,
+    tables: Tables,
+    vault: Vault,
+    view: ReplicaView,
+    randomness: bytes,
+    now: int,
+    passwords: PasswordChecks,
 ) -> Case | PacketFault | ReplicaFault:
     """Where there are realms: the name may have one, and be refused for it."""
     assert tables.realms is not None
     named = tables.realms.find(request.packet.attributes.get(dictionary.USER_NAME, b""))
     if named is None or not named.is_refused:
         decide_one = _decide if request.other is None else _decide_under_either
-        return decide_one(request, tables, vault, view, randomness, now, named)
+        return decide_one(request, tables, vault, view, randomness, now, passwords, named)
     proof = read_credential(request.packet, request.digests)
     if isinstance(proof, PacketFault):
         return proof
     method = Method.NONE if proof is None else proof.method
+    pretend(proof, vault)
     token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]
     return Case(request, proof, None, None, None, method, Reason.REALM_UNKNOWN, token, salts)
 
@@ -284,6 +344,7 @@ def _decide(
     view: ReplicaView,
     randomness: bytes,
     now: int,
+    passwords: PasswordChecks,
     named: Named | None = None,
 ) -> Case | PacketFault | ReplicaFault:
     packet = request.packet
@@ -292,7 +353,7 @@ def _decide(
         return proof
     username = packet.attributes.get(dictionary.USER_NAME, b"")
     method = Method.NONE if proof is None else proof.method
-    stored = where = None
+    stored = where = asked = None
     entitlement = view.entitlement(_USERNAME, username) if proof is not None else None
     if entitlement is None and proof is not None and named is not None:
         entitlement = view.entitlement(_USERNAME, named.identity)
@@ -308,22 +369,43 @@ def _decide(
     if entitlement is not None and (entitlement.terms is not None or named is not None):
         where = _where(request, entitlement, named)
     if method is not Method.MAC:
-        if entitlement is not None:
-            stored = vault.open_password(entitlement.credential, entitlement.service_id)
-        reason = decide(proof, entitlement, stored, node_plan, now=now, where=where)
-    elif entitlement is not None:
-        reason = decide_rights(entitlement, node_plan, now=now, where=where)
+        stored = vault.open_password(entitlement.credential, entitlement.service_id) if entitlement else None
+        asked = _believed(proof, stored)
+        reason = decide(asked, entitlement, stored, node_plan, now=now, where=where)
+        if reason in _WITHOUT_COMPARISON:
+            pretend(proof, vault)
     else:
-        reason = Reason.UNKNOWN_USER
+        reason = (
+            Reason.UNKNOWN_USER if entitlement is None else decide_rights(entitlement, node_plan, now=now, where=where)
+        )
     token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]
     case = Case(request, proof, entitlement, stored, plan, method, reason, token, salts)
+    if asked is _BELIEVED or reason is not _ACCEPTED:
+        case.work = _work_of(case, passwords)
     return case if where is None else _bound(case, where, now, tables)
+
+
+def _believed(proof: Credential | None, stored: StoredPassword | None) -> Credential | _Believed | None:
+    """The proof, or what stands for one that takes too long to be looked at here."""
+    return _BELIEVED if stored is not None and stored.is_slow and type(proof) is Pap else proof
+
+
+def _work_of(case: Case, passwords: PasswordChecks) -> PasswordCheck | None:
+    """What has to be done beside the loop for a password, or has to seem so."""
+    proof, entitlement, stored = case.proof, case.entitlement, case.stored
+    if type(proof) is not Pap:
+        return None
+    if case.is_refused_anyhow():
+        return passwords.dummy_check(case.request.packet.attributes.get(dictionary.USER_NAME, b""), proof.password)
+    if entitlement is None or stored is None or stored.hashed is None or not stored.is_slow:
+        return None
+    return passwords.check(entitlement.credential, stored.hashed, proof.password)
 
 
 def _bound(case: Case, where: Whereabouts, now: int, tables: Tables) -> Case:
     """The case with what its terms, or its realm's, were held against and saw."""
     assert case.entitlement is not None
-    case.where, case.decided_at = where, now
+    case.decided_at = now
     case.saw = tell_terms(case.reason, case.entitlement.terms, where, tables.nas_names)
     return case
 

@@ -26,6 +26,7 @@ from sms_aaa.db.decisions import DecisionRow
 from sms_aaa.db.sessions import EndedSession, SessionFacts, SessionKey, StoredSession
 from sms_aaa.db.usage import Anomaly, ServiceAccount, UsageDelta
 from sms_aaa.flows.hearing import Heard, Rebooted, Unsettled, hear
+from sms_aaa.flows.learning import learn_devices
 from sms_aaa.node.journal import Stream
 from sms_aaa.node.live_change import Release, session_key
 from sms_aaa.radius.packet import as_text
@@ -135,9 +136,10 @@ def quarantine(connection: Connection, stream: Stream, place: Place, *, reason: 
 
 
 def settle_decisions(connection: Connection, batches: Sequence[tuple[Place, DecisionBatch]]) -> int:
-    """Stores decisions as they were made; how many."""
+    """Stores decisions as they were made, and binds services to devices that are to learn them; how many decisions."""
     rows = (fields for place, batch in batches for fields in _decision_fields(place, batch))
     db_decisions.insert_decisions(connection, rows)
+    learn_devices(connection, (batch for _, batch in batches))
     return sum(len(batch.decisions) for _, batch in batches)
 
 

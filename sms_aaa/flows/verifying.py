@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from sms_aaa.rules.entitlement import Entitlement
 
 PAGE_SERVICES = 5_000
+LOOKS_MAX = 5
+"""A thing that changes between any two looks is not looked at for ever; it is told as it was at the last."""
+
 SUSPECTS_MAX = 100_000
 """More differences than this are not looked at again one by one: the replica is of something else altogether."""
 
@@ -62,6 +65,17 @@ class Suspects(Struct, frozen=True):
     is_cut: bool
 
 
+class Finding(Struct, frozen=True):
+    """A difference, and what PostgreSQL had when it was seen."""
+
+    wanted: Struct | None
+    difference: Difference
+
+
+Look = dict[tuple[str, bytes | int], Finding]
+"""What differs at a look, by kind and key (of a service) or id."""
+
+
 def find_suspects(
     connection: Connection, replica: Replica, *, progress: Callable[[int, int], None]
 ) -> Suspects | ReplicaFault:
@@ -89,11 +103,44 @@ def find_suspects(
     return Suspects(done, tuple(keys[:SUSPECTS_MAX]), is_cut=len(keys) > SUSPECTS_MAX)
 
 
-def compare_services(
-    connection: Connection, replica: Replica, keys: Sequence[bytes]
-) -> dict[bytes, Difference] | ReplicaFault:
-    """What differs now of the services with these keys, by key."""
-    audit, differences = ReplicaAudit(replica), {}
+def confirm(
+    connection: Connection, replica: Replica, keys: Sequence[bytes], *, wait: Callable[[], tuple[Replica, bool]]
+) -> list[Difference] | ReplicaFault:
+    """What really differs of the services with these keys, and of the plans, NASes and realms.
+
+    To be called on a connection that commits each statement. `wait` waits until the replica was once more what
+    PostgreSQL is, and gives it (after a rebuild it is another one); False: it is not brought up to date, so what
+    differs now does. A difference is one if it is there before and after that, and PostgreSQL said the same both times.
+    """
+    look = _look(connection, replica, keys)
+    for _ in range(LOOKS_MAX):
+        if isinstance(look, ReplicaFault) or not look:
+            break
+        replica, is_followed = wait()
+        again = _look(connection, replica, [key for _, key in look if isinstance(key, bytes)])
+        if isinstance(again, ReplicaFault) or not is_followed:
+            look = again
+            break
+        sure = {one: found for one, found in again.items() if one in look and look[one].wanted == found.wanted}
+        look = again
+        if len(sure) == len(again):
+            break
+    if isinstance(look, ReplicaFault):
+        return look
+    return [found.difference for _, found in sorted(look.items(), key=lambda item: (item[0][0], str(item[0][1])))]
+
+
+def _look(connection: Connection, replica: Replica, keys: Sequence[bytes]) -> Look | ReplicaFault:
+    services = _look_at_services(connection, replica, keys)
+    tables = _look_at_tables(connection, replica)
+    if isinstance(services, ReplicaFault) or isinstance(tables, ReplicaFault):
+        return services if isinstance(services, ReplicaFault) else tables
+    return services | tables
+
+
+def _look_at_services(connection: Connection, replica: Replica, keys: Sequence[bytes]) -> Look | ReplicaFault:
+    audit = ReplicaAudit(replica)
+    look: Look = {}
     for at in range(0, len(keys), PAGE_SERVICES):
         part = keys[at : at + PAGE_SERVICES]
         held = audit.list_of(part)
@@ -101,27 +148,22 @@ def compare_services(
             return held
         wanted = _wanted(connection, part)
         for key in _differing(wanted, held):
-            differences[key] = _service_difference(key, wanted.get(key), held.get(key))
-    return differences
+            difference = _service_difference(key, wanted.get(key), held.get(key))
+            look["service", key] = Finding(wanted.get(key), difference)
+    return look
 
 
-def compare_tables(connection: Connection, replica: Replica) -> list[Difference] | ReplicaFault:
-    """What differs now of the plans, NASes and realms."""
-    differences: list[Difference] = []
-    plans, nases, realms = replica.plans(), replica.nas_list(), replica.realms()
-    for fault in (plans, nases, realms):
-        if isinstance(fault, ReplicaFault):
-            return fault
-    assert isinstance(plans, list)
-    assert isinstance(nases, list)
-    assert isinstance(realms, list)
-    for kind, wanted, held in (
-        ("plan", node_plans(db_plans.list_versions(connection, None)), plans),
-        ("nas", db_nas.list_node_nas(connection, None), nases),
-        ("realm", db_realms.list_node_realms(connection, None), realms),
+def _look_at_tables(connection: Connection, replica: Replica) -> Look | ReplicaFault:
+    look: Look = {}
+    for kind, held, wanted in (
+        ("plan", replica.plans(), node_plans(db_plans.list_versions(connection, None))),
+        ("nas", replica.nas_list(), db_nas.list_node_nas(connection, None)),
+        ("realm", replica.realms(), db_realms.list_node_realms(connection, None)),
     ):
-        differences += _table_differences(kind, wanted, held)
-    return differences
+        if isinstance(held, ReplicaFault):
+            return held
+        look |= _table_look(kind, wanted, held)
+    return look
 
 
 def _hold(audit: ReplicaAudit, after: bytes, last: bytes | None) -> dict[bytes, Held] | ReplicaFault:
@@ -168,18 +210,18 @@ def _service_difference(key: bytes, wanted: Entitlement | None, held: Held | Non
     return Difference("service", name, wanted.service_id, Fault.STALE if fields else Fault.DAMAGED, fields)
 
 
-def _table_differences(kind: str, wanted: Iterable[Struct], held: Iterable[Struct]) -> list[Difference]:
+def _table_look(kind: str, wanted: Iterable[Struct], held: Iterable[Struct]) -> Look:
     here, there = ({_id_of(one): one for one in side} for side in (held, wanted))
-    found = []
-    for object_id in sorted(here.keys() | there.keys()):
+    look: Look = {}
+    for object_id in here.keys() | there.keys():
         mine, theirs = here.get(object_id), there.get(object_id)
         if mine == theirs:
             continue
         name = _name_of(mine if theirs is None else theirs)
         fault = Fault.MISSING if mine is None else Fault.FOREIGN if theirs is None else Fault.STALE
         fields = _fields(mine, theirs) if mine is not None and theirs is not None else ()
-        found.append(Difference(kind, name, object_id, fault, fields))
-    return found
+        look[kind, object_id] = Finding(theirs, Difference(kind, name, object_id, fault, fields))
+    return look
 
 
 def _fields(one: Struct, other: Struct) -> tuple[str, ...]:

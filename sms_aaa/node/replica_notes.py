@@ -57,11 +57,6 @@ def take_request(root: Path) -> RebuildRequest | None:
     return RebuildRequest("?", None)
 
 
-def is_asked(root: Path) -> bool:
-    """Whether a request still waits."""
-    return (replica_folder(root) / _REQUEST).exists()
-
-
 def write_verified(root: Path, verified: Verified) -> None:
     """OSError when it cannot be kept."""
     replace_file(replica_folder(root) / _VERIFIED, msgspec.json.encode(verified))

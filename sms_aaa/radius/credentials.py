@@ -93,6 +93,11 @@ class StoredPassword(Hidden, frozen=True, gc=False):
         return Form.CLEARTEXT if self.cleartext is not None else Form.NT
 
     @property
+    def is_slow(self) -> bool:
+        """Whether a check of it does not belong into a worker's loop."""
+        return self.hashed is not None and self.hashed.is_slow
+
+    @property
     def methods(self) -> tuple[Method, ...]:
         """The methods that it can serve."""
         if self.hashed is not None:

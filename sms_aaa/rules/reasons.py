@@ -48,4 +48,7 @@ class Reason(Enum):
         return found
 
 
+UNPROVED = frozenset(reason for reason in Reason if reason.text == _UNPROVED)
+"""The refusals that come before or in place of a proof of identity: to whoever asks they have to look alike."""
+
 _BY_CODE = {reason.code: reason for reason in Reason}

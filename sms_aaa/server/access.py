@@ -21,9 +21,11 @@ from sms_aaa.flows.access import (
     decision_of,
     distrust,
     prove_case,
+    refuse_request,
     reserve_places,
     withdraw_place,
 )
+from sms_aaa.flows.passwords import KEY_OCTETS, PasswordCheck, PasswordChecks
 from sms_aaa.metrics import LATENCY_AT, Word, observe, reason_word
 from sms_aaa.node.journal import Appended, Dropped, Stream, Writer
 from sms_aaa.node.records import DecisionBatch, DecisionRecord, pack_decisions
@@ -32,6 +34,7 @@ from sms_aaa.radius.packet import Code
 from sms_aaa.rules.access import StrictAway, Unrebuilt
 from sms_aaa.rules.reasons import Reason
 from sms_aaa.server.beside import Beside
+from sms_aaa.server.defence import Defence
 from sms_aaa.server.dispatch import SILENCE, Asked, Deferred
 from sms_aaa.server.strict import StrictPlaces
 from sms_aaa.server.udp import UdpWorker
@@ -45,10 +48,11 @@ if TYPE_CHECKING:
     from sms_aaa.server.sockets import Endpoint
 
 BATCH_MAX = 64
-WORK_THREADS = 2
 REBUILT_LOOK_SECONDS = 0.25
-WORK_WAITING_MAX = 1024
+WORK_WAITING_MAX = 256
 """Cases whose work waits beside the loop. A NAS gives up after some seconds: more would be done for nobody."""
+DUMMY_WAITING_MAX = WORK_WAITING_MAX // 4
+"""So much may wait where work for a refusal that is certain is still taken: it must not keep out who may be let in."""
 
 _ACCEPTED = Reason.ACCEPTED
 
@@ -76,8 +80,12 @@ class AccessWay:
         self._was_too_old = self._is_silent = self._is_refusing = False
         self._reject_delay = child.settings.access.reject_delay_seconds
         self._reservation_seconds = child.settings.access.reservation_seconds
+        self._defence = Defence(child.settings.limits, child.lockouts(), child.counters)
         self._beside: Beside[_Aside, bool] = Beside(
-            threads=WORK_THREADS, waiting_max=WORK_WAITING_MAX, name="work-beside"
+            threads=child.settings.access.password_threads, waiting_max=WORK_WAITING_MAX, name="work-beside"
+        )
+        self._passwords = PasswordChecks(
+            key=os.urandom(KEY_OCTETS), remember_seconds=child.settings.access.password_cache_seconds
         )
         self._strict: StrictPlaces[_Aside] = StrictPlaces(child)
         self._until_rebuilt = child.settings.access.until_rebuilt
@@ -107,8 +115,8 @@ class AccessWay:
             for one in asked:
                 self._say_nothing(endpoint, one, Word.REPLICA_TOO_OLD)
             return
-        admitted = [one.admitted for one in asked]
-        requests = [AccessRequest(one.packet, one.nas, one.digests, one.other) for one in admitted]
+        self._passwords.now = began
+        asked, requests, ready = self._screen(endpoint, asked, began)
         with reader.replica.read() as view:
             cases = decide_requests(
                 requests,
@@ -117,8 +125,8 @@ class AccessWay:
                 view=view,
                 randomness=os.urandom(RANDOM_OCTETS * len(requests)),
                 now=int(time.time()),
+                passwords=self._passwords,
             )
-        ready = []
         for one, case in zip(asked, cases, strict=True):
             if type(case) is not Case:
                 self._give_up(endpoint, one, case)
@@ -126,12 +134,19 @@ class AccessWay:
                 distrust(case)
                 self._counters[Word.REPLICA_TOO_OLD] += 1
                 ready.append((one, case))
-            elif case.work is None:
+            elif case.work is None or not self._set_aside(_Aside(endpoint, one, case, began), case.work):
                 ready.append((one, case))
-            elif not self._beside.put(_Aside(endpoint, one, case, began), case.work):
-                self._say_nothing(endpoint, one, Word.SHED_WORK)
+        self._counters[Word.PASSWORD_CACHE_HITS] = self._passwords.hits
         if ready:
-            self._finish(endpoint, ready, began)
+            self._finish(endpoint, ready, began, is_late=False)
+
+    def _set_aside(self, aside: _Aside, work: PasswordCheck) -> bool:
+        """False: the case goes on without its work, which would change nothing but the time that it takes."""
+        if aside.case.is_refused_anyhow() and len(self._beside) >= DUMMY_WAITING_MAX:
+            return False
+        if not self._beside.put(aside, work, key=work.key):
+            self._say_nothing(aside.endpoint, aside.asked, Word.SHED_WORK)
+        return True
 
     def _say_age(self, *, is_too_old: bool) -> None:
         settings = self._child.settings.replica
@@ -143,14 +158,18 @@ class AccessWay:
 
     def collect(self) -> None:
         """What was done beside the loop goes on from where it left."""
-        for done in self._beside.collect():
+        collected = self._beside.collect()
+        self._counters[Word.PASSWORD_CHECKS] = self._beside.worked
+        self._passwords.now = time.monotonic()
+        for done in collected:
             aside = done.what
             if done.bug is not None:
                 self._child.log.error("bug-in-work", kind=type(done.bug).__name__)
                 self._say_nothing(aside.endpoint, aside.asked, Word.OUR_FAULTS)
                 continue
-            prove_case(aside.case, self._worker.reader.tables, matches=bool(done.told))
-            self._finish(aside.endpoint, [(aside.asked, aside.case)], aside.began)
+            case = prove_case(aside.case, self._passwords, matches=bool(done.told))
+            if case.work is None or not self._set_aside(aside._replace(case=case), case.work):
+                self._finish(aside.endpoint, [(aside.asked, case)], aside.began, is_late=True)
         for aside, claimed in self._strict.collect():
             if self._take_strict_place(aside, claimed):
                 self._answer(aside.endpoint, [(aside.asked, aside.case)], aside.began)
@@ -161,8 +180,30 @@ class AccessWay:
         self._journal.close()
         self._live.close()
 
-    def _finish(self, endpoint: Endpoint, ready: list[tuple[Asked, Case]], began: float) -> None:
+    def _screen(
+        self, endpoint: Endpoint, asked: Sequence[Asked], began: float
+    ) -> tuple[Sequence[Asked], list[AccessRequest], list[tuple[Asked, Case]]]:
+        """(those who are let through, as requests; the cases of those who are refused unseen)."""
+        if self._defence.holds_rates:
+            asked, above = self._defence.hold_rate(asked, time.monotonic_ns())
+            for one in above:
+                self._say_nothing(endpoint, one, Word.SHED_NAS)
+        requests, refused = self._defence.screen(asked, began, int(time.time()), self._worker.reader.tables.realms)
+        if not refused:
+            return asked, requests, []
+        cases = []
+        for at, (reason, saw, is_told) in refused.items():
+            case = refuse_request(requests[at], reason, saw, is_told=is_told)
+            if isinstance(case, PacketFault):
+                self._give_up(endpoint, asked[at], case)
+            else:
+                cases.append((asked[at], case))
+        passed = [at for at in range(len(asked)) if at not in refused]
+        return [asked[at] for at in passed], [requests[at] for at in passed], cases
+
+    def _finish(self, endpoint: Endpoint, ready: list[tuple[Asked, Case]], began: float, *, is_late: bool) -> None:
         """From the decision to the reply."""
+        self._defence.note(ready, int(time.time()), is_late=is_late)
         wanting = [pair for pair in ready if pair[1].wants_place()]
         if wanting and not (self._is_rebuilt or self._look_whether_rebuilt(began)):
             ready = self._turn_away(endpoint, ready)
@@ -186,17 +227,17 @@ class AccessWay:
                 continue
             if one.admitted.other is not None and case.proves_secret():
                 self._worker.gate.learn_secret(one.admitted, case.request.digests)
-            decisions.append(decision_of(case))
+            if case.is_told:
+                decisions.append(decision_of(case))
             if case.reason is _ACCEPTED:
                 accepted.append((one, reply))
             else:
                 refused.append((one, reply))
                 self._counters[reason_word(case.reason)] += 1
-        if not decisions:
-            return
-        self._record(decisions, now_ns, began)
+        if decisions:
+            self._record(decisions, now_ns, began)
         self._send(endpoint, accepted, refused, began)
-        observe(self._counters, LATENCY_AT, int((time.monotonic() - began) * 1e6), len(decisions))
+        observe(self._counters, LATENCY_AT, int((time.monotonic() - began) * 1e6), len(accepted) + len(refused))
 
     def _send(
         self,

@@ -12,7 +12,22 @@ from sms_aaa.cli.exits import Exit
 from sms_aaa.cli.main import COMMANDS, main
 
 HEAVY = {"psycopg", "rich", "sqlalchemy", "alembic", "cryptography", "lmdb", "msgspec", "prometheus_client"}
-CHANGES = {"add", "import", "set", "remove", "suspend", "restore", "block", "unblock", "bind", "unbind", "upgrade"}
+CHANGES = {
+    "add",
+    "clear",
+    "import",
+    "rebuild",
+    "set",
+    "remove",
+    "rotate-secret",
+    "suspend",
+    "restore",
+    "block",
+    "unblock",
+    "bind",
+    "unbind",
+    "upgrade",
+}
 NOT_LISTINGS = CHANGES | {"serve", "demo", "load", "export"}
 
 

@@ -1,7 +1,4 @@
-"""The NAS simulator, against a peer of a few lines that misbehaves as told; and `load`, as an operator types it.
-
-That it logs in at the real server is shown by the demo's tests.
-"""
+"""The NAS simulator, against a peer of a few lines that misbehaves as told; and `load`, as an operator types it."""
 
 from __future__ import annotations
 
@@ -13,10 +10,14 @@ import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
+from daemon import Daemon, FakeNas, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from make import make_nas, make_plan, make_subscriber
 
 from sms_aaa.cli.simulator import (
     Device,
@@ -27,6 +28,7 @@ from sms_aaa.cli.simulator import (
     login,
     status_server,
 )
+from sms_aaa.db.schema import upgrade
 from sms_aaa.flows.hearing import Heard, hear
 from sms_aaa.node.records import AccountingRecord
 from sms_aaa.radius.credentials import Method, StoredPassword, read_credential
@@ -37,6 +39,12 @@ from sms_aaa.radius.values import AcctStatusType
 from sms_aaa.rules.secret import Secret
 from sms_aaa.rules.session import Place
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sms_aaa.server.postgres import EmbeddedPostgres
+
+SUBSCRIBERS = 40
 SECRET = b"a-shared-secret-of-a-test"
 DIGESTS = SecretDigests(SECRET)
 ALICE = Device(username="alice", password="sesame", station="02-00-00-00-00-01", port=7, nas_identifier="test-nas")
@@ -271,10 +279,124 @@ def test_load_says_so_when_nobody_answers():
         ([], "there is no shared secret"),
         (["--profile", "reboot"], "is not one of"),
         (["--window", "100000", "--secret", "x"], "is not in the range"),
+        (["--window", "600", "--source-ports", "2", "--secret", "x"], "2 source ports have 512 identifiers"),
+        (["--method", "eap", "--secret", "x"], "is not one of"),
     ],
 )
 def test_load_refuses_what_it_should_not_send(arguments, complaint):
     result = load(*arguments)
     assert result.returncode == 2
     assert complaint in " ".join(result.stderr.split())
+    assert result.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def daemon(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A real server with 40 subscribers, one session each; loopback is its NAS."""
+    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
+        connection.execute("create database load_tests")
+    upgrade(postgres.dsn_for("load_tests"))
+    running = Daemon(tmp_path_factory.mktemp("load") / "state", dsn=postgres.dsn_for("load_tests")).start()
+    try:
+        with running.desk() as desk:
+            make_nas(desk, secret=SECRET)
+            make_plan(desk, sessions=1)
+            for number in range(1, SUBSCRIBERS + 1):
+                make_subscriber(desk, name=f"user-{number}", password=b"password-%d" % number)
+        with FakeNas(running, secret=SECRET, patience=0.3) as nas:
+            wait_until(lambda: nas.login(b"user-40", b"wrong"), "the replica with the provisioned rows")
+        yield running
+    finally:
+        running.stop()
+    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
+        connection.execute("drop database load_tests with (force)")
+
+
+def load_at(daemon: Daemon, *arguments: str) -> dict[str, object]:
+    """What it reports; everything must have been well."""
+    words = ("--users", "user-%d", "--password", "password-%d", "--subscribers", str(SUBSCRIBERS), "--json")
+    ports = ("--auth-port", str(daemon.access_port), "--acct-port", str(daemon.accounting_port))
+    done = load(*words, *ports, *arguments, RADIUS_SECRET=SECRET.decode())
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("method", ["pap", "chap", "mschap2"])
+def test_load_logs_in_at_the_real_server_by_each_method(daemon: Daemon, method: str) -> None:
+    said = load_at(daemon, "--method", method, "--count", "120", "--source-ports", "4")
+    assert (said["access_accept"], said["lost"], said["flawed"]) == (120, 0, 0)
+    assert 0 < said["p50_us"] <= said["p99_us"] <= said["max_us"]
+
+
+def test_load_plays_whole_sessions_at_the_real_server(daemon: Daemon) -> None:
+    before = daemon.query("select count(*) from session where state = 2")[0][0]
+    said = load_at(daemon, "--profile", "session", "--count", "40")
+    assert (said["access_accept"], said["accounting_response"]) == (40, 120)
+    assert said["login_max_us"] <= said["max_us"]
+    assert said["record_max_us"] <= said["max_us"]
+    ended = "select count(*) from session where state = 2"
+    wait_until(lambda: daemon.query(ended) == [(before + 40,)], "forty sessions that have ended")
+
+
+def test_after_a_reboot_storm_everybody_is_in_once_and_nothing_stays_open(daemon: Daemon) -> None:
+    """Plans of one session: the first one never stopped, and nobody is refused the second for it."""
+    begun = "select count(*) from session where nas_identifier = 'sms-aaa-load'"
+    before = daemon.query(begun)[0][0]
+    said = load_at(daemon, "--profile", "reboot-storm", "--count", "40", "--window", "40")
+    assert (said["sessions_before"], said["access_accept"], said["accounting_response"]) == (40, 40, 40)
+    assert said["accounting_on_us"] > 0
+    assert "access_reject" not in said
+    wait_until(lambda: daemon.query(begun) == [(before + 80,)], "forty sessions before, forty after")
+    wait_until(lambda: daemon.query("select 1 from session where state = 1") == [], "none that is open")
+    assert daemon.query("select count(*) from session where estimated") == [(80,)]
+
+
+def test_load_without_message_authenticator_is_refused_by_a_server_that_saw_it_signed(daemon: Daemon) -> None:
+    done = load(
+        "--no-message-authenticator", "--count", "1", "--auth-port", str(daemon.access_port),
+        RADIUS_SECRET=SECRET.decode(),
+    )  # fmt: skip
+    assert done.returncode == 5
+    assert "nothing was answered" in done.stderr
+
+
+def test_load_tells_loss_by_its_exit_code():
+    with Peer(lambda packet, _: [] if packet.attributes[1] == b"user-2" else [accept(packet)]).serving() as peer:
+        ports = ("--auth-port", str(peer.port), "--acct-port", str(peer.port))
+        result = load("--users", "user-%d", "--subscribers", "4", "--count", "4", *ports, RADIUS_SECRET=SECRET.decode())
+    assert result.returncode == 1
+    assert "1 requests were not answered" in result.stderr
+
+
+def test_load_tells_a_flawed_reply_by_its_exit_code():
+    with Peer(lambda packet, _: [accept(packet)]).serving() as peer:
+        ports = ("--auth-port", str(peer.port), "--acct-port", str(peer.port))
+        result = load("--method", "mschap2", "--count", "3", *ports, RADIUS_SECRET=SECRET.decode())
+    assert result.returncode == 1
+    assert "3 times: MS-CHAP2-Success does not prove that the server knows the password" in result.stderr
+
+
+def test_load_uses_as_many_source_ports_as_it_is_told():
+    with Peer(lambda packet, _: [accept(packet)]).serving() as peer:
+        ports = ("--auth-port", str(peer.port), "--acct-port", str(peer.port))
+        result = load("--source-ports", "3", "--count", "30", *ports, RADIUS_SECRET=SECRET.decode())
+    assert result.returncode == 0, result.stderr
+    assert len({source for _, source in peer.came}) == 3
+
+
+def test_load_begins_nothing_after_its_time():
+    with Peer(lambda packet, _: [accept(packet)]).serving() as peer:
+        ports = ("--auth-port", str(peer.port), "--acct-port", str(peer.port))
+        limits = ("--seconds", "0.5", "--count", "10000000", "--rate", "100")
+        result = load(*limits, "--json", *ports, RADIUS_SECRET=SECRET.decode())
+    assert result.returncode == 0, result.stderr
+    assert 10 <= json.loads(result.stdout)["asked"] <= 120
+
+
+def test_a_storm_that_finds_nobody_does_not_begin():
+    with Peer(lambda *_: []).serving() as peer:
+        ports = ("--auth-port", str(peer.port), "--acct-port", str(peer.port))
+        result = load("--profile", "reboot-storm", "--count", "2", *ports, RADIUS_SECRET=SECRET.decode())
+    assert result.returncode == 5
+    assert "before the storm 0 sessions came up, 2 requests were lost" in result.stderr
     assert result.stdout == ""

@@ -54,6 +54,15 @@ def test_what_is_bound_is_shown_and_unbound(stocked):
     assert "bound to" not in stocked.done("subscriber", "show", "alice")
 
 
+def test_a_device_is_learned_from_the_first_login_while_none_is_bound(stocked):
+    said = stocked.done("subscriber", "bind", "alice", "--learn-mac")
+    assert said == "alice will be bound to the device of its first login from now on\n"
+    assert stocked.done("subscriber", "bind", "alice", "--learn-mac") == "alice was bound so already\n"
+    assert stocked.type("subscriber", "show", "alice", "--json").json()["services"][0]["learns_mac_since"] is not None
+    assert stocked.done("subscriber", "unbind", "alice", "--learn-mac") == "alice: 1 unbound\n"
+    assert stocked.type("subscriber", "show", "alice", "--json").json()["services"][0]["learns_mac_since"] is None
+
+
 def test_a_realm_comes_is_shown_changes_and_goes(stocked):
     assert stocked.done("realm", "list") == "no realm: names are looked up as they were sent\n"
     added = stocked.done("realm", "add", "ISP-A.example", "--plan", "home-100", "--nas", "bng1")

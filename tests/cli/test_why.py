@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from make import make_replica
+from make import Said, make_replica
 
 from sms_aaa.cli.exits import Exit
 from sms_aaa.db.engine import connect
@@ -14,17 +14,17 @@ from sms_aaa.node.records import DecisionBatch, DecisionRecord
 from sms_aaa.radius.credentials import Method
 from sms_aaa.rules.reasons import Reason
 
+SAW = "020000000007; bound to 020000000008"
 NOW_NS = int(datetime.now(UTC).timestamp()) * 10**9
 AWAY = {"SMS_AAA_DATABASE_DSN": "host=127.0.0.1 port=1"}
 
 
 def decided(reason: Reason, *, username: bytes = b"alice", age: int = 0, **values: object) -> DecisionBatch:
     known = {"service_id": 1, "plan_version_id": 1, "calling_station_id": b"02-00-00-00-00-07", "method": Method.PAP}
-    known |= {"nas_id": 1, "sessions_seen": 0} | values
+    known |= {"nas_id": 1, "sessions_seen": 0, "nas_port": b"ge-0/0/1"} | values
     record = DecisionRecord(
         reason_code=reason.code,
         username=username,
-        nas_port=b"ge-0/0/1",
         token=b"",
         sessions_max=1,
         **known,
@@ -67,11 +67,89 @@ def test_a_refusal_is_told_with_its_checks_in_order_and_the_next_command(stocked
         (Reason.UNKNOWN_USER, "sms-aaa subscriber add alice --plan PLAN"),
         (Reason.NO_PLAN, "sms-aaa subscriber show alice"),
         (Reason.CONCURRENT_LIMIT, "sms-aaa sessions alice"),
+        (Reason.REALM_UNKNOWN, "sms-aaa realm add REALM"),
+        (Reason.BLOCKED, "sms-aaa subscriber unblock alice"),
+        (Reason.NOT_YET_ACTIVE, "sms-aaa subscriber set alice --valid-from none"),
+        (Reason.EXPIRED, "sms-aaa subscriber set alice --valid-until none"),
+        (Reason.NAS_NOT_ALLOWED, "sms-aaa subscriber bind alice --nas bng1"),
+        (Reason.PORT_MISMATCH, "sms-aaa subscriber bind alice --port ge-0/0/1"),
+        (Reason.MAC_NOT_BOUND, "sms-aaa subscriber bind alice --mac 02-00-00-00-00-07"),
+        (Reason.BACKEND_UNAVAILABLE, "sms-aaa status"),
     ],
 )
 def test_every_reason_has_a_next_command(stocked, node, reason, following):
     node.decide(decided(reason), settle=True)
     assert stocked.type("why", "alice", "--json").json()["next"] == following
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_no_reason_is_without_a_next_command(stocked, node, reason):
+    node.decide(decided(reason), settle=False)
+    assert stocked.type("why", "alice", "--json").json()["next"].startswith("sms-aaa ")
+
+
+def test_what_is_to_be_typed_next_is_safe_to_type_whatever_a_nas_sent(stocked, node):
+    sent = decided(Reason.PORT_MISMATCH, nas_port=b"$(reboot)")
+    node.decide(sent, settle=True)
+    following = stocked.type("why", "alice", "--json").json()["next"]
+    assert following == "sms-aaa subscriber bind alice --port '$(reboot)'"
+
+
+def test_what_a_check_saw_is_told_and_the_reason_of_a_state_is_the_one_of_its_time(stocked, node):
+    node.decide(decided(Reason.MAC_NOT_BOUND, saw=SAW.encode()), settle=True)
+    [check] = [one for one in checks(stocked, "alice") if one["verdict"] == "failed"]
+    assert check == {"check": "device", "verdict": "failed", "saw": f"mac-not-bound: {SAW}"}
+    stocked.done("subscriber", "suspend", "alice", "--reason", "unpaid")
+    with connect(stocked.environ["SMS_AAA_DATABASE_DSN"], name="test") as connection:
+        [[now_ns]] = connection.execute("select (extract(epoch from clock_timestamp()) * 1e9)::bigint").fetchall()
+    stocked.done("subscriber", "restore", "alice")
+    stocked.done("subscriber", "suspend", "alice", "--reason", "moved away")
+    node.decide(DecisionBatch(now_ns, 0, decided(Reason.SUSPENDED).decisions), settle=True)
+    assert [one["saw"] for one in checks(stocked, "alice") if one["verdict"] == "failed"] == ["suspended: unpaid"]
+
+
+def checks(terminal, name: str) -> list[dict[str, str]]:
+    return terminal.type("why", name, "--json").json()["decisions"][0]["checks"]
+
+
+@pytest.mark.parametrize("asked", ["alice", "alice@isp-a", "ISP-A\\alice"])
+@pytest.mark.parametrize("settle", [True, False])
+def test_a_service_is_found_by_any_spelling_of_its_realm(stocked, node, asked, settle):
+    stocked.done("realm", "add", "isp-a", "--strip")
+    sent = [b"alice", b"alice@isp-a", b"alice@ISP-A", b"ISP-A\\alice"]
+    for age, username in enumerate(sent):
+        node.decide(decided(Reason.BAD_PASSWORD, username=username, age=age), settle=settle)
+    told = stocked.type("why", asked, "--json", "--last", "9").json()
+    assert told["next"] == "sms-aaa credential set alice"
+    assert [decision["username"].encode() for decision in told["decisions"]] == sent
+    realms = [check["saw"] for one in told["decisions"] for check in one["checks"] if check["check"] == "realm"]
+    assert realms == ["none", "isp-a", "isp-a", "isp-a"]
+
+
+def test_of_a_name_that_was_removed_it_is_said_when(stocked, node):
+    stocked.done("subscriber", "remove", "alice", "--yes")
+    answer = stocked.type("why", "alice")
+    assert answer.code == Exit.NOT_FOUND
+    assert "(the subscriber alice was removed on 20" in answer.err
+    gone = decided(Reason.UNKNOWN_USER, service_id=0, plan_version_id=0)
+    node.decide(gone, settle=True)
+    assert stocked.type("why", "alice").lines[-2:] == [
+        "note: the subscriber alice was removed on TIME",
+        "next: sms-aaa subscriber add alice --plan PLAN",
+    ]
+    stocked.done("subscriber", "add", "alice", "--plan", "home-100", "--password", "x")
+    assert stocked.type("why", "alice", "--json").json()["hint"] is None
+
+
+def test_of_a_name_without_decisions_it_is_said_when_and_where_it_was_last_heard(stocked, node):
+    for session, username in (("s-1", b"wanderer"), ("s-2", b"alice")):
+        said = Said(status="start", at=datetime.now(UTC), session=session, username=username)
+        node.account(said, rate=False)
+    for name in ("wanderer", "alice"):
+        answer = stocked.type("why", name)
+        assert answer.code == Exit.NOT_FOUND
+        assert f"(accounting of {name} was last heard at 20" in answer.err
+        assert " by bng1)" in answer.err
 
 
 def test_decisions_that_are_settled_and_decisions_that_are_not_are_one_list_without_repeats(stocked, node):

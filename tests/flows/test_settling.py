@@ -12,6 +12,7 @@ from make import Said, make_desk, make_nas, make_plan, make_subscriber, record_o
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.reconcile import list_violations
+from sms_aaa.flows.provisioning.realms import add_realm
 from sms_aaa.flows.settling import close_stale_sessions, settle_accounting
 from sms_aaa.node.live_change import Release, session_key
 from sms_aaa.radius import dictionary
@@ -193,6 +194,24 @@ def test_a_silent_session_closes_softly_and_a_late_record_opens_the_same_one(wor
     assert world.session()["state"] == 3
     world.settle(at(1500, octets=(30, 50)))
     assert (world.session()["state"], world.session()["octets_in"], world.count("session")) == (1, 30, 1)
+
+
+@pytest.mark.parametrize(
+    ("is_stripped", "username", "is_found"),
+    [
+        (True, b"alice@isp-a", True), (True, b"ISP-A\\alice", True), (True, b"alice@ISP-A", True),
+        (True, b"Alice@isp-a", False), (True, b"alice@isp-b", False), (False, b"alice@isp-a", False),
+    ],
+)  # fmt: skip
+def test_without_our_class_a_name_is_looked_up_as_its_realm_says(
+    world: World, is_stripped: bool, username: bytes, is_found: bool
+) -> None:
+    add_realm(make_desk(world.connection), "isp-a", is_stripped=is_stripped, plan=None, nases=())
+    world.settle(at(0, "start", username=username))
+    session = world.session()
+    assert (session["service_id"], session["excluded"]) == (
+        (world.service_id, None) if is_found else (None, "unknown-service")
+    )
 
 
 def test_our_class_says_whose_it_is_before_the_user_name_does(world: World) -> None:

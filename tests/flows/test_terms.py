@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 from make import follow, make_desk, make_nas, make_plan, make_replica, make_subscriber, utc
 
 from sms_aaa.db.engine import connect
+from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.subscribers import find_by_name, list_entitlements, stream_entitlements
 from sms_aaa.db.terms import list_bindings
 from sms_aaa.flows.provisioning.desk import Invalid, Refused, RefusedKind
 from sms_aaa.flows.provisioning.realms import add_realm, get_realm, remove_realm, set_realm
 from sms_aaa.flows.provisioning.subscribers import NewSubscriber, add_subscriber, set_state
-from sms_aaa.flows.provisioning.terms import BINDINGS_MAX, Bonds, bind, set_validity, unbind, unbind_all, unblock
+from sms_aaa.flows.provisioning.terms import (
+    BINDINGS_MAX,
+    Bonds,
+    bind,
+    set_learning,
+    set_validity,
+    unbind,
+    unbind_all,
+    unblock,
+)
 from sms_aaa.flows.replicating import Follower
+from sms_aaa.flows.settling import settle_decisions
+from sms_aaa.node.records import DecisionBatch, DecisionRecord
 from sms_aaa.node.replica import Replica
 from sms_aaa.rules.entitlement import BindingKind, NodeRealm, ServiceState, Terms
 from sms_aaa.rules.secret import Secret
+from sms_aaa.rules.session import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,6 +157,59 @@ def test_what_cannot_be_bound_is_refused_with_its_place(
 ) -> None:
     with pytest.raises(outcome, match=said):
         bind(desk, "alice", bonds)
+
+
+def decided(service_id: int, station: bytes, *, after: float, accepted: bool = True) -> tuple[Place, DecisionBatch]:
+    """A login `after` seconds from now."""
+    record = DecisionRecord(1, service_id, 1, 0 if accepted else 28, 1, b"alice", station, b"", b"t" * accepted, 0, 1)
+    return Place("node1", 1, 64), DecisionBatch(time.time_ns() + int(after * 1e9), 0, [record])
+
+
+def macs_of(desk: Desk) -> tuple[bytes, ...]:
+    terms = terms_of(desk)
+    return terms.macs if terms is not None else ()
+
+
+def test_a_service_that_learns_is_bound_to_the_device_of_its_first_login_from_then_on(desk: Desk) -> None:
+    create_ahead(desk.connection, datetime.now(UTC))
+    [row] = find_by_name(desk.connection, "alice")
+    assert row.service_id is not None
+    first, second = b"02-00-00-00-00-01", b"02-00-00-00-00-02"
+    settle_decisions(desk.connection, [decided(row.service_id, first, after=0)])
+    assert macs_of(desk) == ()
+    assert set_learning(desk, "alice", learns=True) == 1
+    assert set_learning(desk, "alice", learns=True) == 0
+    logins = [
+        decided(row.service_id, first, after=-60),
+        decided(row.service_id, first, after=1, accepted=False),
+        decided(row.service_id, b"no hardware address", after=2),
+        decided(row.service_id, second, after=3),
+        decided(row.service_id, first, after=4),
+    ]
+    settle_decisions(desk.connection, logins)
+    assert macs_of(desk) == (b"020000000002",)
+    settle_decisions(desk.connection, [decided(row.service_id, first, after=5)])
+    assert macs_of(desk) == (b"020000000002",)
+    learned = desk.connection.execute("select actor, door, after from audit where actor <> 'tester'").fetchall()
+    assert learned == [("first-login", "server", {"mac": "020000000002"})]
+
+
+def test_after_an_exchange_of_the_modem_a_late_decision_does_not_bring_the_old_one_back(desk: Desk) -> None:
+    create_ahead(desk.connection, datetime.now(UTC))
+    [row] = find_by_name(desk.connection, "alice")
+    assert row.service_id is not None
+    set_learning(desk, "alice", learns=True)
+    late = decided(row.service_id, b"02-00-00-00-00-01", after=0)
+    bind(desk, "alice", Bonds(macs=["02:00:00:00:00:01"]))
+    assert unbind_all(desk, "alice", [BindingKind.MAC]) == 1
+    settle_decisions(desk.connection, [late])
+    assert macs_of(desk) == ()
+    settle_decisions(desk.connection, [decided(row.service_id, b"02-00-00-00-00-02", after=1)])
+    assert macs_of(desk) == (b"020000000002",)
+    assert unbind(desk, "alice", Bonds(macs=["02:00:00:00:00:02"])) == 1
+    assert set_learning(desk, "alice", learns=False) == 1
+    settle_decisions(desk.connection, [decided(row.service_id, b"02-00-00-00-00-02", after=2)])
+    assert macs_of(desk) == ()
 
 
 def test_a_realm_names_services_gives_a_plan_and_changes(desk: Desk) -> None:

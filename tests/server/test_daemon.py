@@ -280,8 +280,7 @@ def test_a_nas_that_is_added_is_served_and_one_that_is_removed_is_a_stranger(dae
     other = b"the secret of another"
     with daemon.desk() as desk:
         make_nas(desk, name="bng2", prefix="127.0.0.2", secret=other)
-    with FakeNas(daemon, secret=other, patience=0.2) as stranger:
-        stranger.socket.bind(("127.0.0.2", 0))
+    with FakeNas(daemon, secret=other, patience=0.2, address="127.0.0.2") as stranger:
         wait_until(
             lambda: _accepted(stranger.login(b"dave", b"dave-password")), "the change on the running workers", 10
         )

@@ -90,7 +90,7 @@ def nodes(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) 
         with first.desk() as desk:
             make_nas(desk)
             make_plan(desk, sessions=1)
-            make_plan(desk, name="strict", sessions=1, more="sessions_strict = true")
+            make_plan(desk, name="strict", sessions=1, strict=True)
         yield Nodes(first, second, postgres)
     with psycopg.connect(postgres.dsn, autocommit=True) as connection:
         connection.execute("drop database nodes_tests with (force)")

@@ -17,6 +17,7 @@ from daemon import FakeNas, started, wait_until
 from make import make_nas, make_plan, make_subscriber
 
 from sms_aaa.cli.main import main
+from sms_aaa.db.engine import connect
 from sms_aaa.db.schema import upgrade
 from sms_aaa.flows.provisioning.realms import add_realm
 from sms_aaa.flows.provisioning.subscribers import remove_subscriber, set_state
@@ -99,13 +100,17 @@ STORIES = [
         {"concurrency": "1 of 1", "device": "02-00-00-00-00-07"},
     ),
     Story(
+        Reason.BACKEND_UNAVAILABLE, "strict", "status",
+        {"concurrency": "PostgreSQL did not say in time whether there is a place"},
+    ),
+    Story(
         Reason.ACCEPTED, "plain", "sessions plain",
         {"realm": "none", "method": "chap", "place": "bng1 port ge-0/0/1", "concurrency": "0 of 1"},
         method="chap",
     ),
 ]  # fmt: skip
 
-ELSEWHERE = {Reason.RATE_LIMITED, Reason.LOCKED_OUT, Reason.BACKEND_UNAVAILABLE}
+ELSEWHERE = {Reason.RATE_LIMITED, Reason.LOCKED_OUT}  # test_attacks.py
 
 ORDER = ["limits", "realm", "method", "identity", "credential", "state", "plan", "place", "device", "concurrency"]
 FAILS_AT = {
@@ -122,10 +127,24 @@ FAILS_AT = {
 }
 
 
+SETTINGS = {
+    "SMS_AAA_ACCESS_UNKNOWN_REALM": "reject",
+    "SMS_AAA_ACCESS_STRICT_WHEN_AWAY": "reject",
+    "SMS_AAA_ACCESS_STRICT_DEADLINE_MS": "300",
+}
+OLD_DECISION = """
+create table decision_202001 partition of decision for values from ('2020-01-01 00:00Z') to ('2020-02-01 00:00Z');
+insert into decision (at, node, sequence, record_offset, nas_id, reason, method, username, calling_station_id, nas_port,
+                      sessions_seen, sessions_max, duration_us)
+    values ('2020-01-02', 'node1', 1, 64, 1, 0, 1, 'plain', '', '', 0, 0, 0)
+"""
+
+
 def provision(desk: Desk) -> None:
     make_nas(desk)
     make_nas(desk, name="bng2", prefix="127.0.0.2")
     make_plan(desk)
+    make_plan(desk, name="strictly", strict=True)
     add_realm(desk, "isp-a", is_stripped=False, plan=None, nases=["bng2"])
     add_realm(desk, "isp-b", is_stripped=True, plan=None, nases=())
     for name in (
@@ -133,6 +152,7 @@ def provision(desk: Desk) -> None:
         "modem", "family", "carol", "gone", "last",
     ):  # fmt: skip
         make_subscriber(desk, name=name, password=PASSWORD)
+    make_subscriber(desk, name="strict", password=PASSWORD, plan="strictly")
     set_state(desk, "blocked", ServiceState.BLOCKED, "spam, case 4711")
     set_state(desk, "unpaid", ServiceState.SUSPENDED, "unpaid since May")
     set_validity(desk, "later", valid_from=FAR, valid_until=None)
@@ -190,7 +210,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     postgres = EmbeddedPostgres.start(folder / "postgres")
     try:
         upgrade(postgres.dsn)
-        for daemon in started(folder / "state", postgres.dsn, SMS_AAA_ACCESS_UNKNOWN_REALM="reject"):
+        with connect(postgres.dsn, name="test") as connection:
+            connection.execute(OLD_DECISION)
+        for daemon in started(folder / "state", postgres.dsn, **SETTINGS):
             with daemon.desk() as desk:
                 provision(desk)
             with FakeNas(daemon) as nas:
@@ -231,7 +253,12 @@ def test_every_reason_has_its_story() -> None:
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: f"{story.reason.label}-{story.name}")
 def test_why_explains_a_real_login(world: World, story: Story) -> None:
-    reply = world.log_in(story)
+    if story.reason is Reason.BACKEND_UNAVAILABLE:
+        with connect(world.daemon.dsn, name="somebody") as connection:
+            connection.execute("lock table place in access exclusive mode")
+            reply = world.log_in(story)
+    else:
+        reply = world.log_in(story)
     assert (reply.code == Code.ACCESS_ACCEPT) is (story.reason is Reason.ACCEPTED)
     if story.reason is not Reason.ACCEPTED:
         assert reply.attributes[dictionary.REPLY_MESSAGE] == story.reason.text.encode()
@@ -286,6 +313,22 @@ def test_of_somebody_who_was_removed_why_says_when(world: World) -> None:
     assert "\nnote: the subscriber gone was removed on 20" in world.type("why", "gone")
 
 
+def test_a_device_is_learned_by_its_first_login(world: World) -> None:
+    other = attribute(dictionary.CALLING_STATION_ID, b"02-00-00-00-00-99")
+    world.type("subscriber", "bind", "plain", "--learn-mac")
+    assert world.nas.login(b"plain", PASSWORD, extra=HERE) is not None
+    bound = "select value from service_binding b join service s on s.id = b.service_id where s.identity = 'plain'"
+    wait_until(lambda: world.daemon.query(bound) == [("020000000007",)], "the device of the first login")
+
+    def is_refused() -> bool:
+        reply = world.nas.login(b"plain", PASSWORD, extra=other)
+        assert reply is not None
+        return reply.attributes.get(dictionary.REPLY_MESSAGE) == Reason.MAC_NOT_BOUND.text.encode()
+
+    wait_until(is_refused, "the binding on the running workers", 10)
+    world.type("subscriber", "unbind", "plain", "--all", "--learn-mac")
+
+
 def test_a_change_of_terms_is_live_without_a_restart(world: World) -> None:
     for words, accepted in (
         (("block", "last", "--reason", "test"), False),
@@ -297,6 +340,14 @@ def test_a_change_of_terms_is_live_without_a_restart(world: World) -> None:
     ):
         world.type("subscriber", *words)
         wait_until(lambda accepted=accepted: world.is_ready() is accepted, f"{words} on the running workers", 10)
+
+
+def test_no_decision_has_a_secret_in_it_and_those_past_their_retention_are_gone(world: World) -> None:
+    rows = world.daemon.query("select d::text from decision d")
+    assert len(rows) > len(STORIES)
+    assert not [row for row in rows if "MARKED" in str(row)]
+    assert not [row for row in rows if "2020-01-02" in str(row)]
+    assert not world.daemon.query("select from pg_class where relname = 'decision_202001'")
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: f"{story.reason.label}-{story.name}")

@@ -44,7 +44,7 @@ class KnownCredential:
 
     @property
     def is_slow(self) -> bool:
-        return self.stored is not None and self.stored.hashed is not None and self.stored.hashed.is_slow
+        return self.stored is not None and self.stored.is_slow
 
 
 def read_credential(text: Secret, form: Form | None) -> StoredPassword:

@@ -90,18 +90,42 @@ def unbind(desk: Desk, name: str, bonds: Bonds) -> int:
             if db_terms.delete_binding(desk.connection, row.service_id, kind, value):
                 desk.record("unbound", "service", row.service_id, before={kind.name.lower(): shown}, after=None)
                 done += 1
+        _learn_anew(desk, row)
     return done
 
 
 def unbind_all(desk: Desk, name: str, kinds: Sequence[BindingKind]) -> int:
     """Undoes every bond of these kinds; how many there were."""
-    ids = [row.service_id for row in _services(desk.connection, name) if row.service_id is not None]
+    services = _services(desk.connection, name)
+    ids = [row.service_id for row in services if row.service_id is not None]
     bindings = [row for row in db_terms.list_bindings(desk.connection, ids) if BindingKind(row.kind) in kinds]
     for row in bindings:
         kind = BindingKind(row.kind)
         db_terms.delete_binding(desk.connection, row.service_id, kind, row.value)
         desk.record("unbound", "service", row.service_id, before={kind.name.lower(): row.nas or row.value}, after=None)
+    for service in services:
+        _learn_anew(desk, service)
     return len(bindings)
+
+
+def set_learning(desk: Desk, name: str, *, learns: bool) -> int:
+    """Whether a service that is bound to no MAC is bound to the device of its next login; how many that changed."""
+    changed = 0
+    for row in _services(desk.connection, name):
+        assert row.service_id is not None
+        if (row.learns_mac_since is not None) is not learns:
+            db_terms.update_learning(desk.connection, row.service_id, learns=learns)
+            before, after = {"learns_mac": not learns}, {"learns_mac": learns}
+            desk.record("learning-set", "service", row.service_id, before=before, after=after)
+            changed += 1
+    return changed
+
+
+def _learn_anew(desk: Desk, row: SubscriberRow) -> None:
+    """After a device was unbound: a login of before, whose decision is settled late, must not bind it again."""
+    assert row.service_id is not None
+    if row.learns_mac_since is not None:
+        db_terms.update_learning(desk.connection, row.service_id, learns=True)
 
 
 def canonical_port(text: str) -> str:
