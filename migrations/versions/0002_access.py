@@ -62,7 +62,7 @@ create table realm_nas (
 comment on table realm_nas is 'Where a realm''s services may log in that are bound to no NAS themselves; none: anywhere.';
 
 create index subscriber_removed on subscriber (name) where removed_at is not null;
-create index decision_realm on decision (service_id, at desc) where username ~ '[@\\\\]';
+create index decision_spelling on decision (service_id, at desc) where username ~ '\\\\|@.*[A-Z]';
 
 alter table feed drop constraint feed_kind_check, add check (kind in ('service', 'nas', 'plan', 'realm'));
 """

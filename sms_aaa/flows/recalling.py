@@ -81,12 +81,15 @@ def recall(
     """
     if connection is None:
         return _recall_alone(trace, name, last)
-    identities = _identities(name, Realms(db_realms.list_node_realms(connection, None)))
+    realms = Realms(db_realms.list_node_realms(connection, None))
+    identities = _identities(name, realms)
     subscribers = db_subscribers.find_by_name(connection, name) or db_subscribers.find_by_identity(
         connection, sorted(identities)
     )
     services = frozenset(row.service_id for row in subscribers if row.service_id is not None)
-    wanted = _wanted({name} | {row.identity for row in subscribers if row.identity is not None}, services)
+    known = {name} | {row.identity for row in subscribers if row.identity is not None}
+    spelled = {text.decode() for identity in known for text in realms.spellings(identity.encode())}
+    wanted = _wanted(known | spelled, services)
     stream = search_stream(connection, None, trace, wanted)
     settled = _from_database(connection, wanted, last, device_since)
     found = {_key(decision): decision for decision in [*stream.decisions, *settled]}
@@ -152,7 +155,7 @@ def _from_database(connection: Connection, wanted: Wanted, last: int, device_sin
         for decision in db_decisions.list_decisions(connection, username, limit=last)
     ]
     for service_id in sorted(wanted.services):
-        found += db_decisions.list_realm_decisions(connection, service_id, limit=last)
+        found += db_decisions.list_spelled_decisions(connection, service_id, limit=last)
     if wanted.devices:
         stations = [notation for device in sorted(wanted.devices) for notation in mac_notations(device)]
         found += db_decisions.list_device_decisions(connection, stations, since=device_since, limit=last)

@@ -188,7 +188,7 @@ class AccessWay:
             asked, above = self._defence.hold_rate(asked, time.monotonic_ns())
             for one in above:
                 self._say_nothing(endpoint, one, Word.SHED_NAS)
-        requests, refused = self._defence.screen(asked, began, int(time.time()))
+        requests, refused = self._defence.screen(asked, began, int(time.time()), self._worker.reader.tables.realms)
         if not refused:
             return asked, requests, []
         cases = []

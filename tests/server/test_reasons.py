@@ -100,14 +100,17 @@ STORIES = [
         {"concurrency": "1 of 1", "device": "02-00-00-00-00-07"},
     ),
     Story(
+        Reason.BACKEND_UNAVAILABLE, "strict", "status",
+        {"concurrency": "PostgreSQL did not say in time whether there is a place"},
+    ),
+    Story(
         Reason.ACCEPTED, "plain", "sessions plain",
         {"realm": "none", "method": "chap", "place": "bng1 port ge-0/0/1", "concurrency": "0 of 1"},
         method="chap",
     ),
 ]  # fmt: skip
 
-# The first two: test_attacks.py.
-ELSEWHERE = {Reason.RATE_LIMITED, Reason.LOCKED_OUT, Reason.BACKEND_UNAVAILABLE}
+ELSEWHERE = {Reason.RATE_LIMITED, Reason.LOCKED_OUT}  # test_attacks.py
 
 ORDER = ["limits", "realm", "method", "identity", "credential", "state", "plan", "place", "device", "concurrency"]
 FAILS_AT = {
@@ -124,6 +127,11 @@ FAILS_AT = {
 }
 
 
+SETTINGS = {
+    "SMS_AAA_ACCESS_UNKNOWN_REALM": "reject",
+    "SMS_AAA_ACCESS_STRICT_WHEN_AWAY": "reject",
+    "SMS_AAA_ACCESS_STRICT_DEADLINE_MS": "300",
+}
 OLD_DECISION = """
 create table decision_202001 partition of decision for values from ('2020-01-01 00:00Z') to ('2020-02-01 00:00Z');
 insert into decision (at, node, sequence, record_offset, nas_id, reason, method, username, calling_station_id, nas_port,
@@ -136,6 +144,7 @@ def provision(desk: Desk) -> None:
     make_nas(desk)
     make_nas(desk, name="bng2", prefix="127.0.0.2")
     make_plan(desk)
+    make_plan(desk, name="strictly", strict=True)
     add_realm(desk, "isp-a", is_stripped=False, plan=None, nases=["bng2"])
     add_realm(desk, "isp-b", is_stripped=True, plan=None, nases=())
     for name in (
@@ -143,6 +152,7 @@ def provision(desk: Desk) -> None:
         "modem", "family", "carol", "gone", "last",
     ):  # fmt: skip
         make_subscriber(desk, name=name, password=PASSWORD)
+    make_subscriber(desk, name="strict", password=PASSWORD, plan="strictly")
     set_state(desk, "blocked", ServiceState.BLOCKED, "spam, case 4711")
     set_state(desk, "unpaid", ServiceState.SUSPENDED, "unpaid since May")
     set_validity(desk, "later", valid_from=FAR, valid_until=None)
@@ -202,7 +212,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         upgrade(postgres.dsn)
         with connect(postgres.dsn, name="test") as connection:
             connection.execute(OLD_DECISION)
-        for daemon in started(folder / "state", postgres.dsn, SMS_AAA_ACCESS_UNKNOWN_REALM="reject"):
+        for daemon in started(folder / "state", postgres.dsn, **SETTINGS):
             with daemon.desk() as desk:
                 provision(desk)
             with FakeNas(daemon) as nas:
@@ -243,7 +253,12 @@ def test_every_reason_has_its_story() -> None:
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: f"{story.reason.label}-{story.name}")
 def test_why_explains_a_real_login(world: World, story: Story) -> None:
-    reply = world.log_in(story)
+    if story.reason is Reason.BACKEND_UNAVAILABLE:
+        with connect(world.daemon.dsn, name="somebody") as connection:
+            connection.execute("lock table place in access exclusive mode")
+            reply = world.log_in(story)
+    else:
+        reply = world.log_in(story)
     assert (reply.code == Code.ACCESS_ACCEPT) is (story.reason is Reason.ACCEPTED)
     if story.reason is not Reason.ACCEPTED:
         assert reply.attributes[dictionary.REPLY_MESSAGE] == story.reason.text.encode()
