@@ -111,8 +111,7 @@ class Case(Struct, gc=False):
     saw: bytes = b""
     is_told: bool = True
     """It goes into the decision stream."""
-    where: Whereabouts | None = None  # this and the next: only with terms, or in a realm with places
-    decided_at: int = 0
+    decided_at: int = 0  # epoch seconds; only with terms, or in a realm with places
 
     def proves_secret(self) -> bool:
         """Whether a password that was revealed with the request's secret is right, and so the secret too."""
@@ -419,7 +418,7 @@ def _tell_credential(case: Case) -> bytes:
 def _bound(case: Case, where: Whereabouts, now: int, tables: Tables) -> Case:
     """The case with what its terms, or its realm's, were held against and saw."""
     assert case.entitlement is not None
-    case.where, case.decided_at = where, now
+    case.decided_at = now
     case.saw = tell_terms(case.reason, case.entitlement.terms, where, tables.nas_names) or case.saw
     return case
 
