@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import socket
 import time
@@ -171,8 +172,7 @@ def _provision(world: World) -> None:
     world.type("nas", "rotate-secret", "bng2", "--finish", "--force")
     world.type("nas", "add", "bng3", "127.0.0.3", "--secret-stdin", typed=world.mark("third")[:7], codes=(2,))
     world.type("nas", "rotate-secret", "bng1", "--secret-stdin", typed=world.mark("next-secret"))
-    world.marks["generated"] = generated.rpartition("secret: ")[2].strip().encode()
-    assert len(world.marks["generated"]) == 32
+    world.marks["generated"] = re.findall("secret: ([0-9a-f]{32})", generated)[0].encode()
     world.type("plan", "add", PLAN_FILE)
     for name in ("alice", "poison"):
         password = world.mark(f"{name}-password")
@@ -329,7 +329,18 @@ def _ask(world: World) -> None:
         world.type(*words, codes=(0, 1))
     ports = ("--auth-port", str(world.daemon.access_port), "--acct-port", str(world.daemon.accounting_port))
     password = world.mark("of-the-load").decode().replace("%", "%%")
-    load = ("load", *ports, "--count", "20", "--method", "mschap2", "--password", password, "--users", "alice")
+    load = (
+        "load",
+        *ports,
+        "--count",
+        "20",
+        "--method",
+        "mschap2",
+        "--password",
+        f"{password}%d",
+        "--users",
+        "load%03d",
+    )
     world.type(*load, "--secret-stdin", typed=world.marks["nas-secret"], codes=(0, 1))
     world.type(*load, RADIUS_SECRET=world.mark("secret-in-the-environment").decode(), codes=(5,))
     said = dict(world.outputs)["output of explain alice --packets"]
