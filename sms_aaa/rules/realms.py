@@ -76,6 +76,11 @@ class Realms:
             return ()
         return tuple(identity + b"@" + name for name, realm in self._by_name.items() if realm.is_stripped)
 
+    def key(self, username: bytes) -> bytes:
+        """One name for all spellings of a user in a realm of ours: what failures are counted by."""
+        named = self.find(username)
+        return username if named is None else named.identity
+
     def identities(self, username: bytes) -> tuple[bytes, ...]:
         """What to look a name up by, in this order."""
         named = self.find(username)

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from sms_aaa.flows.access import Case
     from sms_aaa.node.lockouts import Lockouts
     from sms_aaa.radius.packet import Packet
+    from sms_aaa.rules.realms import Realms
     from sms_aaa.server.dispatch import Asked
 
 CALLERS_MAX = 65_536
@@ -83,14 +84,15 @@ class Refused(NamedTuple):
     is_told: bool
 
 
-def user_and_device(packet: Packet) -> tuple[bytes, bytes]:
+def user_and_device(packet: Packet, realms: Realms | None) -> tuple[bytes, bytes]:
     """As rates and lockouts know them. Without an address the line is the device.
 
-    Not NAS-Port: many number their ports by session.
+    Not NAS-Port: many number their ports by session. However a realm is spelled, it is the same user's.
     """
     attributes = packet.attributes
     device = attributes.get(CALLING_STATION_ID) or attributes.get(NAS_PORT_ID, b"")
-    return attributes.get(USER_NAME, b""), device
+    user = attributes.get(USER_NAME, b"")
+    return user if realms is None else realms.key(user), device
 
 
 class Defence:
@@ -98,6 +100,7 @@ class Defence:
 
     def __init__(self, limits: LimitsSettings, lockouts: Lockouts, counters: memoryview) -> None:
         self._lockouts = lockouts
+        self._realms: Realms | None = None
         self._counters = counters
         self._nas_interval_ns = 1_000_000_000 // limits.nas_requests_per_second if limits.nas_requests_per_second else 0
         self._nas_burst = limits.nas_burst
@@ -138,8 +141,11 @@ class Defence:
     def holds_rates(self) -> bool:
         return self._nas_interval_ns > 0
 
-    def screen(self, asked: Sequence[Asked], began: float, now: int) -> tuple[list[AccessRequest], dict[int, Refused]]:
+    def screen(
+        self, asked: Sequence[Asked], began: float, now: int, realms: Realms | None = None
+    ) -> tuple[list[AccessRequest], dict[int, Refused]]:
         """A batch as requests, and who of it is turned away, by index: nearly always nobody."""
+        self._realms = realms
         logins, logins_max = self._logins, self._logins_max
         if began >= self._window_ends or len(logins) >= CALLERS_MAX:
             self._logins = logins = {}
@@ -155,7 +161,8 @@ class Defence:
             packet = admitted.packet
             attributes = packet.attributes
             device = attributes.get(CALLING_STATION_ID) or attributes.get(NAS_PORT_ID, b"")
-            caller = attributes.get(USER_NAME, b"") + device
+            user = attributes.get(USER_NAME, b"")
+            caller = (user if realms is None else realms.key(user)) + device
             logins[caller] = count = logins.get(caller, 0) + 1
             if count > logins_max:
                 refused[len(requests)] = self._refuse(_RATE_LIMITED, caller, now, None)
@@ -188,7 +195,7 @@ class Defence:
         if self._find_lock(case.request.packet, case.request.caller, now) is not None:
             case.reason = _LOCKED_OUT
             return False
-        self._lockouts.forget(Scope.USER_AND_DEVICE, *user_and_device(case.request.packet))
+        self._lockouts.forget(Scope.USER_AND_DEVICE, *user_and_device(case.request.packet, self._realms))
         return True
 
     def _note_failure(self, case: Case, now: int) -> None:
@@ -197,7 +204,7 @@ class Defence:
         if self._find_lock(packet, case.request.caller, now) is not None:
             case.reason = _LOCKED_OUT
             return
-        user, device = user_and_device(packet)
+        user, device = user_and_device(packet, self._realms)
         if case.reason is Reason.BAD_PASSWORD:
             self._count(Scope.USER_AND_DEVICE, user, device, now)
             self._count(Scope.USER, user, b"", now)
@@ -216,7 +223,7 @@ class Defence:
 
     def _find_lock(self, packet: Packet, caller: bytes, now: int) -> tuple[Scope, Tally] | None:
         """What keeps this user on this device out."""
-        user, device = user_and_device(packet)
+        user, device = user_and_device(packet, self._realms)
         find = self._lockouts.find
         tally = find(Scope.USER_AND_DEVICE, user, device)
         if tally.is_locked(now):

@@ -22,8 +22,9 @@ from sms_aaa.radius import dictionary
 from sms_aaa.radius.credentials import Method, Pap
 from sms_aaa.radius.packet import Packet, attribute, parse
 from sms_aaa.radius.request import access_request
-from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy, NodeNas
+from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy, NodeNas, NodeRealm
 from sms_aaa.rules.limits import Scope
+from sms_aaa.rules.realms import Realms
 from sms_aaa.rules.reasons import Reason
 from sms_aaa.rules.secret import Secret
 from sms_aaa.server import defence as defence_module
@@ -71,6 +72,7 @@ class World:
         found = Tables([nas], [], vault).find_nas("127.0.0.1")
         assert found is not None
         self.nas = found
+        self.realms: Realms | None = None
 
     def request(self, user: bytes, device: bytes | None = b"02-01", line: bytes = b"") -> AccessRequest:
         attributes = attribute(dictionary.USER_NAME, user)
@@ -90,7 +92,8 @@ class World:
     def decide(self, *decided: tuple[bytes, bytes, Reason], now: int = NOW, at: Defence | None = None) -> list[Reason]:
         """A batch of (user, device, reason if it is looked at) through screen and note; the reasons in the end."""
         defence = at or self.defence
-        requests, refused = defence.screen([self.asked(user, device) for user, device, _ in decided], float(now), now)
+        asked = [self.asked(user, device) for user, device, _ in decided]
+        requests, refused = defence.screen(asked, float(now), now, self.realms)
         cases = [
             Case(request, Pap(b""), None, None, None, Method.PAP, reason, b"", b"")
             for request, (_, _, reason) in zip(requests, decided, strict=True)
@@ -119,6 +122,15 @@ GUESS = (b"alice", b"02-01", Reason.BAD_PASSWORD)
 def test_within_one_batch_the_lockout_sets_in_at_the_very_failure(world: World) -> None:
     reasons = world.decide(GUESS, GUESS, GUESS, GUESS, ALICE, (b"alice", b"02-02", Reason.ACCEPTED))
     assert reasons == [Reason.BAD_PASSWORD] * 3 + [Reason.LOCKED_OUT] * 2 + [Reason.ACCEPTED]
+
+
+def test_no_other_spelling_of_a_realm_gives_a_guesser_a_fresh_count(world: World) -> None:
+    world.realms = Realms([NodeRealm(1, "isp-a", True, ())])
+    spellings = (b"alice@isp-a", b"alice@ISP-A", b"Isp-A\\alice")
+    assert world.decide(*((name, b"02-01", Reason.BAD_PASSWORD) for name in spellings)) == [Reason.BAD_PASSWORD] * 3
+    for name in (*spellings, b"alice", b"alice@iSP-a"):
+        assert world.decide((name, b"02-01", Reason.ACCEPTED)) == [Reason.LOCKED_OUT]
+    assert world.decide((b"Alice@isp-a", b"02-01", Reason.ACCEPTED)) == [Reason.ACCEPTED]
 
 
 def test_two_workers_count_together(world: World) -> None:
