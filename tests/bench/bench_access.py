@@ -3,8 +3,8 @@
 `python tests/bench/bench_access.py --help`. Everything runs on this machine's loopback, on ports of its own and in a
 temporary folder. The runs are interleaved (ours, theirs, ours, theirs), because a machine's speed is another the next
 minute: read the ratios, not the figures, and only of a machine that does nothing else (what else runs takes more from
-two processes of ours than from sixteen threads of theirs). Whoever answers has its credentials where it would have them: ours sealed in
-the replica, with reservation and decision record; theirs in memory in the clear, or in PostgreSQL.
+two processes of ours than from sixteen threads of theirs). Whoever answers has its credentials where it would have
+them: ours sealed in the replica, with reservation and decision record; theirs in memory in the clear, or in PostgreSQL.
 """
 
 from __future__ import annotations
