@@ -54,6 +54,8 @@ WORK_WAITING_MAX = 256
 """Cases whose work waits beside the loop. A NAS gives up after some seconds: more would be done for nobody."""
 DUMMY_WAITING_MAX = WORK_WAITING_MAX // 4
 """So much may wait where work for a refusal that is certain is still taken: it must not keep out who may be let in."""
+KIND_SERVICES_MAX = 5_000
+"""Among so many services a worker looks for a slow hash when it starts: some 20 ms."""
 
 _ACCEPTED = Reason.ACCEPTED
 
@@ -88,6 +90,8 @@ class AccessWay:
         self._passwords = PasswordChecks(
             key=os.urandom(KEY_OCTETS), remember_seconds=child.settings.access.password_cache_seconds
         )
+        with worker.reader.replica.read() as view:
+            self._passwords.meet(view.first_entitlements(KIND_SERVICES_MAX), worker.reader.vault)
         self._strict: StrictPlaces[_Aside] = StrictPlaces(child)
         self._until_rebuilt = child.settings.access.until_rebuilt
         self._strict_when_away = child.settings.access.strict_when_away
