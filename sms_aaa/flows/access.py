@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from sms_aaa.db.places import Claim
-from sms_aaa.flows.passwords import PasswordCheck, PasswordChecks, pretend
+from sms_aaa.flows.passwords import BELIEVED, PasswordCheck, PasswordChecks, believed, pretend, tell_credential
 from sms_aaa.flows.tables import Nas, Plan
 from sms_aaa.flows.whereabouts import tell_terms, whereabouts
 from sms_aaa.node.live_change import LimitReached, LiveFault, device_key
@@ -59,19 +59,6 @@ _WITHOUT_COMPARISON = UNPROVED - {Reason.BAD_PASSWORD}
 _REPLACES = SessionsPolicy.REPLACE_SAME_DEVICE
 _ACCESS_ACCEPT, _ACCESS_REJECT = int(Code.ACCESS_ACCEPT), int(Code.ACCESS_REJECT)
 _FRAMED_PPP = attribute(dictionary.SERVICE_TYPE, (2).to_bytes(4, "big")) + attribute(dictionary.FRAMED_PROTOCOL, _PPP)
-
-
-class _Believed:
-    """Stands for a proof that is looked at later: what is decided holds if it turns out right."""
-
-    def can_use(self, _stored: StoredPassword) -> bool:
-        return True
-
-    def matches(self, _stored: StoredPassword) -> bool:
-        return True
-
-
-_BELIEVED = _Believed()
 
 
 class AccessRequest(Struct, frozen=True, gc=False):
@@ -367,10 +354,10 @@ def _decide(
     plan = tables.plans.get(entitlement.plan_version_id) if entitlement is not None else None
     node_plan = plan.plan if plan is not None else None
     if entitlement is not None and (entitlement.terms is not None or named is not None):
-        where = _where(request, entitlement, named)
+        where = whereabouts(packet, request.nas.nas_id, entitlement.terms, named)
     if method is not Method.MAC:
         stored = vault.open_password(entitlement.credential, entitlement.service_id) if entitlement else None
-        asked = _believed(proof, stored)
+        asked = believed(proof, stored)
         reason = decide(asked, entitlement, stored, node_plan, now=now, where=where)
         if reason in _WITHOUT_COMPARISON:
             pretend(proof, vault)
@@ -380,42 +367,30 @@ def _decide(
         )
     token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]
     case = Case(request, proof, entitlement, stored, plan, method, reason, token, salts)
-    if asked is _BELIEVED or reason is not _ACCEPTED:
-        case.work = _work_of(case, passwords)
+    if asked is BELIEVED or reason is not _ACCEPTED:
+        _look_later(case, passwords)
     return case if where is None else _bound(case, where, now, tables)
 
 
-def _believed(proof: Credential | None, stored: StoredPassword | None) -> Credential | _Believed | None:
-    """The proof, or what stands for one that takes too long to be looked at here."""
-    return _BELIEVED if stored is not None and stored.is_slow and type(proof) is Pap else proof
-
-
-def _work_of(case: Case, passwords: PasswordChecks) -> PasswordCheck | None:
-    """What has to be done beside the loop for a password, or has to seem so."""
-    proof, entitlement, stored = case.proof, case.entitlement, case.stored
-    if type(proof) is not Pap:
-        return None
+def _look_later(case: Case, passwords: PasswordChecks) -> None:
+    """What has to be done beside the loop for a password, or has to seem so; and what was wrong with the credential."""
+    if case.reason is Reason.NO_CREDENTIAL:
+        case.saw = tell_credential(case.entitlement, case.stored, case.method)
+    if type(case.proof) is not Pap:
+        return
     if case.is_refused_anyhow():
-        return passwords.dummy_check(case.request.packet.attributes.get(dictionary.USER_NAME, b""), proof.password)
-    if entitlement is None or stored is None or stored.hashed is None or not stored.is_slow:
-        return None
-    return passwords.check(entitlement.credential, stored.hashed, proof.password)
+        username = case.request.packet.attributes.get(dictionary.USER_NAME, b"")
+        case.work = passwords.dummy_check(username, case.proof.password)
+    elif case.entitlement is not None and case.stored is not None:
+        case.work = passwords.check(case.entitlement.credential, case.stored, case.proof.password)
 
 
 def _bound(case: Case, where: Whereabouts, now: int, tables: Tables) -> Case:
     """The case with what its terms, or its realm's, were held against and saw."""
     assert case.entitlement is not None
     case.decided_at = now
-    case.saw = tell_terms(case.reason, case.entitlement.terms, where, tables.nas_names)
+    case.saw = tell_terms(case.reason, case.entitlement.terms, where, tables.nas_names) or case.saw
     return case
-
-
-def _where(request: AccessRequest, entitlement: Entitlement, named: Named | None) -> Whereabouts | None:
-    """What the terms of the service, or the places of its realm, are held against; None when there are neither."""
-    nas_ids = named.realm.nas_ids if named is not None and named.realm is not None else ()
-    if entitlement.terms is None and not nas_ids:
-        return None
-    return whereabouts(request.packet, request.nas.nas_id, nas_ids)
 
 
 def _device(packet: Packet, username: bytes) -> bytes | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from sms_aaa.config import WhenTooOld
@@ -33,7 +34,7 @@ from sms_aaa.radius.faults import PacketFault
 from sms_aaa.radius.packet import Code
 from sms_aaa.rules.access import StrictAway, Unrebuilt
 from sms_aaa.rules.reasons import Reason
-from sms_aaa.server.beside import Beside
+from sms_aaa.server.beside import Beside, Done
 from sms_aaa.server.defence import Defence
 from sms_aaa.server.dispatch import SILENCE, Asked, Deferred
 from sms_aaa.server.strict import StrictPlaces
@@ -41,7 +42,7 @@ from sms_aaa.server.udp import UdpWorker
 from sms_aaa.server.worker import Child, run_child
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sms_aaa.db.places import Claimed
     from sms_aaa.node.replica import ReplicaFault
@@ -53,6 +54,8 @@ WORK_WAITING_MAX = 256
 """Cases whose work waits beside the loop. A NAS gives up after some seconds: more would be done for nobody."""
 DUMMY_WAITING_MAX = WORK_WAITING_MAX // 4
 """So much may wait where work for a refusal that is certain is still taken: it must not keep out who may be let in."""
+KIND_SERVICES_MAX = 5_000
+"""Among so many services a worker looks for a slow hash when it starts: some 20 ms."""
 
 _ACCEPTED = Reason.ACCEPTED
 
@@ -87,6 +90,8 @@ class AccessWay:
         self._passwords = PasswordChecks(
             key=os.urandom(KEY_OCTETS), remember_seconds=child.settings.access.password_cache_seconds
         )
+        with worker.reader.replica.read() as view:
+            self._passwords.meet(view.first_entitlements(KIND_SERVICES_MAX), worker.reader.vault)
         self._strict: StrictPlaces[_Aside] = StrictPlaces(child)
         self._until_rebuilt = child.settings.access.until_rebuilt
         self._strict_when_away = child.settings.access.strict_when_away
@@ -162,17 +167,28 @@ class AccessWay:
         self._counters[Word.PASSWORD_CHECKS] = self._beside.worked
         self._passwords.now = time.monotonic()
         for done in collected:
-            aside = done.what
-            if done.bug is not None:
-                self._child.log.error("bug-in-work", kind=type(done.bug).__name__)
-                self._say_nothing(aside.endpoint, aside.asked, Word.OUR_FAULTS)
-                continue
-            case = prove_case(aside.case, self._passwords, matches=bool(done.told))
-            if case.work is None or not self._set_aside(aside._replace(case=case), case.work):
-                self._finish(aside.endpoint, [(aside.asked, case)], aside.began, is_late=True)
+            self._resume(done.what, partial(self._go_on, done))
         for aside, claimed in self._strict.collect():
-            if self._take_strict_place(aside, claimed):
-                self._answer(aside.endpoint, [(aside.asked, aside.case)], aside.began)
+            self._resume(aside, partial(self._go_on_strictly, aside, claimed))
+
+    def _resume(self, aside: _Aside, go_on: Callable[[], None]) -> None:
+        """As in a batch, a bug of ours costs the login that sets it off its answer, and nobody else's."""
+        try:
+            go_on()
+        except Exception:  # noqa: BLE001 - the door's last resort, as UdpWorker has it for a batch
+            self._worker.give_up(aside.endpoint, aside.asked)
+
+    def _go_on(self, done: Done[_Aside, bool]) -> None:
+        aside = done.what
+        if done.bug is not None:
+            raise done.bug
+        case = prove_case(aside.case, self._passwords, matches=bool(done.told))
+        if case.work is None or not self._set_aside(aside._replace(case=case), case.work):
+            self._finish(aside.endpoint, [(aside.asked, case)], aside.began, is_late=True)
+
+    def _go_on_strictly(self, aside: _Aside, claimed: Claimed | None) -> None:
+        if self._take_strict_place(aside, claimed):
+            self._answer(aside.endpoint, [(aside.asked, aside.case)], aside.began)
 
     def close(self) -> None:
         self._beside.close()

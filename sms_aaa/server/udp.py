@@ -139,11 +139,16 @@ class UdpWorker:
                 for one in asked:
                     self._serve_asked(endpoint, way, [one], began)
                 return
-            self.child.counters[Word.OUR_FAULTS] += 1
-            self.dispatcher.carry_out(endpoint, asked[0], SILENCE)
-            if began - self._said_at > SAY_AGAIN_SECONDS:
-                self._said_at = began
-                self.child.log.bug("bug-in-request")
+            self.give_up(endpoint, asked[0])
+
+    def give_up(self, endpoint: Endpoint, one: Asked) -> None:
+        """What is being handled is our bug: it is counted, said now and then, and met with silence."""
+        self.child.counters[Word.OUR_FAULTS] += 1
+        self.dispatcher.carry_out(endpoint, one, SILENCE)
+        now = time.monotonic()
+        if now - self._said_at > SAY_AGAIN_SECONDS:
+            self._said_at = now
+            self.child.log.bug("bug-in-request")
 
     def _admit(self, endpoint: Endpoint, arrivals: list[Arrival]) -> list[Asked]:
         asked = []

@@ -16,6 +16,7 @@ from sms_aaa.radius.packet import (
     as_ipv6_prefix,
     as_text,
     attribute,
+    blanked,
     find_first,
     integer,
     ipv4,
@@ -175,3 +176,14 @@ def test_a_first_value_is_read_off_a_sound_packet_as_parsing_it_does(attributes:
 @given(PAIRS, STANDARD)
 def test_a_first_value_is_found_wherever_it_stands(pairs: list[tuple[int, bytes]], kind: int) -> None:
     assert find_first(encode(pairs), kind) == next((value for key, value in pairs if key == kind), None)
+
+
+@given(PAIRS, st.frozensets(st.integers(1, 5)))
+@example([(1, b"alice"), (2, b"secret"), (3, b""), (2, b"again"), (9 << 8 | 2, b"of a vendor")], frozenset((2, 3)))
+def test_what_is_blanked_keeps_its_place_and_nothing_else_changes(
+    pairs: list[tuple[int, bytes]], kinds: frozenset[int]
+) -> None:
+    packet = sound(encode(pairs))
+    blank = sound(blanked(packet, kinds))
+    assert blank.in_order() == [(key, bytes(len(value)) if key in kinds else value) for key, value in pairs]
+    assert blank.data[:20] == packet.data[:20]

@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import socket
 import time
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 from urllib.request import urlopen
 
+import click
 import pytest
 from click.testing import CliRunner
 from daemon import Daemon, FakeNas, wait_until
@@ -39,7 +41,7 @@ from sms_aaa.flows.vault import Vault
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.credentials import Chap, Pap, StoredPassword
 from sms_aaa.radius.digest import SecretDigests, chap_response
-from sms_aaa.radius.packet import attribute
+from sms_aaa.radius.packet import Code, attribute
 from sms_aaa.radius.request import accounting_request
 from sms_aaa.rules.secret import Secret
 from sms_aaa.server.log import Log
@@ -163,12 +165,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def _provision(world: World) -> None:
     world.type("nas", "add", "bng1", "127.0.0.1", "--secret-stdin", typed=world.mark("nas-secret"))
     world.type("nas", "add", "bng2", "127.0.0.2", "--secret-stdin", typed=world.mark("old-secret"))
-    world.type("nas", "set", "bng2", "--secret-stdin", typed=world.mark("new-secret"))
-    world.type("nas", "set", "bng2", "--secret", "short", codes=(2,))
-    generated = world.type("nas", "set", "bng2", "--generate")
+    world.type("nas", "rotate-secret", "bng2", "--secret-stdin", typed=world.mark("given-up-secret"))
+    world.type("nas", "rotate-secret", "bng2", "--cancel")
+    generated = world.type("nas", "rotate-secret", "bng2", "--generate")
     world.outputs.pop()  # it is shown once, and this was it
-    world.marks["generated"] = generated.rpartition("secret: ")[2].strip().encode()
-    assert len(world.marks["generated"]) == 32
+    world.type("nas", "rotate-secret", "bng2", "--finish", "--force")
+    world.type("nas", "add", "bng3", "127.0.0.3", "--secret-stdin", typed=world.mark("third")[:7], codes=(2,))
+    world.type("nas", "rotate-secret", "bng1", "--secret-stdin", typed=world.mark("next-secret"))
+    world.marks["generated"] = re.findall("secret: ([0-9a-f]{32})", generated)[0].encode()
     world.type("plan", "add", PLAN_FILE)
     for name in ("alice", "poison"):
         password = world.mark(f"{name}-password")
@@ -237,7 +241,12 @@ def _import_and_export(world: World) -> None:
 def _log_in(world: World) -> None:
     marks = world.marks
     with FakeNas(world.daemon, secret=marks["nas-secret"]) as nas:
-        wait_until(lambda: nas.login(b"imported", marks["updated"]), "the imported in the replica")
+
+        def is_accepted(name: bytes, password: bytes) -> bool:
+            reply = nas.login(name, password)
+            return reply is not None and reply.code == Code.ACCESS_ACCEPT
+
+        wait_until(lambda: is_accepted(b"imported", marks["updated"]), "the imported in the replica")
         for method in METHODS:
             station = attribute(dictionary.CALLING_STATION_ID, f"02-00-00-00-00-{METHODS.index(method):02X}".encode())
             for name, password in (
@@ -249,6 +258,8 @@ def _log_in(world: World) -> None:
                 (b"by-crypt", marks["hashed-password"]),
             ):
                 nas.login(name, password, method, station)
+    with FakeNas(world.daemon, secret=marks["next-secret"]) as nas:
+        nas.login(b"alice", marks["next-password"])
     with FakeNas(world.daemon, secret=world.mark("not-the-secret"), patience=0.2) as stranger:
         stranger.login(b"alice", marks["next-password"])
     wait_until(
@@ -303,9 +314,10 @@ def _send_garbage(world: World) -> None:
 
 
 def _ask(world: World) -> None:
-    """Every command that lists or shows."""
+    """Every command that lists or shows: those that need no name, and others of those that know a secret."""
     for words in (
-        ("status",), ("status", "--json"), ("nas", "list", "--json"), ("nas", "show", "bng1", "--json"),
+        *((*path.split(), "--json") for path in _listings()),
+        ("status",), ("nas", "show", "bng1", "--json"),
         ("nas", "show", "bng2"), ("plan", "show", "home-100", "--json"), ("subscriber", "list", "--json"),
         ("subscriber", "show", "alice", "--json"), ("subscriber", "show", "by-crypt"),
         ("credential", "show", "alice", "--json"), ("credential", "show", "by-crypt"), ("credential", "show", "by-nt"),
@@ -315,8 +327,36 @@ def _ask(world: World) -> None:
         ("reconcile",), ("db", "check"), ("db", "status"), ("config", "show"), ("config", "show", "--json"),
     ):  # fmt: skip
         world.type(*words, codes=(0, 1))
+    ports = ("--auth-port", str(world.daemon.access_port), "--acct-port", str(world.daemon.accounting_port))
+    password = world.mark("of-the-load").decode().replace("%", "%%")
+    load = (
+        "load",
+        *ports,
+        "--count",
+        "20",
+        "--method",
+        "mschap2",
+        "--password",
+        f"{password}%d",
+        "--users",
+        "load%03d",
+    )
+    world.type(*load, "--secret-stdin", typed=world.marks["nas-secret"], codes=(0, 1))
+    world.type(*load, RADIUS_SECRET=world.mark("secret-in-the-environment").decode(), codes=(5,))
     said = dict(world.outputs)["output of explain alice --packets"]
     assert b"User-Password" in said, "the packets with the passwords are those that are shown"
+
+
+def _listings() -> Iterator[str]:
+    """The commands that take --json and can be typed without an argument."""
+    context = click.Context(main)
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        verbs = command.commands if isinstance(command, click.Group) else {"": command}
+        for verb, inner in verbs.items():
+            options = {option for parameter in inner.params for option in parameter.opts}
+            if "--json" in options and name != "load" and not any(parameter.required for parameter in inner.params):
+                yield f"{name} {verb}".strip()
 
 
 def _break(world: World) -> None:

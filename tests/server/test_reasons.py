@@ -6,6 +6,7 @@ no story has yet stands in ELSEWHERE with the test that has it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from make import make_nas, make_plan, make_subscriber
 from sms_aaa.cli.main import main
 from sms_aaa.db.engine import connect
 from sms_aaa.db.schema import upgrade
+from sms_aaa.flows.provisioning.credentials import read_credential, set_credential
 from sms_aaa.flows.provisioning.realms import add_realm
 from sms_aaa.flows.provisioning.subscribers import remove_subscriber, set_state
 from sms_aaa.flows.provisioning.terms import Bonds, bind, set_validity
@@ -27,6 +29,7 @@ from sms_aaa.radius.packet import Code, Packet, as_integer, attribute
 from sms_aaa.radius.request import access_request
 from sms_aaa.rules.entitlement import ServiceState
 from sms_aaa.rules.reasons import Reason
+from sms_aaa.rules.secret import Secret
 from sms_aaa.server.postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
@@ -62,7 +65,11 @@ STORIES = [
     Story(Reason.REALM_UNKNOWN, "eve@elsewhere", "realm add elsewhere", {"realm": "elsewhere"}),
     Story(Reason.UNSUPPORTED_METHOD, "plain", "nas show bng1", {"method": "none"}, method="none"),
     Story(Reason.UNKNOWN_USER, "stranger", "subscriber add stranger --plan PLAN", {"identity": "stranger"}),
-    Story(Reason.NO_CREDENTIAL, "bare", "credential set bare", {"method": "pap", "credential": ""}),
+    Story(Reason.NO_CREDENTIAL, "bare", "credential set bare", {"method": "pap", "credential": "nothing is stored"}),
+    Story(
+        Reason.NO_CREDENTIAL, "hashed", "credential set hashed", {"credential": "sha256 cannot serve chap"},
+        method="chap",
+    ),
     Story(Reason.BAD_PASSWORD, "plain", "credential set plain", {"credential": ""}, password=b"guess-MARKED"),
     Story(
         Reason.BLOCKED, "blocked", "subscriber unblock blocked", {"state": "spam, case 4711"}, alone={"state": ""}
@@ -153,6 +160,9 @@ def provision(desk: Desk) -> None:
     ):  # fmt: skip
         make_subscriber(desk, name=name, password=PASSWORD)
     make_subscriber(desk, name="strict", password=PASSWORD, plan="strictly")
+    hashed = read_credential(Secret(b"{SHA256}" + hashlib.sha256(PASSWORD).hexdigest().encode()), None)
+    make_subscriber(desk, name="hashed", password=PASSWORD)
+    set_credential(desk, "hashed", hashed)
     set_state(desk, "blocked", ServiceState.BLOCKED, "spam, case 4711")
     set_state(desk, "unpaid", ServiceState.SUSPENDED, "unpaid since May")
     set_validity(desk, "later", valid_from=FAR, valid_until=None)
