@@ -71,26 +71,32 @@ class Candidate:
         return [*claims, Claim(ClaimKind.ADDRESS, address)] if address is not None else claims
 
 
-def read_candidates(
-    connection: Connection, order: Order, import_id: int, records: Sequence[Record]
-) -> tuple[list[Candidate], list[Reject]]:
-    """The rows that are right by themselves, and those that are not, each in the order of the file."""
-    rejects = []
-    rows: list[tuple[Record, Row]] = []
-    for record in records:
-        try:
-            rows.append((record, read_row(order.header, record)))
-        except Invalid as fault:
-            rejects.append(Reject(record, fault.place, fault.reason, fault.remedy))
-    names = {row[Column.NAME] for _, row in rows}
-    reader = _Reader(connection, order, import_id, names)
-    candidates = []
-    for record, row in rows:
-        try:
-            candidates.append(reader.read(record, row))
-        except Invalid as fault:
-            rejects.append(Reject(record, fault.place, fault.reason, fault.remedy))
-    return candidates, rejects
+@dataclass(frozen=True, slots=True)
+class ReadRow:
+    """A record with what it is by itself. `name` None: it cannot be cut into cells."""
+
+    record: Record
+    name: str | None
+    found: Candidate | Invalid
+
+
+def read_rows(connection: Connection, order: Order, import_id: int, records: Sequence[Record]) -> list[ReadRow]:
+    """The records of a batch, in their order."""
+    cut = [(record, _cut(order.header, record)) for record in records]
+    reader = _Reader(connection, order, import_id, {row[Column.NAME] for _, row in cut if not isinstance(row, Invalid)})
+    return [
+        ReadRow(record, None, row)
+        if isinstance(row, Invalid)
+        else ReadRow(record, row[Column.NAME], reader.read(record, row))
+        for record, row in cut
+    ]
+
+
+def _cut(header: Header, record: Record) -> Row | Invalid:
+    try:
+        return read_row(header, record)
+    except Invalid as fault:
+        return fault
 
 
 class _Reader:
@@ -111,8 +117,14 @@ class _Reader:
             for stored in db_imports.list_stored(connection, list(names)):
                 self._stored.setdefault(stored.name, []).append(stored)
 
-    def read(self, record: Record, row: Row) -> Candidate:
-        """Invalid or Refused when it cannot be imported, whatever the other rows say."""
+    def read(self, record: Record, row: Row) -> Candidate | Invalid:
+        """Invalid when it cannot be imported, whatever the other rows say."""
+        try:
+            return self._read(record, row)
+        except Invalid as fault:
+            return fault
+
+    def _read(self, record: Record, row: Row) -> Candidate:
         name = row[Column.NAME]
         holder = self._holders.get(Claim(ClaimKind.NAME, name))
         if holder is not None and (holder.line is not None or not self._order.updates):

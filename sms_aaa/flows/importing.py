@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from sms_aaa.db import imports as db_imports
 from sms_aaa.db.engine import Poison, UniqueViolation
-from sms_aaa.db.imports import Claim, Holder, ImportRun, StagedBond, StagedRow
-from sms_aaa.flows.import_reading import Reject, read_candidates, taken
+from sms_aaa.db.imports import Claim, ClaimKind, Holder, ImportRun, StagedBond, StagedRow
+from sms_aaa.flows.import_reading import Candidate, Reject, read_rows, taken
 from sms_aaa.flows.provisioning.desk import Desk, Invalid, Refused, RefusedKind
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sms_aaa.db.imports import StoredSubscriber
-    from sms_aaa.flows.import_reading import Candidate, Order
+    from sms_aaa.flows.import_reading import Order, ReadRow
     from sms_aaa.rules.tabular import Record
 
 BATCH_RECORDS = 2000
@@ -92,12 +92,9 @@ def _lock(desk: Desk, order: Order, run: ImportRun) -> None:
 
 
 def _import(desk: Desk, order: Order, run: ImportRun, records: Sequence[Record]) -> tuple[ImportRun, list[Reject]]:
-    candidates, rejects = read_candidates(desk.connection, order, run.id, records)
-    holders = db_imports.find_holders(
-        desk.connection, run.id, (claim for candidate in candidates for claim in candidate.claims())
-    )
-    accepted, refused = _choose(candidates, holders)
-    rejects = sorted([*rejects, *refused], key=lambda reject: reject.record.line)
+    rows = read_rows(desk.connection, order, run.id, records)
+    claims = (claim for row in rows if isinstance(row.found, Candidate) for claim in row.found.claims())
+    accepted, rejects = _choose(rows, db_imports.find_holders(desk.connection, run.id, claims))
     after = replace(
         run,
         octets=records[-1].end,
@@ -110,13 +107,13 @@ def _import(desk: Desk, order: Order, run: ImportRun, records: Sequence[Record])
     if order.is_dry:
         _remember(desk, accepted)
     elif accepted:
-        rows = _stage(desk, accepted)
+        staged = _stage(desk, accepted)
         bonds = [
             StagedBond(row.service_id, int(kind), value)
-            for row, candidate in zip(rows, accepted, strict=True)
+            for row, candidate in zip(staged, accepted, strict=True)
             for kind, value, _ in candidate.bonds
         ]
-        db_imports.store_batch(desk.connection, run.id, rows, bonds)
+        db_imports.store_batch(desk.connection, run.id, staged, bonds)
     return after, rejects
 
 
@@ -164,30 +161,35 @@ def _in_other_hands() -> Refused:
     return Refused(RefusedKind.CONFLICT, "the import of this file is at work in another process", "let that one finish")
 
 
-def _choose(candidates: Sequence[Candidate], holders: Mapping[Claim, Holder]) -> tuple[list[Candidate], list[Reject]]:
+def _choose(rows: Sequence[ReadRow], holders: Mapping[Claim, Holder]) -> tuple[list[Candidate], list[Reject]]:
     """Who gets what only one can have: whoever has it, else the first in the file."""
     lines: dict[Claim, int] = {}
     accepted, rejects = [], []
-    for candidate in candidates:
-        claims = candidate.claims()
-        fault = next(filter(None, (_fault_of(claim, candidate, lines, holders) for claim in claims)), None)
-        if fault is None:
-            accepted.append(candidate)
-            lines.update(dict.fromkeys(claims, candidate.record.line))
+    for row in rows:
+        chosen = _chosen(row, lines, holders)
+        if isinstance(chosen, Candidate):
+            accepted.append(chosen)
+            lines.update(dict.fromkeys(chosen.claims(), row.record.line))
         else:
-            rejects.append(Reject(candidate.record, fault.place, fault.reason, fault.remedy))
+            rejects.append(Reject(row.record, chosen.place, chosen.reason, chosen.remedy))
     return accepted, rejects
 
 
-def _fault_of(
-    claim: Claim, candidate: Candidate, lines: Mapping[Claim, int], holders: Mapping[Claim, Holder]
-) -> Invalid | None:
-    if claim in lines:
-        return taken(claim, lines[claim])
-    holder = holders.get(claim)
-    if holder is None or (candidate.stored is not None and holder.subscriber_id == candidate.stored.subscriber_id):
-        return None
-    return taken(claim, holder.line)
+def _chosen(row: ReadRow, lines: Mapping[Claim, int], holders: Mapping[Claim, Holder]) -> Candidate | Invalid:
+    """`lines`: which of this batch have what. A name that is there twice is said before anything else of the row."""
+    if row.name is not None and (name := Claim(ClaimKind.NAME, row.name)) in lines:
+        return taken(name, lines[name])
+    candidate = row.found
+    if isinstance(candidate, Invalid):
+        return candidate
+    own = candidate.stored.subscriber_id if candidate.stored is not None else None
+    for claim in candidate.claims():
+        holder = holders.get(claim)
+        if claim in lines:
+            return taken(claim, lines[claim])
+        if holder is not None and (own is None or holder.subscriber_id != own):
+            return taken(claim, holder.line)
+    return candidate
 
 
 def _remember(desk: Desk, accepted: Sequence[Candidate]) -> None:

@@ -401,3 +401,45 @@ def test_a_retransmission_of_what_was_above_the_rate_is_worked_on_anew(strict: D
         time.sleep(1)
         missing = next(request for request in requests if request[1] not in heard)
         assert nas.ask(missing, strict.access_port) is not None
+
+
+REJECT_DELAY = 0.6
+
+
+@pytest.fixture(scope="module")
+def slow(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    settings = {
+        "SMS_AAA_ACCESS_REJECT_DELAY_SECONDS": str(REJECT_DELAY),
+        "SMS_AAA_ACCESS_WORKERS": "1",
+        "SMS_AAA_LIMITS_LOCKOUT_FAILURES": str(FAILURES),
+    }
+    yield from daemon_with(postgres, tmp_path_factory.mktemp("slow"), "slow", settings)
+
+
+def seconds_until_reply(nas: FakeNas, name: bytes, password: bytes) -> float:
+    nas.send(nas.login_request(name, password, extra=station(1)), nas.daemon.access_port)
+    began = time.monotonic()
+    assert nas.receive(10) is not None
+    return time.monotonic() - began
+
+
+def test_every_refusal_leaves_after_the_delay_whatever_its_reason_and_keeps_nobody_waiting(slow: Daemon) -> None:
+    with FakeNas(slow) as nas:
+        waits = {
+            "unknown-user": seconds_until_reply(nas, b"nobody", b"wrong"),
+            "bad-password": [seconds_until_reply(nas, b"alice", b"wrong") for _ in range(FAILURES)][-1],
+            "locked-out": seconds_until_reply(nas, b"alice", b"alice-password"),
+        }
+    assert min(waits.values()) >= REJECT_DELAY, waits
+    with contextlib.ExitStack() as stack:
+        guessers = [stack.enter_context(FakeNas(slow)) for _ in range(20)]
+        nas = stack.enter_context(FakeNas(slow))
+        began = time.monotonic()
+        for guesser in guessers:
+            guesser.send(guesser.login_request(b"bob", b"wrong"), slow.access_port)
+        assert accepted(nas.login(b"carol", b"carol-password"))
+        assert time.monotonic() - began < REJECT_DELAY, "an Accept waited for the Rejects before it"
+        assert all(guesser.receive(10) is not None for guesser in guessers)
+        assert time.monotonic() - began < 20 * REJECT_DELAY / 2, "one Reject waited for the other"
+    wait_until(lambda: reasons(slow, "alice")[-1:] == ["locked-out"], "the decisions")
+    assert reasons(slow, "nobody") == ["unknown-user"]
