@@ -132,6 +132,7 @@ create table place_change (
 comment on table place_change is
     'Sessions that began, ended or moved to another node, for the other nodes'' live sets; kept for minutes.';
 create index place_change_xid on place_change (xid);
+insert into place_change (session_id) values (0); -- no session; how far back the changes reach is seen from the oldest
 
 create table place (
     service_id bigint not null,
@@ -154,7 +155,9 @@ create function place_device(nas_id integer, station text, port_id text, port bi
 create function claim_places(
     services bigint[], tokens bytea[], nas_ids integer[], stations text[], port_ids text[], ports bigint[],
     maxima integer[], replacing boolean[], its_node text, seconds integer
-) returns table (item integer, is_admitted boolean, seen integer) language plpgsql as $$
+) returns table (item integer, is_admitted boolean, seen integer) language plpgsql
+    set enable_seqscan = off -- a connection keeps the plans of its first claims, which met empty tables
+as $$
 declare
     lock_key integer;
     own text;
