@@ -217,15 +217,16 @@ class FakeNas:
             return None
 
     def ask(self, datagram: bytes, port: int) -> Packet | None:
-        """Sends once; a reply must be authentic."""
+        """Sends once; its reply must be authentic. What comes late to an earlier request is passed over."""
         self.send(datagram, port)
-        reply = self.receive()
-        if reply is None:
-            return None
-        assert reply_is_authentic(reply, datagram[4:20], self.digests), "the reply's authenticator is wrong"
-        packet = parse(reply)
-        assert isinstance(packet, Packet)
-        return packet
+        until = time.monotonic() + self.patience
+        while (left := until - time.monotonic()) > 0 and (reply := self.receive(left)) is not None:
+            if reply[1] == datagram[1]:
+                assert reply_is_authentic(reply, datagram[4:20], self.digests), "the reply's authenticator is wrong"
+                packet = parse(reply)
+                assert isinstance(packet, Packet)
+                return packet
+        return None
 
     def next_identifier(self) -> int:
         self.identifier = (self.identifier + 1) % 256
