@@ -41,6 +41,8 @@ ENVIRONMENT_PREFIX = "SMS_AAA_"
 CONFIG_VARIABLE = "SMS_AAA_CONFIG"
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+OffOrCount = Annotated[int, Meta(ge=0, le=1_000_000)]  # 0: off
+LimitSeconds = Annotated[int, Meta(ge=1, le=86_400)]
 Workers = Annotated[int, Meta(ge=1, le=32)]
 Listen = Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]
 DuplicateSeconds = Annotated[int, Meta(ge=5, le=30)]  # RFC 5080 section 2.2.2: 5 to 30 s
@@ -130,6 +132,21 @@ class RatingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 class DecisionsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retention_days: RetentionDays = 90
+    drops_retention_days: RetentionDays = 14
+
+
+class LimitsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    nas_requests_per_second: OffOrCount = 0
+    nas_burst: Count = 10_000
+    user_logins: OffOrCount = 100
+    user_window_seconds: LimitSeconds = 10
+    lockout_failures: OffOrCount = 10
+    lockout_user_failures: OffOrCount = 100
+    lockout_device_failures: OffOrCount = 100
+    lockout_window_seconds: LimitSeconds = 300
+    lockout_seconds: LimitSeconds = 300
+    shed_queue_percent: Annotated[int, Meta(ge=1, le=100)] = 50
+    stale_seconds: Annotated[float, Meta(ge=0.1, le=60)] = 2.0
 
 
 class MetricsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -152,6 +169,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     session: SessionSettings = SessionSettings()
     rating: RatingSettings = RatingSettings()
     decisions: DecisionsSettings = DecisionsSettings()
+    limits: LimitsSettings = LimitsSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 

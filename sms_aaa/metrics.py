@@ -74,6 +74,14 @@ class Word(IntEnum):
     NAS_WEAK = 40  # gauge: NASes whose secret can be guessed
     PASSWORD_CHECKS = 41
     PASSWORD_CACHE_HITS = 42
+    SHED_NAS = 43
+    SHED_INTERIMS = 44
+    SHED_STALE = 45
+    KERNEL_DROPS = 46  # of a worker's sockets, which outlive it: set, and only grows
+    DECISIONS_UNTOLD = 47
+    LOCKOUTS = 48
+    LOCKOUTS_USER = 49
+    LOCKOUTS_DEVICE = 55
 
 
 FAULTS_AT = 64
@@ -144,14 +152,12 @@ _COUNTERS: tuple[tuple[Word, str, str], ...] = (
     (Word.JOURNAL_FAULTS, "journal_faults", "Batches that could not be made durable and were not answered"),
     (Word.DECISIONS_DROPPED, "decisions_dropped", "Decisions that found the decision stream full"),
     (Word.DECISIONS_RECORDED, "decisions_recorded", "Decisions stored in PostgreSQL"),
-    (Word.SHED_WORK, "shed_work", "Logins not answered because too much slow work waited"),
     (Word.PASSWORD_CHECKS, "password_checks", "Slow password hashes computed, for one or more logins"),
     (Word.PASSWORD_CACHE_HITS, "password_cache_hits", "Logins with a slow hash whose password was known to be right"),
-    (Word.SHED_PLACES, "shed_places", "Logins not answered because nobody could say whether a place was free"),
     (Word.STRICT_CLAIMS, "strict_claims", "Logins under a strict limit that PostgreSQL decided"),
     (Word.STRICT_AWAY, "strict_away", "Logins under a strict limit that PostgreSQL did not decide in time"),
     (Word.NEIGHBOUR_CHANGES, "neighbour_changes", "Sessions that began, ended or moved at other nodes, brought in"),
-    (Word.SHED, "shed", "Requests dropped because of overload"),
+    (Word.DECISIONS_UNTOLD, "decisions_untold", "Refusals by a limit that were counted and not recorded one by one"),
     (Word.OUR_FAULTS, "our_faults", "Requests that were not answered because of a fault of ours"),
     (Word.LIVE_FAULTS, "live_set_faults", "Batches whose reservations could not be stored"),
     (Word.SEND_FAULTS, "send_faults", "Replies that the kernel did not take"),
@@ -167,6 +173,21 @@ _COUNTERS: tuple[tuple[Word, str, str], ...] = (
     (Word.DELTAS_RATED, "deltas_rated", "Usage deltas rated"),
     (Word.SUSPENSE, "suspense", "Usage deltas that no tariff could rate"),
     (Word.RATE_FAULTS, "rate_faults", "Rating batches that failed and were tried again"),
+)
+
+SHED_WORDS = {
+    Word.SHED_INTERIMS: "interim",  # the queue was too full
+    Word.SHED_STALE: "stale-login",  # the queue was too full, and it had lain there too long
+    Word.SHED_NAS: "nas-rate",
+    Word.SHED_WORK: "work",  # too much slow work waited
+    Word.SHED_PLACES: "places",  # nobody could say whether a place was free
+    Word.SHED: "refusal",  # too many refusals waited for the reject delay
+}
+_LOCKOUT_WORDS = {Word.LOCKOUTS: "user-and-device", Word.LOCKOUTS_USER: "user", Word.LOCKOUTS_DEVICE: "device"}
+
+_LABELLED: tuple[tuple[dict[Word, str], str, str, str], ...] = (
+    (SHED_WORDS, "shed", "kind", "Requests dropped because of overload or a limit, by kind"),
+    (_LOCKOUT_WORDS, "lockouts", "scope", "Lockouts that set in after failed logins, by whom they keep out"),
 )
 
 _GAUGES: tuple[tuple[Word, str, str, float], ...] = (
@@ -214,6 +235,12 @@ class Collector:
             counter = CounterMetricFamily(f"sms_aaa_{name}", help_text)
             counter.add_metric([], sum(slot.counters[word] for slot in slots.values()))
             yield counter
+        for words, name, label, help_text in _LABELLED:
+            labelled = CounterMetricFamily(f"sms_aaa_{name}", help_text, labels=[label])
+            for word, value in words.items():
+                labelled.add_metric([value], sum(slot.counters[word] for slot in slots.values()))
+            yield labelled
+        yield _kernel_drops(processes, slots)
         for word, name, help_text, divisor in _GAUGES:
             highest = max((slot.counters[word] for slot in slots.values()), default=0)
             yield GaugeMetricFamily(f"sms_aaa_{name}", help_text, value=highest / divisor)
@@ -238,6 +265,16 @@ def _process_metrics(processes: Sequence[ProcessView]) -> Iterator[Metric]:
         restarts.add_metric([process.name], process.restarts)
     yield up
     yield restarts
+
+
+def _kernel_drops(processes: Sequence[ProcessView], slots: Mapping[int, Slot]) -> Metric:
+    family = CounterMetricFamily(
+        "sms_aaa_kernel_drops", "Datagrams that found no room in a worker's sockets", labels=["process"]
+    )
+    for process in processes:
+        if process.name.startswith(("access", "accounting")):
+            family.add_metric([process.name], slots[process.slot].counters[Word.KERNEL_DROPS])
+    return family
 
 
 def _replies_by_reason(slots: Iterable[Slot]) -> Metric:

@@ -75,6 +75,9 @@ class Daemon:
             "SMS_AAA_ACCOUNTING_LISTEN": f"127.0.0.1:{self.accounting_port}",
             "SMS_AAA_METRICS_LISTEN": f"127.0.0.1:{self.metrics_port}",
             "SMS_AAA_ACCESS_REJECT_DELAY_SECONDS": "0",
+            # A test asks again until a change is live; those of the limits set their own.
+            "SMS_AAA_LIMITS_USER_LOGINS": "0",
+            "SMS_AAA_LIMITS_LOCKOUT_FAILURES": "0",
             "SMS_AAA_NODE_LIVE_OCTETS": "16777216",
             **settings,
         }
@@ -187,12 +190,15 @@ class _desk:  # noqa: N801 - used as a function
 class FakeNas:
     """A NAS on a socket of its own. Methods return the parsed reply, or None for silence."""
 
-    def __init__(self, daemon: Daemon, *, secret: bytes = SECRET, patience: float = 1.5) -> None:
+    def __init__(
+        self, daemon: Daemon, *, secret: bytes = SECRET, patience: float = 1.5, address: str = "127.0.0.1"
+    ) -> None:
         self.daemon = daemon
         self.digests = SecretDigests(secret)
         self.patience = patience
         self.identifier = 0
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind((address, 0))
 
     def __enter__(self) -> Self:
         return self
@@ -225,7 +231,9 @@ class FakeNas:
         self.identifier = (self.identifier + 1) % 256
         return self.identifier
 
-    def login_request(self, username: bytes, password: bytes, method: str = "pap", extra: bytes = b"") -> bytes:
+    def login_request(
+        self, username: bytes, password: bytes, method: str = "pap", extra: bytes = b"", *, signed: bool = True
+    ) -> bytes:
         identifier, authenticator = self.next_identifier(), os.urandom(16)
         if method == "pap":
             proof = pap_attributes(password, authenticator, self.digests)
@@ -239,7 +247,19 @@ class FakeNas:
                 identifier, username, password, challenge=self.challenge, peer_challenge=self.peer_challenge
             )
         attributes = attribute(dictionary.USER_NAME, username) + proof + extra
-        return access_request(identifier, authenticator, attributes, self.digests, message_authenticator=True)
+        return access_request(identifier, authenticator, attributes, self.digests, message_authenticator=signed)
+
+    def ask_again(self, datagram: bytes, port: int, *, times: int = 3, patience: float = 1.0) -> Packet | None:
+        """As a NAS does: a reply that is not authentic is passed over, and who hears nothing asks again."""
+        for _ in range(times):
+            self.send(datagram, port)
+            until = time.monotonic() + patience
+            while (left := until - time.monotonic()) > 0 and (reply := self.receive(left)) is not None:
+                if reply[1] == datagram[1] and reply_is_authentic(reply, datagram[4:20], self.digests):
+                    packet = parse(reply)
+                    assert isinstance(packet, Packet)
+                    return packet
+        return None
 
     def login(self, username: bytes, password: bytes, method: str = "pap", extra: bytes = b"") -> Packet | None:
         return self.ask(self.login_request(username, password, method, extra), self.daemon.access_port)

@@ -47,8 +47,9 @@ rate_up = "20 Mbit/s"
 rate_down = "100 Mbit/s"
 session_timeout = "24h"
 idle_timeout = "10m"
-interim = "5m"
+interim = "{interim}"
 sessions = {sessions}
+sessions_strict = {strict}
 [tariff]
 currency = "EUR"
 [[tariff.recurring]]
@@ -84,8 +85,16 @@ def make_nas(desk: Desk, *, name: str = "bng1", prefix: str = "127.0.0.1", secre
     )
 
 
-def make_plan(desk: Desk, *, name: str = "home-100", sessions: int = 1, included: str = "50 GB") -> str:
-    text = PLAN.format(name=name, sessions=sessions, included=included)
+def make_plan(
+    desk: Desk,
+    *,
+    name: str = "home-100",
+    sessions: int = 1,
+    included: str = "50 GB",
+    interim: str = "5m",
+    strict: bool = False,
+) -> str:
+    text = PLAN.format(name=name, sessions=sessions, included=included, interim=interim, strict=str(strict).lower())
     add_plan(desk, tomllib.loads(text, parse_float=Decimal), default_currency="EUR")
     return name
 

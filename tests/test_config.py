@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
@@ -200,6 +200,7 @@ def _is_read_by_libpq(dsn):
 
 @given(st.text(alphabet="ab%2f4:/?@&=[],' \\", max_size=24), st.sampled_from(["", "host=a ", "postgresql://"]))
 @settings(max_examples=500)
+@example("?2=@?2", "postgresql://")
 def test_what_is_taken_as_a_dsn_libpq_can_read_but_for_names_that_it_does_not_know(rest, start):
     text = (start + rest).strip()
     try:

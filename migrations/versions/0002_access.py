@@ -62,7 +62,7 @@ create table realm_nas (
 comment on table realm_nas is 'Where a realm''s services may log in that are bound to no NAS themselves; none: anywhere.';
 
 create index subscriber_removed on subscriber (name) where removed_at is not null;
-create index decision_realm on decision (service_id, at desc) where username ~ '[@\\\\]';
+create index decision_spelling on decision (service_id, at desc) where username ~ '\\\\|@.*[A-Z]';
 
 alter table feed drop constraint feed_kind_check, add check (kind in ('service', 'nas', 'plan', 'realm'));
 """
@@ -74,6 +74,50 @@ TERMS_FEEDS = [
 ]
 
 NASES = """
+alter table nas
+    add column observed_from timestamptz not null default date_trunc('second', now()),
+    add column signs_since timestamptz;
+comment on column nas.observed_from is 'From when on what it sends counts as evidence; whole seconds.';
+comment on column nas.signs_since is 'When a node first saw a signed login of it: from then on the policy auto requires that.';
+alter table nas_secret
+    add column strength text check (strength in ('strong', 'short', 'guessable', 'uniform'));
+comment on column nas_secret.strength is 'Judged when it was sealed; null: sealed before that was done.';
+
+create table nas_evidence (
+    nas_id integer not null references nas,
+    node text not null,
+    run bigint not null,
+    since timestamptz not null,
+    signed bigint not null,
+    unsigned bigint not null,
+    last_unsigned_at timestamptz,
+    last_unsigned_port integer,
+    secret_id integer not null,
+    old_secret bigint not null,
+    new_secret bigint not null,
+    last_old_at timestamptz,
+    last_new_at timestamptz,
+    primary key (nas_id, node, run)
+);
+comment on table nas_evidence is 'Which Access-Requests were signed, and which of two secrets was proved. Run: of the node''s server; 0: its earlier ones.';
+
+create table nas_drop (
+    node text not null,
+    worker text not null,
+    window_at timestamptz not null,
+    address text not null,
+    fault text not null,
+    nas_id integer,
+    packets bigint not null,
+    first_at timestamptz not null,
+    last_at timestamptz not null,
+    last_port integer not null,
+    primary key (node, worker, window_at, address, fault)
+);
+comment on table nas_drop is 'What was dropped in silence, by source and fault. Address empty: sources beyond those that a window names.';
+create index nas_drop_last on nas_drop (last_at);
+
+create index decision_refused on decision (at) where reason <> 0;
 """
 
 LIMITS = """

@@ -20,10 +20,12 @@ from sms_aaa.flows.roster import REJECT_COLUMNS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sms_aaa.flows.importing import Order, Reject
+    from sms_aaa.flows.import_reading import Order, Reject
     from sms_aaa.flows.roster import Column
 
-STDIN = "-"  # and standard output
+STANDARD = "-"
+"""Standard input, or output."""
+
 _CHUNK_OCTETS = 1_048_576
 _STDIN_REJECTS = "stdin.rejects.csv"
 
@@ -48,8 +50,8 @@ class Source:
 @contextmanager
 def open_source(path: str) -> Iterator[Source]:
     """A file; what cannot be read twice (`-` and pipes) is kept in a temporary file that nobody else can open."""
-    with nullcontext(sys.stdin.buffer) if path == STDIN else Path(path).open("rb") as given:
-        if path != STDIN and given.seekable():
+    with nullcontext(sys.stdin.buffer) if path == STANDARD else Path(path).open("rb") as given:
+        if path != STANDARD and given.seekable():
             yield _digested(given)
             return
         with tempfile.TemporaryFile() as spool:  # it has no name, and mode 0600
@@ -79,9 +81,11 @@ def _stamp(file: IO[bytes]) -> tuple[int, int]:
 @contextmanager
 def open_export(path: str) -> Iterator[IO[str]]:
     """Standard output for `-`; else a file of mode 0600, which takes its place when it is whole."""
-    if path == STDIN:
+    if path == STANDARD:
         yield sys.stdout
         return
+    if Path(path).exists() and not Path(path).is_file():
+        raise Failure(Exit.INVALID, f"{path} is no file", f"name one, or write `{STANDARD}` for standard output")
     beside = Path(f"{path}.part")
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -97,10 +101,12 @@ def open_export(path: str) -> Iterator[IO[str]]:
 
 def rejects_path(given: str | None, source: str) -> Path:
     """Where the rejects of an import go; Failure when that is the file itself, or a file of another kind."""
-    path = Path(given or (_STDIN_REJECTS if source == STDIN else f"{source}.rejects.csv"))
+    path = Path(given or (_STDIN_REJECTS if source == STANDARD else f"{source}.rejects.csv"))
     if not path.exists():
         return path
-    if source != STDIN and path.samefile(source):
+    if not path.is_file():  # /dev/null would get a mode of 0600
+        raise Failure(Exit.INVALID, f"{path} is no file", "name one: the rejected rows are to be mended")
+    if source != STANDARD and path.samefile(source):
         raise Failure(Exit.INVALID, f"{path} is the file that is imported", "name another one for the rejects")
     with path.open("rb") as file:
         head = file.readline(_CHUNK_OCTETS)

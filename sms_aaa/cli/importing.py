@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sms_aaa.cli.importfiles import RejectsFile, Source
     from sms_aaa.db.imports import ImportRun
-    from sms_aaa.flows.importing import Order
+    from sms_aaa.flows.import_reading import Order
     from sms_aaa.flows.provisioning.desk import Desk
     from sms_aaa.rules.tabular import Record
 
@@ -54,9 +54,11 @@ def import_(
 ) -> None:
     """Add subscribers out of a CSV file (UTF-8, commas; `-` is standard input).
 
-    Its first line names the columns, in any order: name and plan, and any of username, mac, password, plan_version,
-    full_name, email, phone, state (active, suspended), state_reason, static_ipv4, currency, zone, anchor_day. An empty
-    cell means the default: the name as user name, the plan's newest version, active, rating.zone, rating.anchor_day.
+    Its first line names the columns, in any order: name, and any of username, mac, password, password_form (as --form
+    of `subscriber add`), plan, plan_version, full_name, email, phone, state (active, suspended, blocked), state_reason,
+    static_ipv4, valid_from, valid_until, bind_mac, bind_nas, bind_port (each thing on a line of its own), currency,
+    zone, anchor_day. An empty cell means the default: the name as user name, cleartext, the plan of the name's realm in
+    its newest version, active, rating.zone, rating.anchor_day.
 
     A row that cannot be is rejected alone, into a file with its line, field, reason and remedy, which can be mended and
     imported itself. That file has the rows' passwords: its mode is 0600. The exit code is 1 if any row is rejected.
@@ -64,8 +66,8 @@ def import_(
     An import that was stopped, or killed, goes on where it was when the same command is given again. A file that was
     imported to its end is not imported twice.
 
-    With --update, an empty cell leaves what is stored, but empties full_name, email, phone and static_ipv4. A change of
-    plan takes effect at once, and the new plan's fee is charged beside the old one's.
+    With --update, an empty cell leaves what is stored; but contacts, static_ipv4, dates and bindings are emptied by it.
+    A change of plan takes effect at once, and the new plan's fee is charged beside the old one's.
 
     Example: sms-aaa subscriber import customers.csv --dry-run
     """
@@ -96,7 +98,7 @@ def import_(
 
 
 def _order(caller: Caller, source: Source, *, updates: bool, is_dry: bool) -> Order:
-    from sms_aaa.flows.importing import Order
+    from sms_aaa.flows.import_reading import Order
     from sms_aaa.flows.provisioning.desk import Invalid
     from sms_aaa.flows.roster import Defaults, read_header
     from sms_aaa.rules.tabular import read_records

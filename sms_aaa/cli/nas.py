@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING
 
 import click
 
 from sms_aaa.cli.caller import Caller, pass_caller
-from sms_aaa.cli.options import confirm, listing_options, read_secret, ticket_option, yes_option
+from sms_aaa.cli.drops import drops
+from sms_aaa.cli.nas_secret import given_secret, rotate_secret, secret_options, show_generated, warn_of_weakness
+from sms_aaa.cli.options import confirm, listing_options, ticket_option, yes_option
 from sms_aaa.cli.output import Cell, Format, facts, listing, say
 from sms_aaa.cli.verbs import Verbs
 from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
+    from sms_aaa.db.engine import Connection
     from sms_aaa.db.nas import NasRow
-    from sms_aaa.rules.secret import Secret
 
-GENERATED_OCTETS = 16
-"""Of randomness in a generated secret, which is shown as twice as many hex digits."""
-
-_COLUMNS = ("name", "address", "dialect", "message_authenticator", "coa_port", "created_at")
+_COLUMNS = ("name", "address", "dialect", "message_authenticator", "secret_strength", "coa_port", "created_at")
 
 
 @click.group(cls=Verbs)
@@ -34,16 +29,6 @@ def nas() -> None:
 
     Example: sms-aaa nas list
     """
-
-
-def _secret_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option("--generate", is_flag=True, help="Make a random secret and show it, this once."),
-        click.option("--secret-stdin", is_flag=True, help="Read the secret from standard input."),
-        click.option("--secret", metavar="TEXT", help="The secret; others can see it in the list of processes."),
-    ):
-        command = option(command)
-    return command
 
 
 _dialect = click.option("--dialect", type=click.Choice(Dialect, case_sensitive=False), help="How it wants rights said.")
@@ -61,7 +46,7 @@ _coa_port = click.option("--coa-port", type=click.IntRange(1, 65535), help="Wher
 @_dialect
 @_policy
 @_coa_port
-@_secret_options
+@secret_options
 @ticket_option
 @pass_caller
 def add(
@@ -75,6 +60,7 @@ def add(
     secret: str | None,
     secret_stdin: bool,
     generate: bool,
+    allow_weak: bool,
     ticket: str | None,
 ) -> None:
     """Let an access server ask, at an ADDRESS or any of a prefix.
@@ -85,9 +71,9 @@ def add(
     Example: sms-aaa nas add bng1 192.0.2.1 --dialect mikrotik --generate
     """
     from sms_aaa.flows.provisioning.desk import Invalid
-    from sms_aaa.flows.provisioning.nas import add_nas
+    from sms_aaa.flows.provisioning.nas import add_nas, get_nas
 
-    given = _secret(secret, from_stdin=secret_stdin, generate=generate)
+    given = given_secret(secret, from_stdin=secret_stdin, generate=generate)
     if given is None:
         raise Invalid("secret", "there is none", "give --secret-stdin or --generate")
     with caller.connect() as connection:
@@ -99,9 +85,12 @@ def add(
             dialect=dialect or Dialect.GENERIC,
             message_authenticator=message_authenticator or MessageAuthenticatorPolicy.AUTO,
             coa_port=coa_port or 3799,
+            allow_weak=allow_weak,
         )
+        strength = get_nas(connection, name).secret_strength
+    warn_of_weakness(name, strength)
     say(f"NAS {name} added")
-    _show_generated(given, generate=generate)
+    show_generated(given, generate=generate)
 
 
 @nas.command("list")
@@ -124,17 +113,21 @@ def list_(caller: Caller, form: Format) -> None:
 @listing_options
 @pass_caller
 def show(caller: Caller, name: str, form: Format) -> None:
-    """Show one access server, and how many sessions are live on it.
+    """Show one access server: its sessions, how its requests are signed, how its secret does.
+
+    Before you require a Message-Authenticator, or end the rotation of a secret, look here whether that is safe.
 
     Example: sms-aaa nas show bng1
     """
+    from sms_aaa.cli.nas_evidence import evidence_cells
     from sms_aaa.db.sessions import count_live_of_nas
     from sms_aaa.flows.provisioning.nas import get_nas
 
     with caller.connect() as connection:
         row = get_nas(connection, name)
         live = count_live_of_nas(connection, row.id)
-    facts({**dict(zip(_COLUMNS, _cells(row), strict=True)), "live_sessions": live}, form)
+        evidence = evidence_cells(connection, row)
+    facts({**dict(zip(_COLUMNS, _cells(row), strict=True)), "live_sessions": live, **evidence}, form)
 
 
 @nas.command("set")
@@ -143,8 +136,9 @@ def show(caller: Caller, name: str, form: Format) -> None:
 @_dialect
 @_policy
 @_coa_port
-@_secret_options
+@secret_options
 @click.option("--change-secret", is_flag=True, help="Ask for a new secret.")
+@yes_option
 @ticket_option
 @pass_caller
 def set_(
@@ -158,20 +152,27 @@ def set_(
     secret: str | None,
     secret_stdin: bool,
     generate: bool,
+    allow_weak: bool,
     change_secret: bool,
+    yes: bool,
     ticket: str | None,
 ) -> None:
     """Change an access server; what is not given stays.
 
+    A new secret is valid at once, and the one before it no more: see rotate-secret for the gentle way. Another
+    address, or --message-authenticator auto given again, makes it forget what the server sent before.
+
     Example: sms-aaa nas set bng1 --message-authenticator yes
     """
-    from sms_aaa.flows.provisioning.nas import set_nas
+    from sms_aaa.flows.provisioning.nas import get_nas, set_nas
 
     wants_secret = change_secret or secret is not None or secret_stdin or generate
-    given = _secret(secret, from_stdin=secret_stdin, generate=generate) if wants_secret else None
+    given = given_secret(secret, from_stdin=secret_stdin, generate=generate) if wants_secret else None
     if given is None and not any((address, dialect, message_authenticator, coa_port)):
         raise click.UsageError("Nothing to change: give at least one option.")
     with caller.connect() as connection:
+        if message_authenticator is MessageAuthenticatorPolicy.YES:
+            _ask_about_unsigned(connection, name, yes=yes)
         set_nas(
             caller.desk(connection, ticket),
             name,
@@ -180,9 +181,13 @@ def set_(
             dialect=dialect,
             message_authenticator=message_authenticator,
             coa_port=coa_port,
+            allow_weak=allow_weak,
         )
+        strength = get_nas(connection, name).secret_strength
+    if given is not None:
+        warn_of_weakness(name, strength)
     say(f"NAS {name} changed")
-    _show_generated(given, generate=generate)
+    show_generated(given, generate=generate)
 
 
 @nas.command()
@@ -210,20 +215,27 @@ def remove(caller: Caller, name: str, *, yes: bool, ticket: str | None) -> None:
     say(f"NAS {name} removed; it had {live} live sessions")
 
 
-def _secret(given: str | None, *, from_stdin: bool, generate: bool) -> Secret | None:
-    from sms_aaa.rules.secret import Secret
+def _ask_about_unsigned(connection: Connection, name: str, *, yes: bool) -> None:
+    """Requiring what some of its logins do not have cuts those off."""
+    from sms_aaa.cli.nas_evidence import signature_sentence
+    from sms_aaa.db.evidence import get_evidence
+    from sms_aaa.flows.provisioning.nas import get_nas
 
-    if not generate:
-        return read_secret("secret", given=given, from_stdin=from_stdin)
-    if given is not None or from_stdin:
-        raise click.UsageError("--generate makes the secret: give it alone.")
-    return Secret(secrets.token_hex(GENERATED_OCTETS).encode())
-
-
-def _show_generated(secret: Secret | None, *, generate: bool) -> None:
-    if generate and secret is not None:
-        say(f"secret: {secret.reveal().decode()}")
+    row = get_nas(connection, name)
+    seen = get_evidence(connection, row.id, row.secret_id)
+    connection.commit()  # nothing stays locked while somebody thinks
+    if seen.unsigned:
+        confirm(
+            f"A Message-Authenticator of {name} was {signature_sentence(seen)}: such logins get no answer then. Go on?",
+            yes=yes,
+        )
 
 
 def _cells(row: NasRow) -> tuple[Cell, ...]:
-    return row.name, row.prefix, row.dialect, row.message_authenticator, row.coa_port, row.created_at
+    return (
+        row.name, row.prefix, row.dialect, row.message_authenticator, row.secret_strength, row.coa_port, row.created_at,
+    )  # fmt: skip
+
+
+nas.add_command(rotate_secret)
+nas.add_command(drops)

@@ -6,8 +6,9 @@ no other way, but everybody on the machine can read a process's arguments.
 
 from __future__ import annotations
 
+import re
 import sys
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SECRET_OCTETS_MAX = 4096
 """As much as is read of standard input for a secret; far more than any may have."""
+
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 ticket_option = click.option("--ticket", metavar="TEXT", help="Your reference, kept in the audit trail.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -85,6 +88,13 @@ def read_secret(label: str, *, given: str | None, from_stdin: bool) -> Secret | 
         return None
     typed = click.prompt(label.capitalize(), hide_input=True, confirmation_prompt=True, err=True)
     return Secret(str(typed).encode())
+
+
+def parse_since(text: str, zone: str, now: datetime) -> datetime:
+    """As long before `now` as 90s, 30m, 12h or 7d say, or an instant as parse_instant() reads it."""
+    if ago := re.fullmatch(r"(\d{1,5})([smhd])", text):
+        return now - timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]])
+    return parse_instant(text, zone, option="--since")
 
 
 def parse_instant(text: str, zone: str, *, option: str = "--at") -> datetime:

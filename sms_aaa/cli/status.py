@@ -92,7 +92,7 @@ def _tell(running: Running, counts: Counts, caller: Caller, form: Format) -> Non
 
 
 def _facts(running: Running, counts: Counts, caller: Caller) -> dict[str, Cell]:
-    from sms_aaa.metrics import PLAN_ROWS_MAX, PLANS_AT, Word
+    from sms_aaa.metrics import PLAN_ROWS_MAX, PLANS_AT, SHED_WORDS, Word
 
     live = sum(counts.sum(PLANS_AT + 2 * row + 1) for row in range(PLAN_ROWS_MAX))
     refreshed_ns = counts.highest(Word.REPLICA_REFRESHED_NS)
@@ -118,7 +118,8 @@ def _facts(running: Running, counts: Counts, caller: Caller) -> dict[str, Cell]:
         "decisions_dropped": counts.sum(Word.DECISIONS_DROPPED),
         "journal_faults": counts.sum(Word.JOURNAL_FAULTS),
         "our_faults": counts.sum(Word.OUR_FAULTS),
-        "shed": counts.sum(Word.SHED),
+        "shed": sum(counts.sum(word) for word in SHED_WORDS),
+        "kernel_drops": counts.sum(Word.KERNEL_DROPS),
     }
 
 

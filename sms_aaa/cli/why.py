@@ -113,7 +113,7 @@ def _next(newest: Recalled, subscriber: str) -> str:
     return {
         Reason.ACCEPTED: f"sessions {subscriber}",
         Reason.RATE_LIMITED: f"why {subscriber} --last 20",
-        Reason.LOCKED_OUT: f"why {subscriber} --last 20",
+        Reason.LOCKED_OUT: "lockouts list",
         Reason.REALM_UNKNOWN: f"realm add {shlex.quote(realm[1].decode()) if realm is not None else 'REALM'}",
         Reason.UNSUPPORTED_METHOD: f"nas show {nas}",
         Reason.UNKNOWN_USER: f"subscriber add {subscriber} --plan PLAN",

@@ -67,13 +67,14 @@ def list_decisions(connection: Connection, username: str, *, limit: int) -> list
         ).fetchall()
 
 
-def list_realm_decisions(connection: Connection, service_id: int, *, limit: int) -> list[DecisionRow]:
-    r"""The last decisions about a service under names with a realm, in whatever spelling, the newest first.
+def list_spelled_decisions(connection: Connection, service_id: int, *, limit: int) -> list[DecisionRow]:
+    r"""The last decisions about a service under REALM\user or user@REALM, the newest first.
 
-    Names are octet for octet, but user@REALM, user@realm and REALM\\user are one service. (The condition on the name is
-    that of the index.)
+    Those are the service's although nobody can guess how they were written. (The condition is that of the index, which
+    has no row for a name in the usual spelling: a second index on every login would double what it costs to store.)
     """
-    query = """select {} from decision where service_id = %s and username ~ '[@\\\\]' order by at desc limit %s"""
+    query = """select {} from decision where service_id = %s and username ~ '\\\\|@.*[A-Z]'
+               order by at desc limit %s"""
     with connection.cursor(row_factory=class_row(DecisionRow)) as cursor:
         return cursor.execute(sql.SQL(query).format(_COLUMNS), (service_id, limit)).fetchall()
 
@@ -85,3 +86,33 @@ def list_device_decisions(
     query = """select {} from decision where at >= %s and calling_station_id = any(%s) order by at desc limit %s"""
     with connection.cursor(row_factory=class_row(DecisionRow)) as cursor:
         return cursor.execute(sql.SQL(query).format(_COLUMNS), (since, calling_station_ids, limit)).fetchall()
+
+
+def list_refusals(
+    connection: Connection,
+    *,
+    since: datetime,
+    nas_id: int | None,
+    username: str | None,
+    calling_station_ids: list[str] | None,
+    reasons: list[int] | None,
+    limit: int,
+) -> list[DecisionRow]:
+    """The last refusals, the newest first; None: whatever it is. The index of refusals brings them in this order."""
+    query = """select {} from decision
+               where reason <> 0 and at >= %(since)s
+                 and (%(nas_id)s::int is null or nas_id = %(nas_id)s)
+                 and (%(username)s::text is null or username = %(username)s)
+                 and (%(stations)s::text[] is null or calling_station_id = any(%(stations)s))
+                 and (%(reasons)s::int[] is null or reason = any(%(reasons)s))
+               order by at desc limit %(limit)s"""
+    values = {
+        "since": since,
+        "nas_id": nas_id,
+        "username": username,
+        "stations": calling_station_ids,
+        "reasons": reasons,
+        "limit": limit,
+    }
+    with connection.cursor(row_factory=class_row(DecisionRow)) as cursor:
+        return cursor.execute(sql.SQL(query).format(_COLUMNS), values).fetchall()

@@ -32,7 +32,7 @@ def _masked_parameter(parameter: str) -> str:
 # unescaped password for the host, the port or the name, and would then tell it to everybody who cannot connect.
 _DSN_PAIR = re.compile(r"\s*\w+\s*=\s*(?:'(?:\\.|[^'\\])*'|(?!')(?:\\.|[^\s\\])*\\?)", re.DOTALL)
 _DSN_HOST = r"(?:\[[^\]\s]+\]|[^\[:/?,@\s]*)(?::[0-9]*)?"
-_DSN_PARAMETER = r"[^=&\s]+=[^=&\s]*"
+_DSN_PARAMETER = r"[^=&@\s]+=[^=&@\s]*"  # libpq takes what is before an @ for the user, were it behind the ?
 _DSN_URL = re.compile(
     r"postgres(?:ql)?://(?:[^:@/\s]*(?::[^@/\s]*)?@)?"
     rf"{_DSN_HOST}(?:,{_DSN_HOST})*(?:/[^?@\s]*)?(?:\?(?:{_DSN_PARAMETER}(?:&{_DSN_PARAMETER})*&?)?)?"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sms_aaa.db.engine import Connection
+    from sms_aaa.rules.secret import SecretStrength
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,26 @@ class NasRow:
     message_authenticator: str
     coa_port: int
     created_at: datetime
+    observed_from: datetime
+    signs_since: datetime | None
+    secret_id: int
+    secret_since: datetime
+    secret_strength: str | None
+    is_rotating: bool
 
 
-_COLUMNS = sql.SQL("id, name, prefix::text, dialect, message_authenticator, coa_port, created_at")
+_QUERY = sql.SQL(
+    """select n.id, n.name, n.prefix::text, n.dialect, n.message_authenticator, n.coa_port, n.created_at,
+              n.observed_from, n.signs_since, s.id as secret_id, s.created_at as secret_since,
+              s.strength as secret_strength,
+              exists (select from nas_secret o where o.nas_id = n.id and o.retired_at is null and o.id < s.id)
+                  as is_rotating
+       from nas n
+       cross join lateral (select id, created_at, strength from nas_secret
+                           where nas_id = n.id and retired_at is null order by id desc limit 1) s
+       where n.removed_at is null"""
+)
+"""With the newest secret; two are valid while it is rotating."""
 
 
 def insert_nas(
@@ -52,6 +70,7 @@ def insert_nas(
         (name, dialect.value, message_authenticator.value, coa_port, prefix, prefix),
     ).fetchone()
     if row is not None:
+        begin_observation(connection, int(row[0]))
         return int(row[0])
     row = connection.execute(
         """insert into nas (name, prefix, dialect, message_authenticator, coa_port)
@@ -82,30 +101,68 @@ def mark_removed(connection: Connection, nas_id: int) -> None:
     connection.execute("update nas set removed_at = now() where id = %s", (nas_id,))
 
 
-def replace_secret(connection: Connection, nas_id: int, sealed: bytes) -> None:
+def begin_observation(connection: Connection, nas_id: int) -> None:
+    """What it sent until now is forgotten: neither proof that it signs, nor evidence against requiring it."""
+    connection.execute("delete from nas_evidence where nas_id = %s", (nas_id,))
+    connection.execute(
+        "update nas set observed_from = date_trunc('second', now()) + interval '1 second', signs_since = null "
+        "where id = %s",
+        (nas_id,),
+    )
+
+
+def replace_secret(connection: Connection, nas_id: int, sealed: bytes, strength: SecretStrength) -> None:
     """The one valid secret from now on."""
     connection.execute("update nas_secret set retired_at = now() where nas_id = %s and retired_at is null", (nas_id,))
-    connection.execute("insert into nas_secret (nas_id, sealed) values (%s, %s)", (nas_id, sealed))
+    insert_secret(connection, nas_id, sealed, strength)
+
+
+def insert_secret(connection: Connection, nas_id: int, sealed: bytes, strength: SecretStrength) -> None:
+    """Valid from now on, beside what is."""
+    connection.execute(
+        "insert into nas_secret (nas_id, sealed, strength) values (%s, %s, %s)", (nas_id, sealed, strength.label)
+    )
+
+
+def get_sealed(connection: Connection, secret_id: int) -> bytes:
+    row = connection.execute("select sealed from nas_secret where id = %s", (secret_id,)).fetchone()
+    assert row is not None
+    return bytes(row[0])
+
+
+def retire_older_secrets(connection: Connection, nas_id: int, newest_id: int) -> None:
+    connection.execute(
+        "update nas_secret set retired_at = now() where nas_id = %s and retired_at is null and id < %s",
+        (nas_id, newest_id),
+    )
+
+
+def retire_secret(connection: Connection, secret_id: int) -> None:
+    connection.execute("update nas_secret set retired_at = now() where id = %s", (secret_id,))
 
 
 def find_nas(connection: Connection, name: str) -> NasRow | None:
     with connection.cursor(row_factory=class_row(NasRow)) as cursor:
-        query = sql.SQL("select {} from nas where name = %s and removed_at is null").format(_COLUMNS)
-        return cursor.execute(query, (name,)).fetchone()
+        return cursor.execute(sql.SQL("{} and n.name = %s").format(_QUERY), (name,)).fetchone()
+
+
+def lock_nas(connection: Connection, nas_id: int) -> None:
+    """Until the transaction's end nobody else changes it or its secrets."""
+    connection.execute("select from nas where id = %s for update", (nas_id,))
 
 
 def list_nas(connection: Connection) -> list[NasRow]:
     with connection.cursor(row_factory=class_row(NasRow)) as cursor:
-        return cursor.execute(
-            sql.SQL("select {} from nas where removed_at is null order by name").format(_COLUMNS)
-        ).fetchall()
+        return cursor.execute(sql.SQL("{} order by n.name").format(_QUERY)).fetchall()
 
 
 def list_node_nas(connection: Connection, ids: list[int] | None) -> list[NodeNas]:
     """What the node needs of the NASes with these ids (None: of all); a removed one is not among them."""
     rows = connection.execute(
         """select n.id, n.name, n.prefix::text, n.dialect, n.message_authenticator, n.coa_port,
-                  array_agg(s.sealed order by s.id desc)
+                  array_agg(s.sealed order by s.id desc), max(s.id),
+                  (array_agg(s.strength order by s.id desc))[1] <> 'strong',
+                  extract(epoch from n.observed_from)::bigint, extract(epoch from n.signs_since)::bigint
            from nas n join nas_secret s on s.nas_id = n.id and s.retired_at is null
            where n.removed_at is null and (%(ids)s::int[] is null or n.id = any(%(ids)s::int[]))
            group by n.id""",
@@ -120,6 +177,10 @@ def list_node_nas(connection: Connection, ids: list[int] | None) -> list[NodeNas
             message_authenticator=MessageAuthenticatorPolicy(row[4]),
             coa_port=row[5],
             secrets=[bytes(sealed) for sealed in row[6]],
+            secret_id=row[7],
+            is_weak=bool(row[8]),
+            observed_from=row[9],
+            signs_since=row[10] or 0,
         )
         for row in rows
     ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from sms_aaa.db.places import Claim
-from sms_aaa.flows.passwords import PasswordCheck, PasswordChecks
+from sms_aaa.flows.passwords import BELIEVED, PasswordCheck, PasswordChecks, believed, pretend, tell_credential
 from sms_aaa.flows.tables import Nas, Plan
 from sms_aaa.flows.whereabouts import tell_terms, whereabouts
 from sms_aaa.node.live_change import LimitReached, LiveFault, device_key
@@ -55,34 +55,24 @@ _CLASS_BEFORE_SERVICE = bytes((dictionary.CLASS, 22)) + CLASS_MAGIC
 _FRAMED_IP_ADDRESS_HEADER = bytes((dictionary.FRAMED_IP_ADDRESS, 6))
 # Members of an enum are found through its metaclass: once here, not for each login.
 _ACCEPTED = Reason.ACCEPTED
+_WITHOUT_COMPARISON = UNPROVED - {Reason.BAD_PASSWORD}
 _REPLACES = SessionsPolicy.REPLACE_SAME_DEVICE
 _ACCESS_ACCEPT, _ACCESS_REJECT = int(Code.ACCESS_ACCEPT), int(Code.ACCESS_REJECT)
 _FRAMED_PPP = attribute(dictionary.SERVICE_TYPE, (2).to_bytes(4, "big")) + attribute(dictionary.FRAMED_PROTOCOL, _PPP)
-
-
-class _Believed:
-    """Stands for a proof that is looked at later: what is decided holds if it turns out right."""
-
-    def can_use(self, _stored: StoredPassword) -> bool:
-        return True
-
-    def matches(self, _stored: StoredPassword) -> bool:
-        return True
-
-
-_BELIEVED = _Believed()
 
 
 class AccessRequest(Struct, frozen=True, gc=False):
     """A verified, new Access-Request; `digests` are those of the secret that it came under.
 
     `other`: it may as well have come under this one, which only its password can tell (see server/rotation.py).
+    `caller`: user and device in one, as server/defence.py knows them.
     """
 
     packet: Packet
     nas: Nas
     digests: SecretDigests
     other: SecretDigests | None = None
+    caller: bytes = b""
 
 
 class Case(Struct, gc=False):
@@ -106,8 +96,9 @@ class Case(Struct, gc=False):
     work: PasswordCheck | None = None
     otherwise: Case | None = None
     saw: bytes = b""
-    where: Whereabouts | None = None  # this and the next: only with terms, or in a realm with places
-    decided_at: int = 0
+    is_told: bool = True
+    """It goes into the decision stream."""
+    decided_at: int = 0  # epoch seconds; only with terms, or in a realm with places
 
     def proves_secret(self) -> bool:
         """Whether a password that was revealed with the request's secret is right, and so the secret too."""
@@ -157,6 +148,18 @@ def decide_requests(
     ]
 
 
+def refuse_request(request: AccessRequest, reason: Reason, saw: bytes, *, is_told: bool) -> Case | PacketFault:
+    """The first step for a request that the door turns away: nobody is looked up and no password is tried.
+
+    What it offers is read all the same: cut wrong it meets silence as ever, and MS-CHAP is refused in its own words.
+    """
+    proof = read_credential(request.packet, request.digests)
+    if isinstance(proof, PacketFault):
+        return proof
+    method = Method.NONE if proof is None else proof.method
+    return Case(request, proof, None, None, None, method, reason, b"", b"", saw=saw, is_told=is_told)
+
+
 def distrust(case: Case) -> None:
     """For a replica that is too old to be believed: nobody is let in by it, and nobody's password is called wrong."""
     case.reason, case.work, case.saw = Reason.BACKEND_UNAVAILABLE, None, b"the replica is too old"
@@ -192,11 +195,11 @@ def _decide_under_either(
     if type(case) is not Case or request.other is None:
         return case
     is_open = case.work is not None and not case.is_refused_anyhow()
-    if case.reason is not Reason.BAD_PASSWORD and not is_open:
+    if case.reason not in UNPROVED and not is_open:
         return case
-    other = AccessRequest(request.packet, request.nas, request.other)
+    other = AccessRequest(request.packet, request.nas, request.other, caller=request.caller)
     second = _decide(other, tables, vault, view, randomness, now, passwords, named)
-    if type(second) is not Case or second.reason is Reason.BAD_PASSWORD:
+    if type(second) is not Case or second.reason in UNPROVED:
         return case
     if is_open and second.work is not None:
         case.otherwise = second
@@ -316,6 +319,7 @@ def _decide_in_realm(
     if isinstance(proof, PacketFault):
         return proof
     method = Method.NONE if proof is None else proof.method
+    pretend(proof, vault)
     token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]
     return Case(request, proof, None, None, None, method, Reason.REALM_UNKNOWN, token, salts)
 
@@ -352,43 +356,40 @@ def _decide(
     if entitlement is not None and (entitlement.terms is not None or named is not None):
         where = _where(request, entitlement, named)
     if method is not Method.MAC:
-        if entitlement is not None:
-            stored = vault.open_password(entitlement.credential, entitlement.service_id)
-        asked = _believed(proof, stored)
+        stored = vault.open_password(entitlement.credential, entitlement.service_id) if entitlement else None
+        asked = believed(proof, stored)
         reason = decide(asked, entitlement, stored, node_plan, now=now, where=where)
+        if reason in _WITHOUT_COMPARISON:
+            pretend(proof, vault)
     else:
         reason = (
             Reason.UNKNOWN_USER if entitlement is None else decide_rights(entitlement, node_plan, now=now, where=where)
         )
     token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]
     case = Case(request, proof, entitlement, stored, plan, method, reason, token, salts)
-    if asked is _BELIEVED or reason is not _ACCEPTED:
-        case.work = _work_of(case, passwords)
+    if asked is BELIEVED or reason is not _ACCEPTED:
+        _look_later(case, passwords)
     return case if where is None else _bound(case, where, now, tables)
 
 
-def _believed(proof: Credential | None, stored: StoredPassword | None) -> Credential | _Believed | None:
-    """The proof, or what stands for one that takes too long to be looked at here."""
-    return _BELIEVED if stored is not None and stored.is_slow and type(proof) is Pap else proof
-
-
-def _work_of(case: Case, passwords: PasswordChecks) -> PasswordCheck | None:
-    """What has to be done beside the loop for a password, or has to seem so."""
-    proof, entitlement, stored = case.proof, case.entitlement, case.stored
-    if type(proof) is not Pap:
-        return None
+def _look_later(case: Case, passwords: PasswordChecks) -> None:
+    """What has to be done beside the loop for a password, or has to seem so; and what was wrong with the credential."""
+    if case.reason is Reason.NO_CREDENTIAL:
+        case.saw = tell_credential(case.entitlement, case.stored, case.method)
+    if type(case.proof) is not Pap:
+        return
     if case.is_refused_anyhow():
-        return passwords.dummy_check(case.request.packet.attributes.get(dictionary.USER_NAME, b""), proof.password)
-    if entitlement is None or stored is None or stored.hashed is None or not stored.is_slow:
-        return None
-    return passwords.check(entitlement.credential, stored.hashed, proof.password)
+        username = case.request.packet.attributes.get(dictionary.USER_NAME, b"")
+        case.work = passwords.dummy_check(username, case.proof.password)
+    elif case.entitlement is not None and case.stored is not None:
+        case.work = passwords.check(case.entitlement.credential, case.stored, case.proof.password)
 
 
 def _bound(case: Case, where: Whereabouts, now: int, tables: Tables) -> Case:
     """The case with what its terms, or its realm's, were held against and saw."""
     assert case.entitlement is not None
-    case.where, case.decided_at = where, now
-    case.saw = tell_terms(case.reason, case.entitlement.terms, where, tables.nas_names)
+    case.decided_at = now
+    case.saw = tell_terms(case.reason, case.entitlement.terms, where, tables.nas_names) or case.saw
     return case
 
 

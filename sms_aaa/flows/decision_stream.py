@@ -7,7 +7,7 @@ far back as the bound allows.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sms_aaa.db import feed as db_feed
 from sms_aaa.db import positions as db_positions
@@ -32,6 +32,12 @@ STREAM_OCTETS_MAX = 32 * 1024 * 1024
 """How much of the stream is searched, from its end: some 300,000 decisions, a second or two."""
 
 _ALIGNMENT = 8  # where records begin; see node/frames.py
+
+
+class Seeker(Protocol):
+    """What is searched for."""
+
+    def matches(self, record: DecisionRecord) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,7 @@ def device_in(text: str) -> str | None:
 
 
 def search_stream(
-    connection: Connection | None, replica: Replica | None, trace: NodeTrace, wanted: Wanted
+    connection: Connection | None, replica: Replica | None, trace: NodeTrace, wanted: Seeker
 ) -> StreamDecisions:
     """What is wanted of the part that is not settled. `connection` None: PostgreSQL is away."""
     stream = StreamDecisions()
@@ -98,7 +104,7 @@ def search_stream(
 
 
 def _read_file(
-    stream: StreamDecisions, file: JournalFile, trace: NodeTrace, wanted: Wanted, database_id: bytes, position: int
+    stream: StreamDecisions, file: JournalFile, trace: NodeTrace, wanted: Seeker, database_id: bytes, position: int
 ) -> None:
     """What is not settled of one file, as far from its end as the bound allows."""
     end = readable_end(file, stream=Stream.DECISIONS, board=trace.board)
@@ -120,7 +126,7 @@ def _read_file(
         offset = batch.next_offset
 
 
-def _matching(batch: Batch, place: Place, wanted: Wanted) -> list[DecisionRow]:
+def _matching(batch: Batch, place: Place, wanted: Seeker) -> list[DecisionRow]:
     found = []
     for record in batch.records:
         unpacked = unpack_decisions(record.payload)

@@ -9,28 +9,21 @@ which subscriber. (A hundred thousand audit rows that all say "imported" would b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sms_aaa.db import imports as db_imports
-from sms_aaa.db import nas as db_nas
-from sms_aaa.db import realms as db_realms
 from sms_aaa.db.engine import Poison, UniqueViolation
 from sms_aaa.db.imports import Claim, ClaimKind, Holder, ImportRun, StagedBond, StagedRow
+from sms_aaa.flows.import_reading import Candidate, Reject, read_rows, taken
 from sms_aaa.flows.provisioning.desk import Desk, Invalid, Refused, RefusedKind
-from sms_aaa.flows.provisioning.subscribers import check_has_proof, check_subscriber
-from sms_aaa.flows.provisioning.terms import BINDINGS_MAX, bond_values
-from sms_aaa.flows.roster import Column, merged, read_entry, read_row, write_row
-from sms_aaa.rules.entitlement import BindingKind, ServiceState
-from sms_aaa.rules.realms import Realms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from sms_aaa.db.imports import SoldPlan, StoredSubscriber
-    from sms_aaa.flows.provisioning.subscribers import Checked
-    from sms_aaa.flows.roster import Defaults, Entry, Header, Row
+    from sms_aaa.db.imports import StoredSubscriber
+    from sms_aaa.flows.import_reading import Order, ReadRow
     from sms_aaa.rules.tabular import Record
 
 BATCH_RECORDS = 2000
@@ -38,48 +31,6 @@ BATCH_RECORDS = 2000
 
 BATCH_OCTETS = 4_194_304
 """More than so many rows have, unless there is something wrong with them: the memory that a batch takes is bounded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A record that was not imported: which cell, why, what to do. It holds the row, so it may hold a password."""
-
-    record: Record
-    field: str
-    reason: str
-    remedy: str
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is imported how. `digest`: SHA-256 of the file. `is_dry`: nothing is stored."""
-
-    digest: bytes
-    octets: int
-    header: Header
-    header_record: Record
-    defaults: Defaults
-    updates: bool
-    is_dry: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A row that is right by itself. `stored`: whom it changes; None: it is a new one."""
-
-    record: Record
-    entry: Entry
-    checked: Checked
-    plan: SoldPlan
-    bonds: list[tuple[BindingKind, str, str]]
-    stored: StoredSubscriber | None
-    changes: bool
-
-    def claims(self) -> list[Claim]:
-        checked = self.checked
-        claims = [Claim(ClaimKind.NAME, self.entry.new.name), Claim(ClaimKind(checked.kind), checked.identity)]
-        address = checked.static_ipv4
-        return [*claims, Claim(ClaimKind.ADDRESS, address)] if address is not None else claims
 
 
 def begin_import(desk: Desk, order: Order, *, now: datetime, again: bool) -> ImportRun:
@@ -104,8 +55,8 @@ def begin_import(desk: Desk, order: Order, *, now: datetime, again: bool) -> Imp
             octets=head.end,
             line=head.next_line - 1,
         )
-    except UniqueViolation as taken:
-        raise _in_other_hands() from taken
+    except UniqueViolation as begun:
+        raise _in_other_hands() from begun
     after = {"sha256": order.digest.hex(), "octets": order.octets, "updates": order.updates}
     desk.record("started", "import", run.id, before=None, after=after)
     return run
@@ -141,12 +92,9 @@ def _lock(desk: Desk, order: Order, run: ImportRun) -> None:
 
 
 def _import(desk: Desk, order: Order, run: ImportRun, records: Sequence[Record]) -> tuple[ImportRun, list[Reject]]:
-    candidates, rejects = _read_all(desk, order, run, records)
-    holders = db_imports.find_holders(
-        desk.connection, run.id, (claim for candidate in candidates for claim in candidate.claims())
-    )
-    accepted, refused = _choose(candidates, holders)
-    rejects = sorted([*rejects, *refused], key=lambda reject: reject.record.line)
+    rows = read_rows(desk.connection, order, run.id, records)
+    claims = (claim for row in rows if isinstance(row.found, Candidate) for claim in row.found.claims())
+    accepted, rejects = _choose(rows, db_imports.find_holders(desk.connection, run.id, claims))
     after = replace(
         run,
         octets=records[-1].end,
@@ -159,13 +107,13 @@ def _import(desk: Desk, order: Order, run: ImportRun, records: Sequence[Record])
     if order.is_dry:
         _remember(desk, accepted)
     elif accepted:
-        rows = _stage(desk, accepted)
+        staged = _stage(desk, accepted)
         bonds = [
             StagedBond(row.service_id, int(kind), value)
-            for row, candidate in zip(rows, accepted, strict=True)
+            for row, candidate in zip(staged, accepted, strict=True)
             for kind, value, _ in candidate.bonds
         ]
-        db_imports.store_batch(desk.connection, run.id, rows, bonds)
+        db_imports.store_batch(desk.connection, run.id, staged, bonds)
     return after, rejects
 
 
@@ -213,213 +161,47 @@ def _in_other_hands() -> Refused:
     return Refused(RefusedKind.CONFLICT, "the import of this file is at work in another process", "let that one finish")
 
 
-def _read_all(
-    desk: Desk, order: Order, run: ImportRun, records: Sequence[Record]
-) -> tuple[list[_Candidate], list[Reject]]:
-    rejects = []
-    rows: list[tuple[Record, Row]] = []
-    for record in records:
-        try:
-            rows.append((record, read_row(order.header, record)))
-        except Invalid as fault:
-            rejects.append(Reject(record, fault.place, fault.reason, fault.remedy))
-    names = {row[Column.NAME] for _, row in rows}
-    reader = _Reader(desk, order, run, names)
-    candidates = []
-    for record, row in rows:
-        try:
-            candidates.append(reader.read(record, row))
-        except Invalid as fault:
-            rejects.append(Reject(record, fault.place, fault.reason, fault.remedy))
-    return candidates, rejects
-
-
-class _Reader:
-    """Reads the rows of one batch with what the database knows of their names, of plans, realms and NASes."""
-
-    def __init__(self, desk: Desk, order: Order, run: ImportRun, names: set[str]) -> None:
-        connection = desk.connection
-        self._order = order
-        self._plans: dict[tuple[str, int | None], SoldPlan] = {}
-        for plan in db_imports.list_sold(connection):
-            self._plans.setdefault((plan.name, None), plan)  # the newest of each comes first
-            self._plans[plan.name, plan.version] = plan
-        self._realms = Realms(db_realms.list_node_realms(connection, None))
-        self._realm_plans = {realm.id: realm.plan for realm in db_realms.list_realms(connection)}
-        self._nas_ids = {nas.name: nas.id for nas in db_nas.list_nas(connection)}
-        self._holders = db_imports.find_holders(connection, run.id, [Claim(ClaimKind.NAME, name) for name in names])
-        self._stored: dict[str, list[StoredSubscriber]] = {}
-        if order.updates:
-            for stored in db_imports.list_stored(connection, list(names)):
-                self._stored.setdefault(stored.name, []).append(stored)
-
-    def read(self, record: Record, row: Row) -> _Candidate:
-        """Invalid or Refused when it cannot be imported, whatever the other rows say."""
-        name = row[Column.NAME]
-        holder = self._holders.get(Claim(ClaimKind.NAME, name))
-        if holder is not None and (holder.line is not None or not self._order.updates):
-            raise _taken(Claim(ClaimKind.NAME, name), holder.line)
-        stored = self._stored.get(name)
-        return self._new(record, row) if stored is None else self._changed(record, row, stored)
-
-    def _new(self, record: Record, row: Row) -> _Candidate:
-        candidate = self._candidate(record, row)
-        check_has_proof(candidate.checked)
-        return candidate
-
-    def _changed(self, record: Record, row: Row, all_stored: list[StoredSubscriber]) -> _Candidate:
-        [stored, *others] = all_stored
-        if others or stored.service_id is None or stored.account_id is None:
-            raise Invalid(Column.NAME, f"it has {len(all_stored) if others else 0} services", "change it by itself")
-        candidate = self._candidate(record, merged(row, write_row(stored)))
-        _check_change(stored, candidate)
-        return replace(candidate, stored=stored, changes=_differs(stored, candidate))
-
-    def _candidate(self, record: Record, row: Row) -> _Candidate:
-        entry = read_entry(row, self._order.defaults)
-        try:
-            checked = check_subscriber(entry.new, self._name_service)
-        except Invalid as fault:
-            raise Invalid(_COLUMNS.get(fault.place, fault.place), fault.reason, fault.remedy) from None
-        return _Candidate(record, entry, checked, self._plan(entry, checked), self._bonds(entry), None, changes=True)
-
-    def _name_service(self, username: str) -> tuple[str, str | None]:
-        named = self._realms.find(username.encode())
-        if named is None or named.realm is None:
-            return username, None
-        return named.identity.decode(), self._realm_plans[named.realm.realm_id]
-
-    def _plan(self, entry: Entry, checked: Checked) -> SoldPlan:
-        name = entry.new.plan or checked.default_plan
-        if name is None:
-            raise Invalid(Column.PLAN, "none is given, and the user name is in no realm that has one", "name a plan")
-        plan = self._plans.get((name, entry.plan_version))
-        if plan is None:
-            version = f" version {entry.plan_version}" if entry.plan_version is not None else ""
-            raise Invalid(Column.PLAN, f"there is no plan {name!r}{version}", "see `sms-aaa plan list`")
-        if entry.currency not in {None, plan.currency}:
-            raise Invalid(Column.CURRENCY, f"the plan is sold in {plan.currency}", "leave it empty")
-        return plan
-
-    def _bonds(self, entry: Entry) -> list[tuple[BindingKind, str, str]]:
-        try:
-            bonds = bond_values(entry.bonds, self._nas_ids.get)
-        except Invalid as fault:
-            raise Invalid(f"bind_{fault.place}", fault.reason, fault.remedy) from None
-        except Refused as fault:
-            raise Invalid(Column.BIND_NAS, fault.reason, fault.remedy) from None
-        for kind in BindingKind:
-            count = sum(bond[0] is kind for bond in bonds)
-            if count > BINDINGS_MAX:
-                column = f"bind_{kind.name.lower()}"
-                raise Invalid(column, f"it has {count} bindings, {BINDINGS_MAX} is the most", "leave some out")
-        return bonds
-
-
-_COLUMNS = {
-    "credential": Column.PASSWORD,
-    "anchor day": Column.ANCHOR_DAY,
-    "static address": Column.STATIC_IPV4,
-}
-"""The columns of what provisioning names otherwise."""
-
-
-def _differs(stored: StoredSubscriber, candidate: _Candidate) -> bool:
-    """Whether an update changes anything. A password is a new one: what it is like is not looked at."""
-    entry, new, checked = candidate.entry, candidate.entry.new, candidate.checked
-    bound = {
-        *((BindingKind.MAC, value) for value in stored.bound_macs),
-        *((BindingKind.NAS, name) for name in stored.bound_nases),
-        *((BindingKind.PORT, value) for value in stored.bound_ports),
-    }
-    shown = {(kind, name if kind is BindingKind.NAS else value) for kind, value, name in candidate.bonds}
-    before = (
-        stored.full_name, stored.email, stored.phone, stored.identity, stored.state, stored.state_reason,
-        stored.static_ipv4, stored.valid_from, stored.valid_until, stored.plan_version_id, bound,
-    )  # fmt: skip
-    after = (
-        new.full_name, new.email, new.phone, checked.identity, int(entry.state), entry.state_reason,
-        checked.static_ipv4, entry.valid_from, entry.valid_until, candidate.plan.plan_version_id, shown,
-    )  # fmt: skip
-    return before != after or checked.stored is not None
-
-
-def _check_change(stored: StoredSubscriber, candidate: _Candidate) -> None:
-    """What an update does not change."""
-    new = candidate.entry.new
-    if int(candidate.checked.kind) != stored.identity_kind:
-        raise Invalid(
-            Column.MAC, "a device does not become a user name, nor the other way", "remove the subscriber before"
-        )
-    if (new.zone, new.anchor_day) != (stored.zone, stored.anchor_day):
-        raise Invalid(
-            Column.ZONE,
-            f"its cycles begin on day {stored.anchor_day} in {stored.zone}, and go on so",
-            "leave zone and anchor_day out",
-        )
-    if candidate.plan.currency != stored.currency:
-        raise Invalid(
-            Column.PLAN,
-            f"it is sold in {candidate.plan.currency}, the account is in {stored.currency}",
-            "choose another",
-        )
-    if stored.state == ServiceState.BLOCKED and candidate.entry.state is not ServiceState.BLOCKED:
-        raise Invalid(
-            Column.STATE, f"it is blocked ({stored.state_reason})", "`sms-aaa subscriber unblock` ends a block"
-        )
-
-
-def _choose(candidates: Sequence[_Candidate], holders: Mapping[Claim, Holder]) -> tuple[list[_Candidate], list[Reject]]:
+def _choose(rows: Sequence[ReadRow], holders: Mapping[Claim, Holder]) -> tuple[list[Candidate], list[Reject]]:
     """Who gets what only one can have: whoever has it, else the first in the file."""
-    taken: dict[Claim, int] = {}
+    lines: dict[Claim, int] = {}
     accepted, rejects = [], []
-    for candidate in candidates:
-        claims = candidate.claims()
-        fault = next(filter(None, (_fault_of(claim, candidate, taken, holders) for claim in claims)), None)
-        if fault is None:
-            accepted.append(candidate)
-            taken.update(dict.fromkeys(claims, candidate.record.line))
+    for row in rows:
+        chosen = _chosen(row, lines, holders)
+        if isinstance(chosen, Candidate):
+            accepted.append(chosen)
+            lines.update(dict.fromkeys(chosen.claims(), row.record.line))
         else:
-            rejects.append(Reject(candidate.record, fault.place, fault.reason, fault.remedy))
+            rejects.append(Reject(row.record, chosen.place, chosen.reason, chosen.remedy))
     return accepted, rejects
 
 
-def _fault_of(
-    claim: Claim, candidate: _Candidate, taken: Mapping[Claim, int], holders: Mapping[Claim, Holder]
-) -> Invalid | None:
-    if claim in taken:
-        return _taken(claim, taken[claim])
-    holder = holders.get(claim)
-    if holder is None or (candidate.stored is not None and holder.subscriber_id == candidate.stored.subscriber_id):
-        return None
-    return _taken(claim, holder.line)
+def _chosen(row: ReadRow, lines: Mapping[Claim, int], holders: Mapping[Claim, Holder]) -> Candidate | Invalid:
+    """`lines`: which of this batch have what. A name that is there twice is said before anything else of the row."""
+    if row.name is not None and (name := Claim(ClaimKind.NAME, row.name)) in lines:
+        return taken(name, lines[name])
+    candidate = row.found
+    if isinstance(candidate, Invalid):
+        return candidate
+    own = candidate.stored.subscriber_id if candidate.stored is not None else None
+    for claim in candidate.claims():
+        holder = holders.get(claim)
+        if claim in lines:
+            return taken(claim, lines[claim])
+        if holder is not None and (own is None or holder.subscriber_id != own):
+            return taken(claim, holder.line)
+    return candidate
 
 
-_FIELDS = {
-    ClaimKind.NAME: (Column.NAME, "a subscriber of this name exists", "choose another, or import with --update"),
-    ClaimKind.USERNAME: (Column.USERNAME, "a service of this user name exists", "choose another"),
-    ClaimKind.MAC: (Column.MAC, "a service of this device exists", "is the address right?"),
-    ClaimKind.ADDRESS: (Column.STATIC_IPV4, "another service has this address", "choose another"),
-}
-
-
-def _taken(claim: Claim, line: int | None) -> Invalid:
-    field, reason, remedy = _FIELDS[claim.kind]
-    if line is not None:
-        return Invalid(field, f"line {line} of the file has it already", "decide which of the two is right")
-    return Invalid(field, reason, remedy)
-
-
-def _remember(desk: Desk, accepted: Sequence[_Candidate]) -> None:
-    taken = []
+def _remember(desk: Desk, accepted: Sequence[Candidate]) -> None:
+    claims = []
     for candidate in accepted:
         subscriber_id = candidate.stored.subscriber_id if candidate.stored is not None else None
         holder = Holder(subscriber_id, candidate.record.line)
-        taken += [(claim, holder) for claim in candidate.claims()]
-    db_imports.insert_dry(desk.connection, taken)
+        claims += [(claim, holder) for claim in candidate.claims()]
+    db_imports.insert_dry(desk.connection, claims)
 
 
-def _stage(desk: Desk, accepted: Sequence[_Candidate]) -> list[StagedRow]:
+def _stage(desk: Desk, accepted: Sequence[Candidate]) -> list[StagedRow]:
     fresh = iter(db_imports.take_ids(desk.connection, sum(candidate.stored is None for candidate in accepted)))
     return [_staged(desk, candidate, _ids(candidate.stored) or next(fresh)) for candidate in accepted]
 
@@ -432,7 +214,7 @@ def _ids(stored: StoredSubscriber | None) -> tuple[int, int, int] | None:
     return stored.subscriber_id, stored.account_id, stored.service_id
 
 
-def _staged(desk: Desk, candidate: _Candidate, ids: tuple[int, int, int]) -> StagedRow:
+def _staged(desk: Desk, candidate: Candidate, ids: tuple[int, int, int]) -> StagedRow:
     entry, new = candidate.entry, candidate.entry.new
     checked = candidate.checked
     stored = checked.stored

@@ -9,21 +9,67 @@ is a password, and a changed credential is sealed anew, so what was known of the
 looked at each time.
 
 An unknown user name, or a wrong password for a service whose own form is quick, would be refused sooner than a wrong
-password for a slow hash. Once a worker has met a slow hash, such a refusal costs the same work, whose result is not
-looked at.
+password for a slow hash. Where there are slow hashes (a worker looks for one when it starts, and learns from each
+login), such a refusal costs the same work, whose result is not looked at.
 """
 
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
+from sms_aaa.radius.credentials import Pap
 from sms_aaa.radius.hashes import Hashed, Hidden
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sms_aaa.flows.vault import Vault
+    from sms_aaa.radius.credentials import Credential, Method, StoredPassword
+    from sms_aaa.rules.entitlement import Entitlement
 
 KEY_OCTETS = 32
 REMEMBERED_MAX = 65_536
 """Of some 150 octets each; beyond it the one that was not used for longest goes."""
 
 _DIGEST_OCTETS = 24
+
+
+def pretend(proof: Credential | None, vault: Vault) -> None:
+    """The quick part of a wrong password's work, where there is none to compare with: a decryption, a comparison.
+
+    How long a refusal takes then tells nobody which user names there are, even without a reject delay.
+    """
+    if proof is not None:
+        proof.matches(vault.open_decoy())
+
+
+class Believed:
+    """Stands for a proof that is looked at later: what is decided holds if it turns out right."""
+
+    def can_use(self, _stored: StoredPassword) -> bool:
+        return True
+
+    def matches(self, _stored: StoredPassword) -> bool:
+        return True
+
+
+BELIEVED = Believed()
+
+
+def believed(proof: Credential | None, stored: StoredPassword | None) -> Credential | Believed | None:
+    """The proof, or BELIEVED for one that takes too long to be looked at here."""
+    return BELIEVED if stored is not None and stored.is_slow and type(proof) is Pap else proof
+
+
+def tell_credential(entitlement: Entitlement | None, stored: StoredPassword | None, method: Method) -> bytes:
+    """Why what is stored cannot be used, for `why`."""
+    if stored is not None:
+        if method in stored.methods:
+            return b"the login has an LM response alone"
+        return f"{stored.form.name.lower()} cannot serve {method.name.lower()}".encode()
+    is_there = entitlement is not None and entitlement.credential
+    return b"this node's key does not open it" if is_there else b"nothing is stored"
 
 
 class PasswordCheck(Hidden, frozen=True, gc=False):
@@ -51,11 +97,22 @@ class PasswordChecks:
         self.hits = 0
         self.now = 0.0
 
-    def check(self, sealed: bytes, hashed: Hashed, password: bytes) -> PasswordCheck | None:
-        """What has to be computed for a password; None when it is known to be the right one.
+    def meet(self, entitlements: Iterable[Entitlement], vault: Vault) -> None:
+        """Learns from some services what a slow hash costs here, before one of them logs in."""
+        for entitlement in entitlements:
+            stored = vault.open_password(entitlement.credential, entitlement.service_id)
+            if stored is not None and stored.is_slow:
+                self._kind = stored.hashed
+                return
 
-        `sealed`: the credential as the replica has it, `hashed`: what is in it.
+    def check(self, sealed: bytes, stored: StoredPassword, password: bytes) -> PasswordCheck | None:
+        """What has to be computed for a password; None when its form is quick, or when it is known to be right.
+
+        `sealed`: the credential as the replica has it, `stored`: what is in it.
         """
+        hashed = stored.hashed
+        if hashed is None or not hashed.is_slow:
+            return None
         self._kind = hashed
         key = self._digest(sealed, password)
         expiry = self._expiries.pop(key, None)

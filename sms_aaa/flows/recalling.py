@@ -23,6 +23,7 @@ from sms_aaa.node.replica import Replica
 from sms_aaa.radius.credentials import Method
 from sms_aaa.rules.access import Check, check_of, checks_of
 from sms_aaa.rules.entitlement import Entitlement, IdentityKind
+from sms_aaa.rules.identity import mac_notations
 from sms_aaa.rules.realms import Realms, split_realm
 from sms_aaa.rules.reasons import Reason
 
@@ -80,12 +81,15 @@ def recall(
     """
     if connection is None:
         return _recall_alone(trace, name, last)
-    identities = _identities(name, Realms(db_realms.list_node_realms(connection, None)))
+    realms = Realms(db_realms.list_node_realms(connection, None))
+    identities = _identities(name, realms)
     subscribers = db_subscribers.find_by_name(connection, name) or db_subscribers.find_by_identity(
         connection, sorted(identities)
     )
     services = frozenset(row.service_id for row in subscribers if row.service_id is not None)
-    wanted = _wanted({name} | {row.identity for row in subscribers if row.identity is not None}, services)
+    known = {name} | {row.identity for row in subscribers if row.identity is not None}
+    spelled = {text.decode() for identity in known for text in realms.spellings(identity.encode())}
+    wanted = _wanted(known | spelled, services)
     stream = search_stream(connection, None, trace, wanted)
     settled = _from_database(connection, wanted, last, device_since)
     found = {_key(decision): decision for decision in [*stream.decisions, *settled]}
@@ -140,16 +144,8 @@ def _identities(name: str, realms: Realms) -> set[str]:
 
 def _wanted(identities: set[str], services: frozenset[int]) -> Wanted:
     devices = {device for identity in identities if (device := device_in(identity)) is not None}
-    notations = {notation for device in devices for notation in _notations(device)}
+    notations = {notation for device in devices for notation in mac_notations(device)}
     return Wanted(frozenset(identities | notations), frozenset(devices), services)
-
-
-def _notations(device: str) -> list[str]:
-    """How NASes write a hardware address."""
-    pairs = [device[at : at + 2] for at in range(0, 12, 2)]
-    quads = [device[at : at + 4] for at in range(0, 12, 4)]
-    lower = [device, ":".join(pairs), "-".join(pairs), ".".join(quads), "-".join(quads)]
-    return lower + [notation.upper() for notation in lower]
 
 
 def _from_database(connection: Connection, wanted: Wanted, last: int, device_since: datetime) -> list[DecisionRow]:
@@ -159,9 +155,9 @@ def _from_database(connection: Connection, wanted: Wanted, last: int, device_sin
         for decision in db_decisions.list_decisions(connection, username, limit=last)
     ]
     for service_id in sorted(wanted.services):
-        found += db_decisions.list_realm_decisions(connection, service_id, limit=last)
+        found += db_decisions.list_spelled_decisions(connection, service_id, limit=last)
     if wanted.devices:
-        stations = [notation for device in sorted(wanted.devices) for notation in _notations(device)]
+        stations = [notation for device in sorted(wanted.devices) for notation in mac_notations(device)]
         found += db_decisions.list_device_decisions(connection, stations, since=device_since, limit=last)
     return found
 

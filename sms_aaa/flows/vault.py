@@ -31,10 +31,11 @@ _decode_hashed = msgpack.Decoder(Hashed).decode
 class Vault:
     """Seals and opens under one key."""
 
-    __slots__ = ("_cipher",)
+    __slots__ = ("_cipher", "_decoy")
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
+        self._decoy = self.seal_password(Secret(b"nobody's password"), 0, nonce=bytes(NONCE_OCTETS))
 
     def seal_nas_secret(self, secret: Secret, nas_id: int, *, nonce: bytes) -> bytes:
         return self._seal(_VERSION_1, secret.reveal(), b"nas:%d" % nas_id, nonce)
@@ -67,6 +68,12 @@ class Vault:
             return None if plain is None else _stored(plain)
         plain = self._open(sealed, b"credential:%d" % service_id) if sealed[:1] == _VERSION_1 else None
         return None if plain is None else StoredPassword(plain[32:], plain[:16], plain[16:32])
+
+    def open_decoy(self) -> StoredPassword:
+        """Nobody's password, at the cost of opening somebody's: to be compared with where there is none."""
+        decoy = self.open_password(self._decoy, 0)
+        assert decoy is not None
+        return decoy
 
     def _seal(self, version: bytes, plain: bytes, bound_to: bytes, nonce: bytes) -> bytes:
         return version + nonce + self._cipher.encrypt(nonce, plain, bound_to)

@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -203,6 +204,15 @@ class ReplicaView:
             return _decode_entitlement(payload_of(record))
         except (lmdb.Error, msgspec.MsgspecError) as error:
             return fault_of(error, self._databases.env.path())
+
+    def first_entitlements(self, limit: int) -> list[Entitlement]:
+        """Some services, the first in the order of their identities; those that can be read."""
+        found = []
+        with suppress(lmdb.Error, msgspec.MsgspecError):
+            for key, record in islice(self._transaction.cursor(), limit):
+                if is_whole(key, record):
+                    found.append(_decode_entitlement(payload_of(record)))
+        return found
 
     def tables_version(self) -> int:
         """Rises with each change of the plans, NASes or realms; 0 when it cannot be read."""

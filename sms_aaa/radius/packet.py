@@ -87,6 +87,18 @@ class Packet(Struct, frozen=True, gc=False):
         return found
 
 
+def blanked(packet: Packet, kinds: frozenset[int]) -> bytes:
+    """The packet's octets with zeros as the values of these attributes. The authenticator was of what they were."""
+    data = bytearray(packet.data)
+    offset = HEADER_OCTETS
+    while offset < len(data):
+        end = offset + data[offset + 1]
+        if data[offset] in kinds:
+            data[offset + 2 : end] = bytes(end - offset - 2)
+        offset = end
+    return bytes(data)
+
+
 def parse(datagram: bytes) -> Packet | Malformed:
     """A datagram as it came from the socket -> a Packet, or the fault for which it is to be dropped."""
     if len(datagram) < HEADER_OCTETS:
@@ -108,6 +120,22 @@ def parse(datagram: bytes) -> Packet | Malformed:
     if isinstance(found, PacketFault):
         return Malformed(found)
     return Packet(datagram, code, datagram[1], datagram[4:20], attributes, repeated or None, found)
+
+
+def find_first(datagram: bytes, kind: int) -> bytes | None:
+    """The first value of a standard attribute, read off a datagram that nobody has parsed; None where there is none.
+
+    For somebody who has to choose between datagrams and has no time for all of them.
+    """
+    offset, length = HEADER_OCTETS, len(datagram)
+    while offset + 2 <= length:
+        end = offset + datagram[offset + 1]
+        if not offset + 2 <= end <= length:
+            return None
+        if datagram[offset] == kind:
+            return datagram[offset + 2 : end]
+        offset = end
+    return None
 
 
 def _read_attributes(data: bytes, attributes: dict[int, bytes], repeated: list[tuple[int, bytes]]) -> int | PacketFault:

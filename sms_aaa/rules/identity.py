@@ -27,3 +27,11 @@ def mac_identity(username: bytes, calling_station: bytes, *, call_check: bool) -
     if call_check:
         return seen if seen is not None else named
     return named if named is not None and named == seen else None
+
+
+def mac_notations(device: str) -> list[str]:
+    """How NASes write a hardware address, which is given in its canonical form."""
+    pairs = [device[at : at + 2] for at in range(0, 12, 2)]
+    quads = [device[at : at + 4] for at in range(0, 12, 4)]
+    lower = [device, ":".join(pairs), "-".join(pairs), ".".join(quads), "-".join(quads)]
+    return lower + [notation.upper() for notation in lower]

@@ -70,6 +70,17 @@ class Realms:
             return Named(None, username, self._unknown is UnknownRealm.REJECT)
         return Named(realm, user if realm.is_stripped else user + b"@" + name)
 
+    def spellings(self, identity: bytes) -> tuple[bytes, ...]:
+        """The usual names of a service beside its identity: of a bare user that in each stripped realm."""
+        if split_realm(identity) is not None:
+            return ()
+        return tuple(identity + b"@" + name for name, realm in self._by_name.items() if realm.is_stripped)
+
+    def key(self, username: bytes) -> bytes:
+        """One name for all spellings of a user in a realm of ours: what failures are counted by."""
+        named = self.find(username)
+        return username if named is None else named.identity
+
     def identities(self, username: bytes) -> tuple[bytes, ...]:
         """What to look a name up by, in this order."""
         named = self.find(username)

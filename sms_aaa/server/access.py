@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from sms_aaa.config import WhenTooOld
@@ -21,6 +22,7 @@ from sms_aaa.flows.access import (
     decision_of,
     distrust,
     prove_case,
+    refuse_request,
     reserve_places,
     withdraw_place,
 )
@@ -32,14 +34,15 @@ from sms_aaa.radius.faults import PacketFault
 from sms_aaa.radius.packet import Code
 from sms_aaa.rules.access import StrictAway, Unrebuilt
 from sms_aaa.rules.reasons import Reason
-from sms_aaa.server.beside import Beside
+from sms_aaa.server.beside import Beside, Done
+from sms_aaa.server.defence import Defence
 from sms_aaa.server.dispatch import SILENCE, Asked, Deferred
 from sms_aaa.server.strict import StrictPlaces
 from sms_aaa.server.udp import UdpWorker
 from sms_aaa.server.worker import Child, run_child
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sms_aaa.db.places import Claimed
     from sms_aaa.node.replica import ReplicaFault
@@ -51,6 +54,8 @@ WORK_WAITING_MAX = 256
 """Cases whose work waits beside the loop. A NAS gives up after some seconds: more would be done for nobody."""
 DUMMY_WAITING_MAX = WORK_WAITING_MAX // 4
 """So much may wait where work for a refusal that is certain is still taken: it must not keep out who may be let in."""
+KIND_SERVICES_MAX = 5_000
+"""Among so many services a worker looks for a slow hash when it starts: some 20 ms."""
 
 _ACCEPTED = Reason.ACCEPTED
 
@@ -78,12 +83,15 @@ class AccessWay:
         self._was_too_old = self._is_silent = self._is_refusing = False
         self._reject_delay = child.settings.access.reject_delay_seconds
         self._reservation_seconds = child.settings.access.reservation_seconds
+        self._defence = Defence(child.settings.limits, child.lockouts(), child.counters)
         self._beside: Beside[_Aside, bool] = Beside(
             threads=child.settings.access.password_threads, waiting_max=WORK_WAITING_MAX, name="work-beside"
         )
         self._passwords = PasswordChecks(
             key=os.urandom(KEY_OCTETS), remember_seconds=child.settings.access.password_cache_seconds
         )
+        with worker.reader.replica.read() as view:
+            self._passwords.meet(view.first_entitlements(KIND_SERVICES_MAX), worker.reader.vault)
         self._strict: StrictPlaces[_Aside] = StrictPlaces(child)
         self._until_rebuilt = child.settings.access.until_rebuilt
         self._strict_when_away = child.settings.access.strict_when_away
@@ -113,8 +121,7 @@ class AccessWay:
                 self._say_nothing(endpoint, one, Word.REPLICA_TOO_OLD)
             return
         self._passwords.now = began
-        admitted = [one.admitted for one in asked]
-        requests = [AccessRequest(one.packet, one.nas, one.digests, one.other) for one in admitted]
+        asked, requests, ready = self._screen(endpoint, asked, began)
         with reader.replica.read() as view:
             cases = decide_requests(
                 requests,
@@ -125,7 +132,6 @@ class AccessWay:
                 now=int(time.time()),
                 passwords=self._passwords,
             )
-        ready = []
         for one, case in zip(asked, cases, strict=True):
             if type(case) is not Case:
                 self._give_up(endpoint, one, case)
@@ -137,7 +143,7 @@ class AccessWay:
                 ready.append((one, case))
         self._counters[Word.PASSWORD_CACHE_HITS] = self._passwords.hits
         if ready:
-            self._finish(endpoint, ready, began)
+            self._finish(endpoint, ready, began, is_late=False)
 
     def _set_aside(self, aside: _Aside, work: PasswordCheck) -> bool:
         """False: the case goes on without its work, which would change nothing but the time that it takes."""
@@ -161,17 +167,28 @@ class AccessWay:
         self._counters[Word.PASSWORD_CHECKS] = self._beside.worked
         self._passwords.now = time.monotonic()
         for done in collected:
-            aside = done.what
-            if done.bug is not None:
-                self._child.log.error("bug-in-work", kind=type(done.bug).__name__)
-                self._say_nothing(aside.endpoint, aside.asked, Word.OUR_FAULTS)
-                continue
-            case = prove_case(aside.case, self._passwords, matches=bool(done.told))
-            if case.work is None or not self._set_aside(aside._replace(case=case), case.work):
-                self._finish(aside.endpoint, [(aside.asked, case)], aside.began)
+            self._resume(done.what, partial(self._go_on, done))
         for aside, claimed in self._strict.collect():
-            if self._take_strict_place(aside, claimed):
-                self._answer(aside.endpoint, [(aside.asked, aside.case)], aside.began)
+            self._resume(aside, partial(self._go_on_strictly, aside, claimed))
+
+    def _resume(self, aside: _Aside, go_on: Callable[[], None]) -> None:
+        """As in a batch, a bug of ours costs the login that sets it off its answer, and nobody else's."""
+        try:
+            go_on()
+        except Exception:  # noqa: BLE001 - the door's last resort, as UdpWorker has it for a batch
+            self._worker.give_up(aside.endpoint, aside.asked)
+
+    def _go_on(self, done: Done[_Aside, bool]) -> None:
+        aside = done.what
+        if done.bug is not None:
+            raise done.bug
+        case = prove_case(aside.case, self._passwords, matches=bool(done.told))
+        if case.work is None or not self._set_aside(aside._replace(case=case), case.work):
+            self._finish(aside.endpoint, [(aside.asked, case)], aside.began, is_late=True)
+
+    def _go_on_strictly(self, aside: _Aside, claimed: Claimed | None) -> None:
+        if self._take_strict_place(aside, claimed):
+            self._answer(aside.endpoint, [(aside.asked, aside.case)], aside.began)
 
     def close(self) -> None:
         self._beside.close()
@@ -179,8 +196,30 @@ class AccessWay:
         self._journal.close()
         self._live.close()
 
-    def _finish(self, endpoint: Endpoint, ready: list[tuple[Asked, Case]], began: float) -> None:
+    def _screen(
+        self, endpoint: Endpoint, asked: Sequence[Asked], began: float
+    ) -> tuple[Sequence[Asked], list[AccessRequest], list[tuple[Asked, Case]]]:
+        """(those who are let through, as requests; the cases of those who are refused unseen)."""
+        if self._defence.holds_rates:
+            asked, above = self._defence.hold_rate(asked, time.monotonic_ns())
+            for one in above:
+                self._say_nothing(endpoint, one, Word.SHED_NAS)
+        requests, refused = self._defence.screen(asked, began, int(time.time()), self._worker.reader.tables.realms)
+        if not refused:
+            return asked, requests, []
+        cases = []
+        for at, (reason, saw, is_told) in refused.items():
+            case = refuse_request(requests[at], reason, saw, is_told=is_told)
+            if isinstance(case, PacketFault):
+                self._give_up(endpoint, asked[at], case)
+            else:
+                cases.append((asked[at], case))
+        passed = [at for at in range(len(asked)) if at not in refused]
+        return [asked[at] for at in passed], [requests[at] for at in passed], cases
+
+    def _finish(self, endpoint: Endpoint, ready: list[tuple[Asked, Case]], began: float, *, is_late: bool) -> None:
         """From the decision to the reply."""
+        self._defence.note(ready, int(time.time()), is_late=is_late)
         wanting = [pair for pair in ready if pair[1].wants_place()]
         if wanting and not (self._is_rebuilt or self._look_whether_rebuilt(began)):
             ready = self._turn_away(endpoint, ready)
@@ -204,17 +243,17 @@ class AccessWay:
                 continue
             if one.admitted.other is not None and case.proves_secret():
                 self._worker.gate.learn_secret(one.admitted, case.request.digests)
-            decisions.append(decision_of(case))
+            if case.is_told:
+                decisions.append(decision_of(case))
             if case.reason is _ACCEPTED:
                 accepted.append((one, reply))
             else:
                 refused.append((one, reply))
                 self._counters[reason_word(case.reason)] += 1
-        if not decisions:
-            return
-        self._record(decisions, now_ns, began)
+        if decisions:
+            self._record(decisions, now_ns, began)
         self._send(endpoint, accepted, refused, began)
-        observe(self._counters, LATENCY_AT, int((time.monotonic() - began) * 1e6), len(decisions))
+        observe(self._counters, LATENCY_AT, int((time.monotonic() - began) * 1e6), len(accepted) + len(refused))
 
     def _send(
         self,

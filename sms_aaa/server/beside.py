@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -99,8 +100,9 @@ class Beside(Generic[What, Told]):
             self._asked.put(None)
 
     def _work(self) -> None:
-        # Linux has a niceness for each thread.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+        with suppress(OSError):  # a sandbox may forbid it, and then the work is to be done all the same
+            # Linux has a niceness for each thread.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
         while (asked := self._asked.get()) is not None:
             what, work, key = asked
             try:

@@ -24,8 +24,8 @@ from sms_aaa.server.gate import Admitted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sms_aaa.server.duplicates import DuplicateCache
-    from sms_aaa.server.sockets import Endpoint
+    from sms_aaa.server.duplicates import DuplicateCache, Entry
+    from sms_aaa.server.sockets import Endpoint, WayBack
 
 DEFERRED_MAX = 65_536
 """Answers that wait for their time. Beyond it a refusal is not answered at all; the NAS asks again."""
@@ -69,20 +69,22 @@ class Dispatcher:
 
     def __init__(self, cache: DuplicateCache) -> None:
         self._cache = cache
-        self._later: list[tuple[float, int, Endpoint, Asked, bytes]] = []
+        # Not the requests: what is left of one is its place in the cache, a third of its octets.
+        self._later: list[tuple[float, int, Endpoint, Entry, WayBack, bytes]] = []
         self._order = count()
         self.sent = 0
         self.unsent = 0
         self.shed = 0
 
     def carry_out(self, endpoint: Endpoint, asked: Asked, outcome: Outcome) -> None:
+        entry, way_back = asked.admitted.entry, asked.way_back
         if type(outcome) is Answer:
-            self._send(endpoint, asked, outcome.reply)
+            self._send(endpoint, entry, way_back, outcome.reply)
         elif type(outcome) is Deferred and len(self._later) < DEFERRED_MAX:
-            heapq.heappush(self._later, (outcome.due, next(self._order), endpoint, asked, outcome.reply))
+            heapq.heappush(self._later, (outcome.due, next(self._order), endpoint, entry, way_back, outcome.reply))
         else:
             self.shed += type(outcome) is Deferred
-            self._cache.forget(asked.admitted.entry)
+            self._cache.forget(entry)
 
     def answer_all(self, endpoint: Endpoint, answers: Sequence[tuple[Asked, bytes]]) -> None:
         """As carry_out of an Answer for each, together: the way of a batch."""
@@ -97,16 +99,16 @@ class Dispatcher:
     def send_due(self, now: float) -> None:
         """Sends what has waited long enough."""
         while self._later and self._later[0][0] <= now:
-            _, _, endpoint, asked, reply = heapq.heappop(self._later)
-            self._send(endpoint, asked, reply)
+            _, _, endpoint, entry, way_back, reply = heapq.heappop(self._later)
+            self._send(endpoint, entry, way_back, reply)
 
     def seconds_to_next(self, now: float, longest: float) -> float:
         """How long the worker may sleep before something is due."""
         return min(longest, max(0.0, self._later[0][0] - now)) if self._later else longest
 
-    def _send(self, endpoint: Endpoint, asked: Asked, reply: bytes) -> None:
-        asked.admitted.entry.reply = reply
-        if endpoint.send(reply, asked.way_back):
+    def _send(self, endpoint: Endpoint, entry: Entry, way_back: WayBack, reply: bytes) -> None:
+        entry.reply = reply
+        if endpoint.send(reply, way_back):
             self.sent += 1
         else:
             self.unsent += 1

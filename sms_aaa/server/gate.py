@@ -21,6 +21,7 @@ from sms_aaa.radius.dictionary import EAP_MESSAGE, USER_PASSWORD
 from sms_aaa.radius.digest import SecretDigests, verify
 from sms_aaa.radius.faults import Malformed, PacketFault
 from sms_aaa.radius.packet import Code, Packet, parse
+from sms_aaa.radius.request import reply_is_authentic
 from sms_aaa.rules.entitlement import MessageAuthenticatorPolicy
 from sms_aaa.server.duplicates import DuplicateCache, Entry
 from sms_aaa.server.rotation import Proofs
@@ -197,14 +198,17 @@ class Gate:
             self._counters[Word.DUPLICATES_PENDING] += 1
             return None
         if nas.older is not None and packet.code == _ACCESS_REQUEST and packet.message_authenticator_at < 0:
-            return self._answer_anew(packet, nas, nas.older, source)
+            return self._answer_anew(packet, nas, nas.older, source, reply)
         self._counters[Word.DUPLICATES_ANSWERED] += 1
         return reply
 
-    def _answer_anew(self, packet: Packet, nas: Nas, older: SecretDigests, source: tuple[str, int]) -> Admitted:
-        """The request proves no secret, and asked again it says that the reply was not believed: it gets the other."""
+    def _answer_anew(
+        self, packet: Packet, nas: Nas, older: SecretDigests, source: tuple[str, int], reply: bytes
+    ) -> Admitted:
+        """The request proves no secret, and asked again it says that this reply was not believed: it gets the other."""
         address, port = source
-        is_new = self.proofs.guess_other(nas, address)
+        is_new = not reply_is_authentic(reply, packet.authenticator, nas.digests)
+        self.proofs.guess(nas, address, is_new=is_new)
         digests, other = (nas.digests, older) if is_new else (older, nas.digests)
         entry = self.cache.renew((address, port, packet.data[:2]), packet.data)
         return Admitted(packet, nas, digests, other if USER_PASSWORD in packet.attributes else None, entry)

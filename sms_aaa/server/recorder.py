@@ -3,7 +3,7 @@
 It is a process of its own because it may always wait and accounting may not: a storm of logins writes more decisions
 than PostgreSQL should be bothered with while the same cores answer NASes. So it takes the lowest priority there is, for
 its whole scheduling group, and one batch a second while the machine is busy; what waits is in the journal, where `why`
-looks too.
+looks too. Beside that it stores what the workers saw of the NASes (observer.py).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sms_aaa.node.journal import Stream
 from sms_aaa.node.records import DecisionBatch, unpack_decisions
 from sms_aaa.rules.session import Place
 from sms_aaa.server.database import work_with_database
+from sms_aaa.server.observer import Observer
 from sms_aaa.server.priority import Priority, take
 from sms_aaa.server.stream import Fenced, StreamSettler
 from sms_aaa.server.worker import Child, run_child
@@ -52,6 +53,7 @@ class Recorder:
         self._stream: StreamSettler[int] = StreamSettler(child, Stream.DECISIONS, self, batch_max=BATCH_MAX)
         self._upkeep_due = 0.0
         self._load = Load()
+        self._observer = Observer(child)
 
     def run(self) -> None:
         work_with_database(self._child, self._work, repeatable=True, while_away=self._measure_backlog)
@@ -73,19 +75,22 @@ class Recorder:
 
     def _work(self, connection: Connection) -> None:
         try:
-            self._stream.begin(connection, db_feed.get_database_id(connection))
+            database_id = db_feed.get_database_id(connection)
+            self._stream.begin(connection, database_id)
             connection.commit()
-            self._record_on(connection)
+            self._observer.begin(connection)
+            self._record_on(connection, database_id)
         except Fenced:
             self._child.log.warning("fenced", reason="another recorder is at work on this node's journal")
             time.sleep(RETRY_SECONDS)
 
-    def _record_on(self, connection: Connection) -> None:
+    def _record_on(self, connection: Connection, database_id: bytes) -> None:
         give_up_at = float("inf")
         while True:
             self._child.beat()
             worked = self._stream.settle(connection)
             self._measure_backlog()
+            self._observer.store(connection, database_id)
             if time.monotonic() >= self._upkeep_due:
                 self._upkeep_due = time.monotonic() + UPKEEP_SECONDS
                 self._upkeep(connection)
@@ -110,6 +115,7 @@ class Recorder:
         keep = timedelta(days=self._child.settings.decisions.retention_days)
         db_partitions.drop_decisions_before(connection, now - keep)
         connection.commit()
+        self._observer.clean(connection)
         self._stream.clean(connection, older_than_days=0)
 
     def _measure_backlog(self) -> None:

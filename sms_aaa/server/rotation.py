@@ -41,11 +41,9 @@ class Proofs:
         self._counters[nas.row + count] += 1
         self._counters[nas.row + last] = now_ns
 
-    def guess_other(self, nas: Nas, address: str) -> bool:
-        """From now on the other one, until something proves it wrong; True: the newer."""
-        is_new = not self.proved_new(nas, address)
+    def guess(self, nas: Nas, address: str, *, is_new: bool) -> None:
+        """Nothing was proved, but the other one was not believed: this one, until something is."""
         self._keep(nas, address, is_new=is_new)
-        return is_new
 
     def learn_from(self, others: Sequence[memoryview], nases: Iterable[Nas]) -> None:
         """What the other workers saw. A prefix has many sources, and its row does not tell which of them it was."""

@@ -23,9 +23,13 @@ DATAGRAM_OCTETS_MAX = 4096 + 1
 _WILDCARDS = frozenset(("0.0.0.0", "::"))  # noqa: S104 - what an operator may set
 _PKTINFO4 = struct.Struct("=I4s4s")
 _PKTINFO6 = struct.Struct("=16sI")
-_ANCILLARY_OCTETS = socket.CMSG_SPACE(_PKTINFO6.size)
+_TIMESPEC = struct.Struct("=qq")  # seconds, nanoseconds
+_MEMINFO = struct.Struct("=9I")  # octets queued first, room second, datagrams dropped last
+_ANCILLARY_OCTETS = socket.CMSG_SPACE(_PKTINFO6.size) + socket.CMSG_SPACE(_TIMESPEC.size)
 _IP_PKTINFO = 8  # Linux; Python 3.11 has no name for it
 _SO_RCVBUFFORCE = 33  # Linux; lets root pass net.core.rmem_max
+_SO_TIMESTAMPNS = 35
+_SO_MEMINFO = 55  # Linux 4.12
 _UDP_SEGMENT = 103  # Linux 4.18
 _SEGMENT_SIZE = struct.Struct("=H")
 SEGMENTS_MAX = 64  # the kernel's own bound
@@ -33,6 +37,9 @@ SEGMENT_OCTETS_MAX = 1200  # fits into any path's packet: segments are not cut a
 SEGMENTED_OCTETS_MAX = 60_000
 
 BACKS_MAX = 1024
+
+# ConnectionError: an ICMP error about an earlier reply. Its receiver is gone, nothing of ours is lost.
+_NOTHING_MORE = (BlockingIOError, InterruptedError, ConnectionError)
 
 WayBack = tuple[object, ...]
 """What sends a reply back: an address, or an address and the control data that name the address that was asked."""
@@ -82,7 +89,19 @@ class Endpoint:
         self._backs: dict[bytes, tuple[tuple[int, int, bytes], ...]] = {}
         if self._is_wildcard:
             passed.setsockopt(self._level, socket.IPV6_RECVPKTINFO if self._is_ipv6 else _IP_PKTINFO, 1)
+        # Always: a datagram that is queued before this is set would say that it came when it was read.
+        passed.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         passed.setblocking(False)
+
+    def queue(self) -> tuple[int, int, int]:
+        """(octets that are queued, octets that there is room for, datagrams that found none since the socket began).
+
+        In the kernel's own count, where a datagram takes some 800 octets.
+        """
+        queued, room, *_, dropped = _MEMINFO.unpack(
+            self.socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        )
+        return queued, room, dropped
 
     def drain(self, count_max: int) -> list[Arrival]:
         """What is there, at most `count_max` datagrams."""
@@ -92,11 +111,19 @@ class Endpoint:
         try:
             for _ in range(count_max):
                 take(receive())
-        except (BlockingIOError, InterruptedError):
+        except _NOTHING_MORE:
             pass
-        except ConnectionError:
-            pass  # an ICMP error about an earlier reply: its receiver is gone, nothing of ours is lost
         return arrivals
+
+    def drain_timed(self, count_max: int) -> list[tuple[Arrival, float]]:
+        """As drain, each datagram with when the kernel received it, in epoch seconds."""
+        timed: list[tuple[Arrival, float]] = []
+        try:
+            for _ in range(count_max):
+                timed.append(self._receive_timed())  # noqa: PERF401 - what came before the exception is kept
+        except _NOTHING_MORE:
+            pass
+        return timed
 
     def send(self, reply: bytes, way_back: WayBack) -> bool:
         """False when the kernel did not take it: to the NAS that is a lost packet, and it will ask again."""
@@ -154,13 +181,21 @@ class Endpoint:
         data, address = self.socket.recvfrom(DATAGRAM_OCTETS_MAX)
         return data, address[:2] if self._is_ipv6 else address, address
 
+    def _receive_timed(self) -> tuple[Arrival, float]:
+        data, ancillary, _, address = self.socket.recvmsg(DATAGRAM_OCTETS_MAX, _ANCILLARY_OCTETS)
+        seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
+        way_back = (address, self._back_of(ancillary)) if self._is_wildcard else address
+        return (data, address[:2], way_back), seconds + nanoseconds / 1e9
+
     def _receive_asked(self) -> Arrival:
         data, ancillary, _, address = self.socket.recvmsg(DATAGRAM_OCTETS_MAX, _ANCILLARY_OCTETS)
-        asked = ancillary[0][2] if ancillary else b""
+        return data, address[:2] if self._is_ipv6 else address, (address, self._back_of(ancillary))
+
+    def _back_of(self, ancillary: list[tuple[int, int, bytes]]) -> tuple[tuple[int, int, bytes], ...]:
+        """The kernel writes the time first and the address that was asked last."""
+        asked = ancillary[-1][2] if ancillary else b""
         back = self._backs.get(asked)
-        if back is None:
-            back = self._learn_back(asked)
-        return data, address[:2] if self._is_ipv6 else address, (address, back)
+        return self._learn_back(asked) if back is None else back
 
     def _learn_back(self, asked: bytes) -> tuple[tuple[int, int, bytes], ...]:
         """The received packet info as control data to send with: from that address, by whatever interface routing says.

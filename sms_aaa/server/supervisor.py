@@ -23,6 +23,7 @@ from sms_aaa.metrics import Collector, Names, ProcessView, Word
 from sms_aaa.node.board import Board, BoardFault
 from sms_aaa.node.live import LiveSet
 from sms_aaa.node.live_change import LiveFault
+from sms_aaa.node.lockouts import KEY_OCTETS, Lockouts, LockoutsFault
 from sms_aaa.node.replica import Replica
 from sms_aaa.rules.secret import Secret
 from sms_aaa.server.database import Database
@@ -108,6 +109,7 @@ class Supervisor:
         self._posts = _make_posts(self._settings)
         self._board = _make_board(self._folder, len(self._posts))
         self._live = _open_live_set(self._settings)
+        _make_lockouts(self._folder)
         self._replica: Replica | None = None
         self._names = Names({}, {})
         self._names_due = 0.0
@@ -436,6 +438,13 @@ def _make_board(folder: Path, slots: int) -> Board:
     if isinstance(board, BoardFault):
         raise StartError(board.detail, "see the folder's rights and the disk's space")
     return board
+
+
+def _make_lockouts(folder: Path) -> None:
+    table = Lockouts.open_or_create(folder, fresh=os.urandom(KEY_OCTETS))
+    if isinstance(table, LockoutsFault):
+        raise StartError(table.detail, "see the folder's rights and the disk's space")
+    table.close()
 
 
 def _open_live_set(settings: Settings) -> LiveSet:

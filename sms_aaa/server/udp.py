@@ -15,6 +15,7 @@ from sms_aaa.server.dispatch import SILENCE, Asked, Dispatcher
 from sms_aaa.server.drops import DropLog
 from sms_aaa.server.duplicates import DuplicateCache
 from sms_aaa.server.gate import Gate
+from sms_aaa.server.shedding import Shedder
 from sms_aaa.server.signers import Signers
 from sms_aaa.server.sockets import Arrival, Endpoint, granted_buffer_octets
 from sms_aaa.server.worker import NodeReader
@@ -76,6 +77,7 @@ class UdpWorker:
         )
         self._others = [child.board.slot(at).counters for at in range(child.board.slot_count) if at != child.order.slot]
         self._sharing_due = 0.0
+        self.shedder = Shedder(child.settings.limits, child.counters)
         self._said_at = float("-inf")
         self.endpoints = {fd: Endpoint(socket.socket(fileno=fd)) for fd in child.order.sockets}
         granted = min(granted_buffer_octets(endpoint.socket) for endpoint in self.endpoints.values())
@@ -114,14 +116,19 @@ class UdpWorker:
 
     def _serve(self, endpoint: Endpoint, way: Way) -> int:
         """One batch from one socket; how many datagrams it had."""
-        arrivals = endpoint.drain(way.batch_max)
+        if self.shedder.is_behind(endpoint):
+            timed = endpoint.drain_timed(way.batch_max)
+            drained, arrivals = len(timed), self.shedder.keep(timed, time.time())
+        else:
+            arrivals = endpoint.drain(way.batch_max)
+            drained = len(arrivals)
         if not arrivals:
-            return 0
+            return drained
         began = time.monotonic()
         asked = self._admit(endpoint, arrivals)
         if asked:
             self._serve_asked(endpoint, way, asked, began)
-        return len(arrivals)
+        return drained
 
     def _serve_asked(self, endpoint: Endpoint, way: Way, asked: list[Asked], began: float) -> None:
         """A bug of ours that one request sets off costs that request its answer, and nobody else's."""
@@ -132,11 +139,16 @@ class UdpWorker:
                 for one in asked:
                     self._serve_asked(endpoint, way, [one], began)
                 return
-            self.child.counters[Word.OUR_FAULTS] += 1
-            self.dispatcher.carry_out(endpoint, asked[0], SILENCE)
-            if began - self._said_at > SAY_AGAIN_SECONDS:
-                self._said_at = began
-                self.child.log.bug("bug-in-request")
+            self.give_up(endpoint, asked[0])
+
+    def give_up(self, endpoint: Endpoint, one: Asked) -> None:
+        """What is being handled is our bug: it is counted, said now and then, and met with silence."""
+        self.child.counters[Word.OUR_FAULTS] += 1
+        self.dispatcher.carry_out(endpoint, one, SILENCE)
+        now = time.monotonic()
+        if now - self._said_at > SAY_AGAIN_SECONDS:
+            self._said_at = now
+            self.child.log.bug("bug-in-request")
 
     def _admit(self, endpoint: Endpoint, arrivals: list[Arrival]) -> list[Asked]:
         asked = []
@@ -155,12 +167,21 @@ class UdpWorker:
         now_ns = time.time_ns()
         self.child.beat()
         self.cache.expire(now)
+        self.shedder.count_drops(self.endpoints.values())
         if self.reader.refresh(now_ns):
             self._use_tables()
             self.child.log.info("tables-renewed", nas=len(self.gate.tables.nases), plans=len(self.gate.tables.plans))
         if now >= self._sharing_due:
             self._sharing_due = now + SHARING_SECONDS
             self.gate.share(self._others, now_ns)
+            self._say_what_failed(now)
+
+    def _say_what_failed(self, now: float) -> None:
+        """What is learned of NASes is written beside the packets' way: a full disk stops nobody, and is said."""
+        faults = [fault for fault in (self.gate.signers.fault, self.gate.drops.fault) if fault is not None]
+        if faults and now - self._said_at > SAY_AGAIN_SECONDS:
+            self._said_at = now
+            self.child.log.warning("not-written", reason="; ".join(faults), remedy="free space, or see the disk")
 
     def _use_tables(self) -> None:
         tables = self.reader.tables

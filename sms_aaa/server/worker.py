@@ -25,6 +25,7 @@ from sms_aaa.node.journal import JournalFault, Stream, make_folder
 from sms_aaa.node.key import KeyFault, read_or_create_key
 from sms_aaa.node.live import LiveSet
 from sms_aaa.node.live_change import LiveFault
+from sms_aaa.node.lockouts import Lockouts, LockoutsFault
 from sms_aaa.node.nas_rows import assign_rows
 from sms_aaa.node.replica import Replica, ReplicaFault
 from sms_aaa.rules.realms import Realms
@@ -124,6 +125,12 @@ class Child:
         if isinstance(folder, JournalFault):
             self.fail("journal", folder.detail)
         return folder
+
+    def lockouts(self) -> Lockouts:
+        table = Lockouts.open(self.state_folder)
+        if isinstance(table, LockoutsFault):
+            self.fail("lockouts", table.detail)
+        return table
 
     def find_dsn(self) -> str:
         """Where PostgreSQL is; "" while an embedded one is not up yet. For those who start without one."""

@@ -2,14 +2,16 @@
 
 `python tests/bench/bench_access.py --help`. Everything runs on this machine's loopback, on ports of its own and in a
 temporary folder. The runs are interleaved (ours, theirs, ours, theirs), because a machine's speed is another the next
-minute: read the ratios, not the figures. Whoever answers has its credentials where it would have them: ours sealed in
-the replica, with reservation and decision record; theirs in memory in the clear, or in PostgreSQL.
+minute: read the ratios, not the figures, and only of a machine that does nothing else (what else runs takes more from
+two processes of ours than from sixteen threads of theirs). Whoever answers has its credentials where it would have
+them: ours sealed in the replica, with reservation and decision record; theirs in memory in the clear, or in PostgreSQL.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -248,6 +250,7 @@ def start_peer(stack: ExitStack, bench: Bench, server: EmbeddedPostgres) -> list
 
 def main(words: list[str]) -> None:
     asked = read_arguments(words)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and what was started is stopped on the way
     with tempfile.TemporaryDirectory(prefix="sms-aaa-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         generator = SimulatorGenerator(crowd.SECRET) if asked.python else make_generator(folder, crowd.SECRET)

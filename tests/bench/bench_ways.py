@@ -18,10 +18,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from make import Said, make_desk, make_nas, make_plan, make_subscriber, record_of
 
+from sms_aaa.config import LimitsSettings
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.schema import upgrade
-from sms_aaa.flows.access import RANDOM_OCTETS, AccessRequest, answer_case, decide_requests, decision_of, reserve_places
+from sms_aaa.flows.access import RANDOM_OCTETS, answer_case, decide_requests, decision_of, reserve_places
 from sms_aaa.flows.passwords import PasswordChecks
 from sms_aaa.flows.rating import PlanShelf, rate_batch
 from sms_aaa.flows.settling import settle_accounting
@@ -30,6 +31,7 @@ from sms_aaa.flows.vault import Vault
 from sms_aaa.node.board import COUNTERS_PER_SLOT
 from sms_aaa.node.journal import Stream, Writer, make_folder
 from sms_aaa.node.live import LiveSet
+from sms_aaa.node.lockouts import Lockouts
 from sms_aaa.node.records import DecisionBatch, pack_decisions
 from sms_aaa.node.replica import Replica
 from sms_aaa.node.replica_filler import ReplicaFiller
@@ -47,6 +49,8 @@ from sms_aaa.rules.entitlement import (
     Policy,
 )
 from sms_aaa.rules.secret import Secret
+from sms_aaa.server.defence import Defence
+from sms_aaa.server.dispatch import Asked
 from sms_aaa.server.drops import DropLog
 from sms_aaa.server.duplicates import DuplicateCache
 from sms_aaa.server.gate import Gate
@@ -113,6 +117,9 @@ def bench_access(root: Path) -> None:
     assert isinstance(folder, Path)
     journal = Writer(folder, Stream.DECISIONS, bytes(16), None, synced=False)
     counters = memoryview(bytearray(8 * COUNTERS_PER_SLOT)).cast("Q")
+    table = Lockouts.open_or_create(root, fresh=os.urandom(16))
+    assert isinstance(table, Lockouts)
+    defence = Defence(LimitsSettings(), table, counters)
     logins = make_logins()
     passwords = PasswordChecks(key=bytes(32), remember_seconds=0)
     best: dict[str, float] = {}
@@ -132,7 +139,11 @@ def bench_access(root: Path) -> None:
             marks = [time.perf_counter()]
             admitted = [gate.admit(login, ("127.0.0.1", start)) for login in logins[start : start + BATCH]]
             marks.append(time.perf_counter())
-            requests = [AccessRequest(one.packet, one.nas, one.digests) for one in admitted]  # type: ignore[union-attr] # all are new
+            asked = [Asked(one, ()) for one in admitted]  # type: ignore[arg-type] # all are new
+            marks[-1] = time.perf_counter()
+            requests, refused = defence.screen(asked, marks[0], int(time.time()))
+            assert not refused
+            marks.append(time.perf_counter())
             with replica.read() as view:
                 cases = decide_requests(
                     requests,
@@ -145,6 +156,8 @@ def bench_access(root: Path) -> None:
                 )
             marks.append(time.perf_counter())
             now_ns = time.time_ns()
+            defence.note(list(zip(asked, cases, strict=True)), now_ns // 10**9, is_late=False)  # type: ignore[arg-type] # no fault is among them
+            marks.append(time.perf_counter())
             with live.write() as change:
                 reserve_places(cases, change, now=now_ns // 10**9, until=now_ns // 10**9 + 60)
             marks.append(time.perf_counter())
@@ -156,7 +169,7 @@ def bench_access(root: Path) -> None:
             for one, reply in zip(admitted, replies, strict=True):
                 one.entry.reply = reply  # type: ignore[union-attr] # as above
             marks.append(time.perf_counter())
-            steps = ("gate", "decide", "reserve", "answer", "journal", "remember")
+            steps = ("gate", "screen", "decide", "note", "reserve", "answer", "journal", "remember")
             for step, began, ended in zip(steps, marks, marks[1:], strict=False):
                 spent[step] += ended - began
         for step, seconds in {**spent, "all": sum(spent.values()), **time_gate(gate, logins)}.items():

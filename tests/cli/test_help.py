@@ -14,10 +14,12 @@ from sms_aaa.cli.main import COMMANDS, main
 HEAVY = {"psycopg", "rich", "sqlalchemy", "alembic", "cryptography", "lmdb", "msgspec", "prometheus_client"}
 CHANGES = {
     "add",
+    "clear",
     "import",
     "rebuild",
     "set",
     "remove",
+    "rotate-secret",
     "suspend",
     "restore",
     "block",

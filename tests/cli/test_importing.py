@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import pty
+import random
 import select
 import stat
 import subprocess
@@ -262,6 +263,43 @@ def test_a_dry_run_reports_and_rejects_the_same_and_stores_nothing(planned, nast
     assert Path(f"{nasty}.rejects.csv").read_bytes() == rejects
 
 
+def crowd(chance: random.Random) -> str:
+    """Rows that want what others want: few names, devices and addresses for many."""
+    lines = ["name,mac,password,plan,static_ipv4,email"]
+    for number in range(60):
+        name = f"n{chance.randrange(25)}"
+        mac, password = (f"02000000000{chance.randrange(8)}", "") if chance.random() < 0.5 else ("", f"p{number}")
+        address = f"10.0.0.{chance.randrange(1, 9)}" if chance.random() < 0.4 else ""
+        plan = chance.choice(["home-100", "home-100", "home-100", "", "none"])
+        lines.append(f"{name},{mac},{password},{plan},{address},{chance.choice(['', 'a@example.org'])}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dry_or_not_and_in_batches_of_any_size_a_crowd_comes_to_the_same(planned, write, monkeypatch, seed):
+    """An update may free what another row wants, and a batch knows only of those before it: there the sizes differ."""
+    chance = random.Random(seed)
+    first, second = write(crowd(chance)), write(crowd(chance), "second.csv")
+    ends = []
+    for size in (1, 7, 1000):
+        monkeypatch.setattr(importing, "BATCH_RECORDS", size)
+        with connect(planned.environ["SMS_AAA_DATABASE_DSN"], name="test") as connection:
+            connection.execute("truncate subscriber, feed, audit, import_run restart identity cascade")
+        seen = []
+        for words in ((first,), (second, "--update")):
+            reports = []
+            for dry in (["--dry-run"], []):
+                reported = planned.type("subscriber", "import", *words, *dry, "--json").json()
+                told = {key: reported[key] for key in ("lines", "added", "updated", "unchanged", "rejected")}
+                reports.append((told, Path(f"{words[0]}.rejects.csv").read_bytes()))
+            assert reports[0] == reports[1]
+            seen.append((reports[0], roster(planned)))
+        assert seen[0][0][0]["added"] > 5
+        assert seen[1][0][0]["updated"] > 3
+        ends.append(seen[0])
+    assert ends[0] == ends[1] == ends[2]
+
+
 def test_a_dry_run_of_an_update_knows_what_its_own_rows_freed_and_took(planned, write, monkeypatch):
     monkeypatch.setattr(importing, "BATCH_RECORDS", 1)
     planned.done("subscriber", "import", write("name,mac,plan\nold,020000000001,home-100\n"))
@@ -496,6 +534,12 @@ def test_the_rejects_go_where_they_are_told_and_never_over_another_file(planned,
         assert answer.code == Exit.INVALID
         assert said in answer.err
     assert (tmp_path / "other").read_text() == "precious\n"
+    before = Path("/dev/null").stat().st_mode
+    for words in (("import", file, "--rejects", "/dev/null"), ("export", "/dev/null"), ("export", str(tmp_path))):
+        answer = planned.type("subscriber", *words)
+        assert answer.code == Exit.INVALID
+        assert "is no file" in answer.err
+    assert Path("/dev/null").stat().st_mode == before
     path = tmp_path / "elsewhere.csv"
     assert planned.type("subscriber", "import", file, "--rejects", str(path), "--json").json()["rejects_file"] == str(
         path

@@ -55,8 +55,8 @@ def test_a_nas_comes_is_shown_changes_and_goes(terminal):
     assert added == "NAS bng1 added\n"
     assert nas_secret(terminal, "bng1") == b"a shared secret"
     assert terminal.type("nas", "list").lines == [
-        "name  address       dialect   message authenticator  coa port  created at",
-        "bng1  192.0.2.1/32  mikrotik  auto                       3799  TIME",
+        "name  address       dialect   message authenticator  secret strength  coa port  created at",
+        "bng1  192.0.2.1/32  mikrotik  auto                   short                3799  TIME",
     ]
     assert terminal.done("nas", "set", "bng1", "--message-authenticator", "yes") == "NAS bng1 changed\n"
     shown = terminal.type("nas", "show", "bng1", "--json").json()

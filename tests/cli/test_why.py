@@ -116,11 +116,14 @@ def checks(terminal, name: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize("settle", [True, False])
 def test_a_service_is_found_by_any_spelling_of_its_realm(stocked, node, asked, settle):
     stocked.done("realm", "add", "isp-a", "--strip")
-    node.decide(decided(Reason.BAD_PASSWORD, username=b"alice@ISP-A"), settle=settle)
-    told = stocked.type("why", asked, "--json").json()
-    assert (told["decisions"][0]["username"], told["next"]) == ("alice@ISP-A", "sms-aaa credential set alice")
-    realm = next(check for check in told["decisions"][0]["checks"] if check["check"] == "realm")
-    assert realm["saw"] == "isp-a"
+    sent = [b"alice", b"alice@isp-a", b"alice@ISP-A", b"ISP-A\\alice"]
+    for age, username in enumerate(sent):
+        node.decide(decided(Reason.BAD_PASSWORD, username=username, age=age), settle=settle)
+    told = stocked.type("why", asked, "--json", "--last", "9").json()
+    assert told["next"] == "sms-aaa credential set alice"
+    assert [decision["username"].encode() for decision in told["decisions"]] == sent
+    realms = [check["saw"] for one in told["decisions"] for check in one["checks"] if check["check"] == "realm"]
+    assert realms == ["none", "isp-a", "isp-a", "isp-a"]
 
 
 def test_of_a_name_that_was_removed_it_is_said_when(stocked, node):

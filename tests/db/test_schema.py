@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from sms_aaa.db.decisions import list_decisions, list_spelled_decisions
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import PARTITIONED, create_ahead, drop_decisions_before
 from sms_aaa.db.positions import insert_position, list_positions, move_position
@@ -103,3 +104,26 @@ def test_plan_versions_and_audit_rows_are_never_changed(database_dsn: str) -> No
         connection.execute("insert into plan_version (plan_id, version, document, digest) values (1, 1, '{}', '')")
         with pytest.raises(psycopg.errors.RestrictViolation, match="a correction is a new row"):
             connection.execute("update plan_version set digest = 'x'")
+
+
+@pytest.mark.parametrize(
+    ("look", "index"),
+    [
+        (lambda c: list_decisions(c, "alice", limit=3), "202611_username_at"),
+        (lambda c: list_spelled_decisions(c, 7, limit=3), "202611_service_id_at"),
+    ],
+)
+def test_decisions_are_looked_up_by_an_index_of_their_partition(database_dsn: str, look, index: str) -> None:
+    with connect(database_dsn, name="test") as connection:
+        create_ahead(connection, NOVEMBER)
+        connection.execute("set enable_seqscan = off")
+        connection.commit()
+        assert look(connection) == []
+        connection.execute("select pg_stat_force_next_flush()")
+        connection.commit()
+        used = connection.execute(
+            "select sum(idx_scan) from pg_stat_user_indexes where relname = 'decision_202611' and indexrelname ~ %s",
+            (index,),
+        ).fetchone()
+        assert used is not None
+        assert used[0] > 0

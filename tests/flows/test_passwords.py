@@ -9,6 +9,7 @@ from rich.pretty import pretty_repr
 
 from sms_aaa.flows import passwords
 from sms_aaa.flows.passwords import KEY_OCTETS, PasswordCheck, PasswordChecks
+from sms_aaa.radius.credentials import StoredPassword
 from sms_aaa.radius.hashes import Pbkdf2
 
 PASSWORD = b"a MARKED password"
@@ -22,13 +23,13 @@ def checks() -> PasswordChecks:
 
 
 def asked(checks: PasswordChecks, sealed: bytes = SEALED, password: bytes = PASSWORD) -> PasswordCheck:
-    check = checks.check(sealed, HASHED, password)
+    check = checks.check(sealed, StoredPassword(hashed=HASHED), password)
     assert check is not None
     return check
 
 
 def is_known(checks: PasswordChecks, sealed: bytes = SEALED, password: bytes = PASSWORD) -> bool:
-    return checks.check(sealed, HASHED, password) is None
+    return checks.check(sealed, StoredPassword(hashed=HASHED), password) is None
 
 
 def test_a_check_is_work_that_says_whether_the_password_is_right(checks: PasswordChecks) -> None:

@@ -177,6 +177,21 @@ def test_a_refusal_before_the_proof_costs_work_once_a_slow_hash_was_met(worker: 
     assert worker.ask(b"quick", PASSWORD) == (Reason.ACCEPTED, 0)
 
 
+def test_a_worker_that_starts_learns_from_its_replica_what_a_stranger_costs(worker: Worker) -> None:
+    with worker.replica.read() as view:
+        assert len(view.first_entitlements(2)) == 2
+        worker.passwords.meet(view.first_entitlements(1), VAULT)  # quick comes first
+    assert worker.ask(b"nobody", b"wrong") == (Reason.UNKNOWN_USER, 0)
+    with worker.replica.read() as view:
+        worker.passwords.meet(view.first_entitlements(10), VAULT)
+    assert worker.ask(b"nobody", b"wrong") == (Reason.UNKNOWN_USER, 1)
+
+
+def test_a_method_that_a_hash_cannot_serve_is_told(worker: Worker) -> None:
+    assert worker.decide(b"slow", PASSWORD, method="chap").saw == b"pbkdf2 cannot serve chap"
+    assert worker.decide(b"quick", b"wrong", method="chap").saw == b""
+
+
 @pytest.mark.parametrize(
     ("username", "reason"),
     [(b"slow", Reason.NO_CREDENTIAL), (b"nobody", Reason.UNKNOWN_USER), (b"quick", Reason.BAD_PASSWORD)],

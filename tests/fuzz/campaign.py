@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import select
+import signal
 import socket
 import sys
 import tempfile
@@ -309,6 +310,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000, help="of the mutations (default: new)")
     parser.add_argument("--first-round", type=int, default=1, help="begin here, to see a violation again")
     asked = parser.parse_args(words)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and what was started is stopped on the way
     print(f"seed {asked.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="sms-aaa-fuzz-") as folder:
         try:

@@ -16,6 +16,8 @@ from sms_aaa.radius.packet import (
     as_ipv6_prefix,
     as_text,
     attribute,
+    blanked,
+    find_first,
     integer,
     ipv4,
     parse,
@@ -158,3 +160,30 @@ def test_text_that_is_clean_is_left_alone() -> None:
 
 def test_a_fault_is_a_value() -> None:
     assert parse(b"") == Malformed(PacketFault.TOO_SHORT)
+
+
+@given(st.binary(max_size=400), st.integers(1, 255).filter(lambda kind: kind != 26))
+@example(b"\x18\x03x\x18\x03y", 24)
+@example(b"\x18\x02", 24)
+def test_a_first_value_is_read_off_a_sound_packet_as_parsing_it_does(attributes: bytes, kind: int) -> None:
+    datagram = b"\x01\x01" + (20 + len(attributes)).to_bytes(2, "big") + bytes(16) + attributes
+    packet = parse(datagram)
+    found = find_first(datagram, kind)
+    if isinstance(packet, Packet):
+        assert found == packet.attributes.get(kind)
+
+
+@given(PAIRS, STANDARD)
+def test_a_first_value_is_found_wherever_it_stands(pairs: list[tuple[int, bytes]], kind: int) -> None:
+    assert find_first(encode(pairs), kind) == next((value for key, value in pairs if key == kind), None)
+
+
+@given(PAIRS, st.frozensets(st.integers(1, 5)))
+@example([(1, b"alice"), (2, b"secret"), (3, b""), (2, b"again"), (9 << 8 | 2, b"of a vendor")], frozenset((2, 3)))
+def test_what_is_blanked_keeps_its_place_and_nothing_else_changes(
+    pairs: list[tuple[int, bytes]], kinds: frozenset[int]
+) -> None:
+    packet = sound(encode(pairs))
+    blank = sound(blanked(packet, kinds))
+    assert blank.in_order() == [(key, bytes(len(value)) if key in kinds else value) for key, value in pairs]
+    assert blank.data[:20] == packet.data[:20]

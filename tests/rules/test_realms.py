@@ -56,6 +56,18 @@ def test_a_name_is_looked_up_as_sent_and_then_as_its_realm_says(username: bytes,
     assert REALMS.identities(username) == identities
 
 
+def test_a_bare_user_goes_by_its_name_in_each_stripped_realm_too() -> None:
+    assert REALMS.spellings(b"alice") == (b"alice@isp-b.example",)
+    assert REALMS.spellings(b"alice@isp-a.example") == ()
+
+
+def test_however_a_realm_is_spelled_it_is_the_same_user() -> None:
+    kept = {REALMS.key(name) for name in (b"al@isp-a.example", b"al@ISP-A.Example", b"Isp-A.example\\al")}
+    stripped = {REALMS.key(name) for name in (b"al@isp-b.example", b"al@ISP-B.example", b"al")}
+    assert (kept, stripped) == ({b"al@isp-a.example"}, {b"al"})
+    assert REALMS.key(b"al@Elsewhere") == b"al@Elsewhere"
+
+
 @given(st.binary(max_size=253))
 def test_any_octets_have_at_most_one_realm_and_no_user_is_folded(username: bytes) -> None:
     parts = split_realm(username)

@@ -6,6 +6,7 @@ no story has yet stands in ELSEWHERE with the test that has it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from make import make_nas, make_plan, make_subscriber
 from sms_aaa.cli.main import main
 from sms_aaa.db.engine import connect
 from sms_aaa.db.schema import upgrade
+from sms_aaa.flows.provisioning.credentials import read_credential, set_credential
 from sms_aaa.flows.provisioning.realms import add_realm
 from sms_aaa.flows.provisioning.subscribers import remove_subscriber, set_state
 from sms_aaa.flows.provisioning.terms import Bonds, bind, set_validity
@@ -27,6 +29,7 @@ from sms_aaa.radius.packet import Code, Packet, as_integer, attribute
 from sms_aaa.radius.request import access_request
 from sms_aaa.rules.entitlement import ServiceState
 from sms_aaa.rules.reasons import Reason
+from sms_aaa.rules.secret import Secret
 from sms_aaa.server.postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
@@ -62,7 +65,11 @@ STORIES = [
     Story(Reason.REALM_UNKNOWN, "eve@elsewhere", "realm add elsewhere", {"realm": "elsewhere"}),
     Story(Reason.UNSUPPORTED_METHOD, "plain", "nas show bng1", {"method": "none"}, method="none"),
     Story(Reason.UNKNOWN_USER, "stranger", "subscriber add stranger --plan PLAN", {"identity": "stranger"}),
-    Story(Reason.NO_CREDENTIAL, "bare", "credential set bare", {"method": "pap", "credential": ""}),
+    Story(Reason.NO_CREDENTIAL, "bare", "credential set bare", {"method": "pap", "credential": "nothing is stored"}),
+    Story(
+        Reason.NO_CREDENTIAL, "hashed", "credential set hashed", {"credential": "sha256 cannot serve chap"},
+        method="chap",
+    ),
     Story(Reason.BAD_PASSWORD, "plain", "credential set plain", {"credential": ""}, password=b"guess-MARKED"),
     Story(
         Reason.BLOCKED, "blocked", "subscriber unblock blocked", {"state": "spam, case 4711"}, alone={"state": ""}
@@ -100,13 +107,17 @@ STORIES = [
         {"concurrency": "1 of 1", "device": "02-00-00-00-00-07"},
     ),
     Story(
+        Reason.BACKEND_UNAVAILABLE, "strict", "status",
+        {"concurrency": "PostgreSQL did not say in time whether there is a place"},
+    ),
+    Story(
         Reason.ACCEPTED, "plain", "sessions plain",
         {"realm": "none", "method": "chap", "place": "bng1 port ge-0/0/1", "concurrency": "0 of 1"},
         method="chap",
     ),
 ]  # fmt: skip
 
-ELSEWHERE = {Reason.RATE_LIMITED, Reason.LOCKED_OUT, Reason.BACKEND_UNAVAILABLE}
+ELSEWHERE = {Reason.RATE_LIMITED, Reason.LOCKED_OUT}  # test_attacks.py
 
 ORDER = ["limits", "realm", "method", "identity", "credential", "state", "plan", "place", "device", "concurrency"]
 FAILS_AT = {
@@ -123,6 +134,11 @@ FAILS_AT = {
 }
 
 
+SETTINGS = {
+    "SMS_AAA_ACCESS_UNKNOWN_REALM": "reject",
+    "SMS_AAA_ACCESS_STRICT_WHEN_AWAY": "reject",
+    "SMS_AAA_ACCESS_STRICT_DEADLINE_MS": "300",
+}
 OLD_DECISION = """
 create table decision_202001 partition of decision for values from ('2020-01-01 00:00Z') to ('2020-02-01 00:00Z');
 insert into decision (at, node, sequence, record_offset, nas_id, reason, method, username, calling_station_id, nas_port,
@@ -135,6 +151,7 @@ def provision(desk: Desk) -> None:
     make_nas(desk)
     make_nas(desk, name="bng2", prefix="127.0.0.2")
     make_plan(desk)
+    make_plan(desk, name="strictly", strict=True)
     add_realm(desk, "isp-a", is_stripped=False, plan=None, nases=["bng2"])
     add_realm(desk, "isp-b", is_stripped=True, plan=None, nases=())
     for name in (
@@ -142,6 +159,10 @@ def provision(desk: Desk) -> None:
         "modem", "family", "carol", "gone", "last",
     ):  # fmt: skip
         make_subscriber(desk, name=name, password=PASSWORD)
+    make_subscriber(desk, name="strict", password=PASSWORD, plan="strictly")
+    hashed = read_credential(Secret(b"{SHA256}" + hashlib.sha256(PASSWORD).hexdigest().encode()), None)
+    make_subscriber(desk, name="hashed", password=PASSWORD)
+    set_credential(desk, "hashed", hashed)
     set_state(desk, "blocked", ServiceState.BLOCKED, "spam, case 4711")
     set_state(desk, "unpaid", ServiceState.SUSPENDED, "unpaid since May")
     set_validity(desk, "later", valid_from=FAR, valid_until=None)
@@ -201,7 +222,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         upgrade(postgres.dsn)
         with connect(postgres.dsn, name="test") as connection:
             connection.execute(OLD_DECISION)
-        for daemon in started(folder / "state", postgres.dsn, SMS_AAA_ACCESS_UNKNOWN_REALM="reject"):
+        for daemon in started(folder / "state", postgres.dsn, **SETTINGS):
             with daemon.desk() as desk:
                 provision(desk)
             with FakeNas(daemon) as nas:
@@ -242,7 +263,12 @@ def test_every_reason_has_its_story() -> None:
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: f"{story.reason.label}-{story.name}")
 def test_why_explains_a_real_login(world: World, story: Story) -> None:
-    reply = world.log_in(story)
+    if story.reason is Reason.BACKEND_UNAVAILABLE:
+        with connect(world.daemon.dsn, name="somebody") as connection:
+            connection.execute("lock table place in access exclusive mode")
+            reply = world.log_in(story)
+    else:
+        reply = world.log_in(story)
     assert (reply.code == Code.ACCESS_ACCEPT) is (story.reason is Reason.ACCEPTED)
     if story.reason is not Reason.ACCEPTED:
         assert reply.attributes[dictionary.REPLY_MESSAGE] == story.reason.text.encode()

@@ -9,15 +9,13 @@ from sms_aaa.db import nas as db_nas
 from sms_aaa.db.engine import UniqueViolation
 from sms_aaa.db.sessions import count_live_of_nas
 from sms_aaa.flows.provisioning.desk import Desk, Invalid, Refused, RefusedKind, check_name
+from sms_aaa.flows.provisioning.nas_secrets import check_secret, check_strength, seal_secret
 from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy
 
 if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.nas import NasRow
     from sms_aaa.rules.secret import Secret
-
-SECRET_OCTETS_MIN = 8
-SECRET_OCTETS_ADVISED = 16
 
 
 def add_nas(
@@ -29,11 +27,12 @@ def add_nas(
     dialect: Dialect,
     message_authenticator: MessageAuthenticatorPolicy,
     coa_port: int,
+    allow_weak: bool = False,
 ) -> int:
     """The id of a new NAS. Its secret is sealed before it reaches the database."""
     check_name("name", name)
     canonical = _prefix(prefix)
-    _check_secret(secret)
+    strength = check_secret(secret, canonical, allow_weak=allow_weak)
     try:
         nas_id = db_nas.insert_nas(
             desk.connection,
@@ -49,13 +48,14 @@ def add_nas(
             f"a NAS {name} or a NAS at {canonical} exists",
             "see `sms-aaa nas list`, and remove or change that one",
         ) from taken
-    db_nas.replace_secret(desk.connection, nas_id, desk.vault.seal_nas_secret(secret, nas_id, nonce=desk.nonce()))
+    db_nas.replace_secret(desk.connection, nas_id, seal_secret(desk, nas_id, secret), strength)
     after = {
         "name": name,
         "prefix": canonical,
         "dialect": dialect.value,
         "message_authenticator": message_authenticator.value,
         "coa_port": coa_port,
+        "secret_strength": strength.label,
     }
     desk.record("added", "nas", nas_id, before=None, after=after)
     return nas_id
@@ -70,8 +70,13 @@ def set_nas(
     dialect: Dialect | None = None,
     message_authenticator: MessageAuthenticatorPolicy | None = None,
     coa_port: int | None = None,
+    allow_weak: bool = False,
 ) -> None:
-    """Changes what is given and leaves the rest."""
+    """Changes what is given and leaves the rest.
+
+    A secret is the one valid from now on; see nas_secrets.py for the gentle way. Another prefix, or the policy `auto`
+    given anew, begins a new observation: what was sent before proves nothing of it.
+    """
     nas = get_nas(desk.connection, name)
     if prefix is not None:
         _check_same_kind(desk.connection, nas, _prefix(prefix))
@@ -92,10 +97,13 @@ def set_nas(
         )
     except UniqueViolation as taken:
         raise Refused(RefusedKind.CONFLICT, f"another NAS is at {after['prefix']}", "see `sms-aaa nas list`") from taken
-    if secret is not None:
-        _check_secret(secret)
-        sealed = desk.vault.seal_nas_secret(secret, nas.id, nonce=desk.nonce())
-        db_nas.replace_secret(desk.connection, nas.id, sealed)
+    if message_authenticator is MessageAuthenticatorPolicy.AUTO or after["prefix"] != nas.prefix:
+        db_nas.begin_observation(desk.connection, nas.id)
+    if secret is None:
+        check_strength(nas.secret_strength, str(after["prefix"]), allow_weak=allow_weak)
+    else:
+        strength = check_secret(secret, str(after["prefix"]), allow_weak=allow_weak)
+        db_nas.replace_secret(desk.connection, nas.id, seal_secret(desk, nas.id, secret), strength)
     before = {
         "prefix": nas.prefix,
         "dialect": nas.dialect,
@@ -136,12 +144,3 @@ def _prefix(text: str) -> str:
         return str(ip_network(text))
     except ValueError as fault:
         raise Invalid("address", str(fault), "give an address or a prefix such as 192.0.2.0/24") from fault
-
-
-def _check_secret(secret: Secret) -> None:
-    if len(secret.reveal()) < SECRET_OCTETS_MIN:
-        raise Invalid(
-            "secret",
-            f"it has fewer than {SECRET_OCTETS_MIN} octets",
-            f"a shared secret wants {SECRET_OCTETS_ADVISED} random ones or more",
-        )

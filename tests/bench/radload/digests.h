@@ -45,7 +45,8 @@ static inline void md5_with_secret(const Secret *secret, const uint8_t *data, si
 }
 
 // RFC 2865 section 5.2. `hidden` has room for 128 octets; gives how many were used.
-static inline size_t hide_password(const Secret *secret, const char *password, const uint8_t authenticator[16], uint8_t *hidden) {
+static inline size_t hide_password(const Secret *secret, const char *password, const uint8_t authenticator[16],
+                                   uint8_t *hidden) {
     size_t length = strlen(password), octets = length ? (length + 15) / 16 * 16 : 16;
     const uint8_t *previous = authenticator;
     memset(hidden, 0, octets), memcpy(hidden, password, length);
@@ -67,7 +68,9 @@ static inline void nt_hash(const char *password, uint8_t hash[16]) {
     MD4(wide, 2 * length, hash);
 }
 
-static inline void challenge_hash(const uint8_t peer[16], const uint8_t challenge[16], const char *user, uint8_t hash[8]) {
+// RFC 2759 section 8.2.
+static inline void challenge_hash(const uint8_t peer[16], const uint8_t challenge[16], const char *user,
+                                  uint8_t hash[8]) {
     uint8_t whole[20];
     SHA_CTX state;
     SHA1_Init(&state), SHA1_Update(&state, peer, 16), SHA1_Update(&state, challenge, 16);
@@ -96,7 +99,8 @@ static inline void nt_response(const uint8_t challenge[8], const uint8_t hash[16
 }
 
 // RFC 2759 section 8.7: the 40 hexadecimal digits with which the server proves that it knows the password.
-static inline void authenticator_response(const uint8_t hash[16], const uint8_t response[24], const uint8_t hashed[8], char digits[41]) {
+static inline void authenticator_response(const uint8_t hash[16], const uint8_t response[24], const uint8_t hashed[8],
+                                          char digits[41]) {
     static const char magic1[] = "Magic server to client signing constant";
     static const char magic2[] = "Pad to make it do more than one iteration";
     uint8_t hash_of_hash[16], digest[20];

@@ -81,7 +81,8 @@ static uint8_t *put_device(uint8_t *at, uint32_t user) {
     at = put_integer(at, 4, INADDR_LOOPBACK);
     at = put_integer(at, 5, user & 0xffff);
     at = put_integer(at, 6, 2), at = put_integer(at, 7, 1); // Framed-User, PPP
-    at = put(at, 31, text, sprintf(text, "02-00-%02X-%02X-%02X-%02X", user >> 24, user >> 16 & 255, user >> 8 & 255, user & 255));
+    const uint32_t high = user >> 16, low = user & 0xffff;
+    at = put(at, 31, text, sprintf(text, "02-00-%02X-%02X-%02X-%02X", high >> 8, high & 255, low >> 8, low & 255));
     at = put(at, 32, "bench-nas", 9);
     return put_integer(at, 61, 15); // Ethernet
 }
@@ -99,7 +100,8 @@ static uint8_t *put_proof(uint8_t *at, Place *place) {
         return put(at, 3, response, 17);
     }
     uint64_t random[4] = {number(), number(), number(), number()}; // challenge, peer's challenge
-    uint8_t *challenge = (uint8_t *)random, *peer = challenge + 16, hash[16], hashed[8], response[50] = {place->identifier};
+    uint8_t *challenge = (uint8_t *)random, *peer = challenge + 16;
+    uint8_t hash[16], hashed[8], response[50] = {place->identifier};
     nt_hash(password, hash);
     challenge_hash(peer, challenge, user, hashed);
     memcpy(response + 2, peer, 16);
@@ -133,7 +135,8 @@ static void make_record(Place *place) {
     at = put_integer(at, 55, time(NULL) - 600 + 300 * done);
     if (done) {
         at = put_integer(at, 42, 1000000 * done), at = put_integer(at, 43, 5000000 * done);
-        at = put_integer(at, 46, 300 * done), at = put_integer(at, 47, 1000 * done), at = put_integer(at, 48, 4000 * done);
+        at = put_integer(at, 46, 300 * done), at = put_integer(at, 47, 1000 * done);
+        at = put_integer(at, 48, 4000 * done);
     }
     if (place->status == STOP) at = put_integer(at, 49, 1);
     place->octets = at - request;
@@ -161,10 +164,11 @@ static void ask(Place *place, double at, bool counts) {
 static uint8_t *find(uint8_t *reply, int octets, int type, int microsoft_type, int *length) {
     for (int at = 20; at + 2 <= octets && reply[at + 1] >= 2 && at + reply[at + 1] <= octets; at += reply[at + 1]) {
         if (reply[at] != type) continue;
-        bool vendor = type == 26, other = vendor && (reply[at + 1] < 8 || memcmp(reply + at + 2, "\0\0\1\67", 4) || reply[at + 6] != microsoft_type);
-        if (other) continue;
-        *length = reply[at + 1] - (vendor ? 8 : 2);
-        return reply + at + (vendor ? 8 : 2);
+        int header = type == 26 ? 8 : 2;
+        if (type == 26 && (reply[at + 1] < 8 || memcmp(reply + at + 2, "\0\0\1\67", 4))) continue;
+        if (type == 26 && reply[at + 6] != microsoft_type) continue;
+        *length = reply[at + 1] - header;
+        return reply + at + header;
     }
     return NULL;
 }
@@ -236,12 +240,19 @@ static void report(double seconds) {
     struct rusage used;
     getrusage(RUSAGE_SELF, &used);
     qsort(latencies, latency_count, sizeof *latencies, by_size);
-    printf("{\"method\": \"%s\", \"sent\": %lu, \"accepted\": %lu, \"rejected\": %lu, \"lost\": %lu, ", METHODS[asked.method],
-           tally.sent, tally.accepted, tally.rejected, tally.lost);
+    printf("{\"method\": \"%s\", \"sent\": %lu, ", METHODS[asked.method], tally.sent);
+    printf("\"accepted\": %lu, \"rejected\": %lu, \"lost\": %lu, ", tally.accepted, tally.rejected, tally.lost);
     printf("\"retransmissions\": %lu, \"unverified\": %lu, ", tally.retransmissions, tally.unverified);
     printf("\"rate\": %.0f, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f, \"behind_ms\": %.3f, ",
            latency_count / seconds, latency_ms(.5), latency_ms(.99), latency_ms(1), 1e3 * tally.behind);
-    printf("\"cpu_seconds\": %.2f}\n", used.ru_utime.tv_sec + used.ru_stime.tv_sec + 1e-6 * (used.ru_utime.tv_usec + used.ru_stime.tv_usec));
+    double whole = used.ru_utime.tv_sec + used.ru_stime.tv_sec, rest = used.ru_utime.tv_usec + used.ru_stime.tv_usec;
+    printf("\"cpu_seconds\": %.2f}\n", whole + 1e-6 * rest);
+}
+
+static int find_method(const char *word) {
+    for (int method = PAP; method <= ACCT; method++) if (!strcmp(METHODS[method], word)) return method;
+    fprintf(stderr, "load: there is no method %s\n", word);
+    exit(2);
 }
 
 static void read_words(int count, char **words) {
@@ -249,7 +260,7 @@ static void read_words(int count, char **words) {
     for (int option; (option = getopt(count, words, "p:s:m:u:d:x:w:k:r:t:n")) != -1;) switch (option) {
         case 'p': asked.port = atoi(optarg); break;
         case 's': text = optarg; break;
-        case 'm': for (asked.method = ACCT; asked.method && strcmp(METHODS[asked.method], optarg);) asked.method--; break;
+        case 'm': asked.method = find_method(optarg); break;
         case 'u': asked.users = atoi(optarg); break;
         case 'd': asked.seconds = atof(optarg); break;
         case 'x': asked.warm_up = atof(optarg); break;
@@ -260,56 +271,72 @@ static void read_words(int count, char **words) {
         case 'n': asked.is_signed = false; break;
         default: exit(2);
     }
-    if (!*text || strlen(text) > 64 || asked.users < 1 || asked.sockets < 1 || asked.sockets > SOCKETS_MAX || asked.window < asked.sockets || asked.window > asked.sockets * IDENTIFIERS) {
-        fprintf(stderr, "load: a secret of 1 to 64 octets, users, and a window of SOCKETS to 256 x SOCKETS are needed\n");
+    bool is_window = asked.sockets <= asked.window && asked.window <= asked.sockets * IDENTIFIERS;
+    bool are_sockets = 1 <= asked.sockets && asked.sockets <= SOCKETS_MAX;
+    if (!*text || strlen(text) > 64 || asked.users < 1 || !are_sockets || !is_window) {
+        fprintf(stderr, "load: it takes a secret of 1 to 64 octets, users, and a window of 1 to 256 a socket\n");
         exit(2);
     }
     secret_prepare(&secret, text);
 }
 
-int main(int count, char **words) {
-    read_words(count, words);
-    int each = asked.window / asked.sockets, places_count = each * asked.sockets, free_count = 0, free_first = 0;
-    struct pollfd polled[SOCKETS_MAX];
-    Place *places = calloc(places_count, sizeof *places), **idle = malloc(places_count * sizeof *idle);
-    if (!places || !idle) return 1;
+// All places of the window, each socket's one after the other; and those that wait for their turn, in a ring, so that
+// all sockets take theirs whatever the rate.
+static Place *places, **idle;
+static int places_count, each, idle_first, idle_count;
+static struct pollfd polled[SOCKETS_MAX];
+
+static void set_free(Place *place) { idle[(idle_first + idle_count++) % places_count] = place; }
+
+static void open_places(void) {
+    each = asked.window / asked.sockets, places_count = each * asked.sockets;
+    places = calloc(places_count, sizeof *places), idle = malloc(places_count * sizeof *idle);
+    if (!places || !idle) exit(1);
     for (int i = 0; i < asked.sockets; i++) {
         struct sockaddr_in there = {AF_INET, htons(asked.port), {htonl(INADDR_LOOPBACK)}, {0}};
         int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0), buffer = 4 << 20;
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
-        if (fd < 0 || connect(fd, (struct sockaddr *)&there, sizeof there)) return perror("connect"), 1;
+        if (fd < 0 || connect(fd, (struct sockaddr *)&there, sizeof there)) perror("connect"), exit(1);
         polled[i] = (struct pollfd){fd, POLLIN, 0};
         for (int j = 0; j < each; j++) places[i * each + j].fd = fd, places[i * each + j].identifier = j;
     }
-    // Free places wait in a ring, so that all sockets take their turn whatever the rate.
-    for (int j = 0; j < each; j++) for (int i = 0; i < asked.sockets; i++) idle[free_count++] = &places[i * each + j];
-#define FREE(place) idle[(free_first + free_count++) % places_count] = (place)
+    for (int j = 0; j < each; j++) for (int i = 0; i < asked.sockets; i++) set_free(&places[i * each + j]);
+}
+
+// Waits for replies, but no longer than to `due` and a millisecond at most, and takes what has come.
+static void hear(double due) {
+    double rest = due - now();
+    struct timespec wait = {0, rest > .001 ? 1000000 : rest > 0 ? rest * 1e9 : 0};
+    if (ppoll(polled, asked.sockets, &wait, NULL) <= 0) return;
+    for (int i = 0; i < asked.sockets; i++) {
+        uint8_t reply[REPLY_OCTETS_MAX];
+        if (!polled[i].revents) continue;
+        for (ssize_t octets; (octets = recv(polled[i].fd, reply, sizeof reply, 0)) >= 0;) {
+            Place *place = &places[i * each + (octets > 1 && reply[1] < each ? reply[1] : 0)];
+            if (take(place, reply, octets)) set_free(place);
+        }
+    }
+}
+
+int main(int count, char **words) {
+    read_words(count, words);
+    open_places();
     double began = now(), counted = began + asked.warm_up, end = counted + asked.seconds, looked = began, at = began;
     uint64_t asked_for = 0;
-    while (at < end || (free_count < places_count && at < end + TRIES_MAX * asked.timeout)) {
-        while (free_count && at < end && (!asked.rate || began + asked_for / asked.rate <= at)) {
-            double late = asked.rate ? at - began - asked_for / asked.rate : 0;
-            if (at >= counted && late > tally.behind) tally.behind = late;
-            Place *place = idle[free_first];
-            free_first = (free_first + 1) % places_count, free_count--, asked_for++;
+    while (at < end || (idle_count < places_count && at < end + TRIES_MAX * asked.timeout)) {
+        double due = asked.rate ? began + asked_for / asked.rate : at; // when the next request is to be sent
+        for (; idle_count && at < end && due <= at; due = asked.rate ? began + asked_for / asked.rate : at) {
+            if (at >= counted && at - due > tally.behind) tally.behind = at - due;
+            Place *place = idle[idle_first];
+            idle_first = (idle_first + 1) % places_count, idle_count--, asked_for++;
             ask(place, at, at >= counted);
             at = now();
         }
-        double due = free_count && asked.rate ? began + asked_for / asked.rate : end, rest = due - at;
-        struct timespec wait = {0, rest > .001 || rest < 0 ? 1000000 : rest * 1e9};
-        if (ppoll(polled, asked.sockets, &wait, NULL) > 0)
-            for (int i = 0; i < asked.sockets; i++) {
-                uint8_t reply[REPLY_OCTETS_MAX];
-                if (!polled[i].revents) continue;
-                for (ssize_t octets; (octets = recv(polled[i].fd, reply, sizeof reply, 0)) >= 0;) {
-                    Place *place = &places[i * each + (octets > 1 && reply[1] < each ? reply[1] : 0)];
-                    if (take(place, reply, octets)) FREE(place);
-                }
-            }
+        hear(idle_count && at < end ? due : at + .001);
         at = now();
         if (at - looked < .1) continue;
         looked = at;
-        for (int i = 0; i < places_count; i++) if (try_again(&places[i], at)) FREE(&places[i]);
+        for (int i = 0; i < places_count; i++) if (try_again(&places[i], at)) set_free(&places[i]);
     }
     for (int i = 0; i < places_count; i++) tally.lost += places[i].waiting && places[i].counts;
     report(asked.seconds);
