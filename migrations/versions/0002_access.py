@@ -132,6 +132,7 @@ create table place_change (
 comment on table place_change is
     'Sessions that began, ended or moved to another node, for the other nodes'' live sets; kept for minutes.';
 create index place_change_xid on place_change (xid);
+insert into place_change (session_id) values (0); -- no session; how far back the changes reach is seen from the oldest
 
 create table place (
     service_id bigint not null,

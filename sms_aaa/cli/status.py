@@ -120,6 +120,8 @@ def _facts(running: Running, counts: Counts, caller: Caller) -> dict[str, Cell]:
         "our_faults": counts.sum(Word.OUR_FAULTS),
         "shed": sum(counts.sum(word) for word in SHED_WORDS),
         "kernel_drops": counts.sum(Word.KERNEL_DROPS),
+        "nas_weak_secrets": counts.highest(Word.NAS_WEAK),
+        "nas_unreadable_secrets": counts.highest(Word.NAS_UNREADABLE),
     }
 
 

@@ -86,13 +86,13 @@ def fold_runs(connection: Connection, node: str, run: int) -> None:
     )
 
 
-def mark_signing(connection: Connection, nas_id: int, *, observed_from: int, at: int) -> None:
-    """A signed login was seen at `at` (epoch seconds) for the first time in this observation."""
+def mark_signing(connection: Connection, nas_id: int, *, at: int) -> None:
+    """A signed login was seen at `at` (epoch seconds): the first one, if it is of this observation."""
     connection.execute(
         """update nas set signs_since = to_timestamp(%(at)s)
            where id = %(nas_id)s and signs_since is null and removed_at is null
-             and extract(epoch from observed_from) = %(observed_from)s""",
-        {"nas_id": nas_id, "observed_from": observed_from, "at": at},
+             and observed_from <= to_timestamp(%(at)s)""",
+        {"nas_id": nas_id, "at": at},
     )
 
 

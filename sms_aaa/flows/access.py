@@ -360,7 +360,7 @@ def _decide(
     plan = tables.plans.get(entitlement.plan_version_id) if entitlement is not None else None
     node_plan = plan.plan if plan is not None else None
     if entitlement is not None and (entitlement.terms is not None or named is not None):
-        where = _where(request, entitlement, named)
+        where = whereabouts(packet, request.nas.nas_id, entitlement.terms, named)
     if method is not Method.MAC:
         stored = vault.open_password(entitlement.credential, entitlement.service_id) if entitlement else None
         asked = believed(proof, stored)
@@ -397,14 +397,6 @@ def _bound(case: Case, where: Whereabouts, now: int, tables: Tables) -> Case:
     case.decided_at = now
     case.saw = tell_terms(case.reason, case.entitlement.terms, where, tables.nas_names) or case.saw
     return case
-
-
-def _where(request: AccessRequest, entitlement: Entitlement, named: Named | None) -> Whereabouts | None:
-    """What the terms of the service, or the places of its realm, are held against; None when there are neither."""
-    nas_ids = named.realm.nas_ids if named is not None and named.realm is not None else ()
-    if entitlement.terms is None and not nas_ids:
-        return None
-    return whereabouts(request.packet, request.nas.nas_id, nas_ids)
 
 
 def _device(packet: Packet, username: bytes) -> bytes | None:

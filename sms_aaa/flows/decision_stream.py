@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sms_aaa.node.board import Board
 
 STREAM_OCTETS_MAX = 32 * 1024 * 1024
-"""How much of the stream is searched, from its end: some 300,000 decisions, a second or two."""
+"""How much of the stream is searched, from its end: some 500,000 decisions, about a second."""
 
 _ALIGNMENT = 8  # where records begin; see node/frames.py
 

@@ -16,7 +16,7 @@ from sms_aaa.db.drops import DropRow
 from sms_aaa.db.evidence import EvidenceRow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sms_aaa.db.engine import Connection
     from sms_aaa.node.drops import DropWindow
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 def store_evidence(connection: Connection, totals: Sequence[NasTotals], *, node: str, run: int) -> None:
     """The totals of this run of the node's server (`run`: when its board was made, in nanoseconds)."""
     db_evidence.upsert_evidence(connection, [_evidence_row(one, node, run) for one in totals])
-    for one in totals:
-        if one.proven_at:
-            db_evidence.mark_signing(connection, one.nas_id, observed_from=one.observed_from, at=one.proven_at)
+
+
+def store_signers(connection: Connection, signs_since: Mapping[int, int]) -> None:
+    """Since when NASes sign their logins, by id, in epoch seconds: by the replica every node knows it then."""
+    for nas_id, at in signs_since.items():
+        db_evidence.mark_signing(connection, nas_id, at=at)
 
 
 def store_drops(connection: Connection, window: DropWindow, *, node: str) -> None:

@@ -73,6 +73,7 @@ class Tables:
     __slots__ = (
         "_by_length",
         "found",
+        "has_strict_plans",
         "interim_seconds_max",
         "nas_names",
         "nases",
@@ -99,6 +100,7 @@ class Tables:
         self._by_length: dict[tuple[int, int], dict[int, Nas]] = {}
         self.nases: list[Nas] = []
         self.plans = {plan.plan_version_id: _compile(plan) for plan in plans}
+        self.has_strict_plans = any(plan.plan.policy.sessions_strict for plan in self.plans.values())
         self.interim_seconds_max = max((plan.plan.policy.interim_seconds for plan in self.plans.values()), default=0)
         self.unreadable: list[str] = []
         self.weak = 0

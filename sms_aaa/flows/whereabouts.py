@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sms_aaa.radius.packet import Packet
+    from sms_aaa.rules.realms import Named
 
 SAW_OCTETS_MAX = 253
 """As long as an attribute can be: what a decision keeps of it is bounded."""
@@ -27,8 +28,11 @@ _NO_TERMS = Terms()
 _LINES = (dictionary.NAS_PORT_ID, dictionary.ADSL_AGENT_CIRCUIT_ID, dictionary.ADSL_AGENT_REMOTE_ID)
 
 
-def whereabouts(packet: Packet, nas_id: int, realm_nas_ids: tuple[int, ...] = ()) -> Whereabouts:
-    """What the terms of a service are held against."""
+def whereabouts(packet: Packet, nas_id: int, terms: Terms | None, named: Named | None) -> Whereabouts | None:
+    """What the terms of a service, or the places of its realm, are held against; None when there are neither."""
+    realm_nas_ids = named.realm.nas_ids if named is not None and named.realm is not None else ()
+    if terms is None and not realm_nas_ids:
+        return None
     attributes = packet.attributes
     ports = [_line(line) for key in _LINES if (line := attributes.get(key))]
     number = attributes.get(dictionary.NAS_PORT)

@@ -38,7 +38,8 @@ ENTRY = struct.Struct("=8s8sQIIII")
 ENTRY_OCTETS = ENTRY.size
 SERVICE = struct.Struct(">Q")
 _NO_DEVICE = bytes(DEVICE_OCTETS)
-_pack, _unpack_from = ENTRY.pack, ENTRY.unpack_from
+_pack, _unpack_from, _iter_unpack = ENTRY.pack, ENTRY.unpack_from, ENTRY.iter_unpack
+_key_of = SERVICE.pack
 
 
 class LiveState(IntEnum):
@@ -186,17 +187,17 @@ class LiveChange:
             return self.fault
         cursor = self._cursor
         assert cursor is not None, "a change is used inside its `with` block"
-        key = SERVICE.pack(service_id)
+        key = _key_of(service_id)
         try:
             value = cursor.get(key)
-            kept: list[bytes] = []
-            seen = 0
-            if value is not None:
-                kept, seen, until = _look_at_others(value, token, device, now=now, until=until, replaces=replaces)
-                if 0 < sessions_max <= seen:
-                    return LimitReached(seen)
-            kept.append(_pack(token, device or _NO_DEVICE, until, nas_id, _RESERVED, 0, 0))
-            cursor.put(key, b"".join(kept) if len(kept) <= ENTRIES_PER_SERVICE_MAX else _bounded(kept))
+            kept, seen, until = ([], 0, until) if value is None else _others(value, token, device, now, until, replaces)
+            if 0 < sessions_max <= seen:
+                return LimitReached(seen)
+            entry = _pack(token, device or _NO_DEVICE, until, nas_id, _RESERVED, 0, 0)
+            if kept:
+                kept.append(entry)
+                entry = b"".join(kept) if len(kept) <= ENTRIES_PER_SERVICE_MAX else _bounded(kept)
+            cursor.put(key, entry)
             return Reserved(token, seen)
         except (lmdb.Error, struct.error) as error:
             self.fault = fault_of(error)
@@ -255,7 +256,8 @@ class LiveChange:
         if at is None:
             return
         _, _, _, _, _, its_session, its_flags = _unpack_from(entries[at])
-        if is_settled if its_flags & _SEVERAL else not (session and its_session) or session == its_session:
+        is_its_own = not session or not its_session or session == its_session
+        if is_settled if its_flags & _SEVERAL else is_its_own:
             del entries[at]
             self._store(service_id, entries)
 
@@ -279,7 +281,7 @@ class LiveChange:
         if self.fault is None:
             assert self._cursor is not None, "a change is used inside its `with` block"
             try:
-                value = self._cursor.get(SERVICE.pack(service_id), b"")
+                value = self._cursor.get(_key_of(service_id), b"")
                 return entries_of(value)
             except (lmdb.Error, struct.error) as error:
                 self.fault = fault_of(error)
@@ -290,7 +292,7 @@ class LiveChange:
             return
         assert self._transaction is not None
         assert self._cursor is not None
-        key = SERVICE.pack(service_id)
+        key = _key_of(service_id)
         try:
             if entries:
                 whole = len(entries) <= ENTRIES_PER_SERVICE_MAX
@@ -323,22 +325,25 @@ def fault_of(error: lmdb.Error | struct.error) -> LiveFault:
     return LiveFault(kind, f"live set: {error}; discarding its folder while `serve` is stopped starts a new one")
 
 
-def _look_at_others(
-    value: bytes, token: bytes, device: bytes, *, now: int, until: int, replaces: bool
+def _others(
+    value: bytes, token: bytes, device: bytes, now: int, until: int, replaces: bool
 ) -> tuple[list[bytes], int, int]:
     """For a login that wants a place: the entries that stay, how many places of others they are, and its own time."""
     kept = []
-    seen = 0
-    for at in range(0, len(value), ENTRY_OCTETS):
-        its_token, its_device, its_until, _, its_state, _, its_flags = _unpack_from(value, at)
+    seen = at = 0
+    for its_token, its_device, its_until, _, its_state, _, its_flags in _iter_unpack(value):
         is_own_device = its_device == device
-        if its_token == token or (
-            is_own_device and its_until >= now and (its_state == _RESERVED or (replaces and not its_flags & _NEIGHBOUR))
+        if its_until < now:
+            pass
+        elif its_token == token or (
+            is_own_device and (its_state == _RESERVED or (replaces and not its_flags & _NEIGHBOUR))
         ):
-            until = max(until, its_until)
-        elif its_until >= now:
+            if its_until > until:  # noqa: PLR1730 - max() would cost a tenth of the whole look
+                until = its_until
+        else:
             kept.append(value[at : at + ENTRY_OCTETS])
             seen += not (is_own_device and replaces)
+        at += ENTRY_OCTETS
     if seen > 1 and replaces:
         seen = _count_devices(kept, device)
     return kept, seen, until

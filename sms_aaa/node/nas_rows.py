@@ -2,8 +2,8 @@
 
 A worker writes the rows of its own slot and reads those of the others: so all know at once that a NAS signs its logins,
 and which of two secrets it proved last. A NAS keeps its row while it is known; rows of the same NAS in two slots need
-not have the same number. NASes beyond ROWS_MAX - 1 share the last row, which has no id: what they need of each other
-they then learn by the database alone.
+not have the same number. NASes beyond ROWS_MAX - 1 share the last row, which has no id: they are served like all the
+others, but there is no evidence of each, and that they sign the other workers learn by the database.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ LAST_ROW = ROWS_AT + (ROWS_MAX - 1) * ROW_WORDS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NasTotals:
-    """A NAS's words, over all slots. Instants in nanoseconds, `proven_at` in seconds, 0: never."""
+    """A NAS's words, over all slots. Instants in nanoseconds, 0: never."""
 
     nas_id: int
     observed_from: int
@@ -64,7 +64,6 @@ class NasTotals:
     new_secret: int
     last_old_ns: int
     last_new_ns: int
-    proven_at: int
 
 
 def assign_rows(counters: memoryview, nases: Sequence[NodeNas]) -> dict[int, int]:
@@ -93,10 +92,10 @@ def list_proven(slots: Iterable[memoryview]) -> dict[int, int]:
     """When each NAS that signs was first seen to, in epoch seconds, as far as these slots know."""
     proven: dict[int, int] = {}
     for counters in slots:
-        words = counters[ROWS_AT:LAST_ROW].tolist()
-        for at in range(0, len(words), ROW_WORDS):
-            if words[at + NasWord.PROVEN]:
-                proven[words[at]] = words[at + NasWord.PROVEN]
+        if counters[ROWS_AT]:  # the first row is given first: without it there is none
+            ids = counters[ROWS_AT:LAST_ROW:ROW_WORDS].tolist()
+            since = counters[ROWS_AT + NasWord.PROVEN : LAST_ROW : ROW_WORDS].tolist()
+            proven.update((nas_id, at) for nas_id, at in zip(ids, since, strict=True) if at)
     return proven
 
 
@@ -135,7 +134,6 @@ def _add(nas_id: int, rows: Sequence[Sequence[int]]) -> NasTotals:
         new_secret=sum(row[NasWord.NEW_SECRET] for row in rotating),
         last_old_ns=max((row[NasWord.LAST_OLD_NS] for row in rotating), default=0),
         last_new_ns=max((row[NasWord.LAST_NEW_NS] for row in rotating), default=0),
-        proven_at=max(row[NasWord.PROVEN] for row in rows),
     )
 
 

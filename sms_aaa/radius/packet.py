@@ -117,7 +117,7 @@ def parse(datagram: bytes) -> Packet | Malformed:
     attributes: dict[int, bytes] = {}
     repeated: list[tuple[int, bytes]] = []
     found = _read_attributes(datagram, attributes, repeated)
-    if isinstance(found, PacketFault):
+    if not isinstance(found, int):
         return Malformed(found)
     return Packet(datagram, code, datagram[1], datagram[4:20], attributes, repeated or None, found)
 
@@ -144,16 +144,15 @@ def _read_attributes(data: bytes, attributes: dict[int, bytes], repeated: list[t
     length = len(data)
     last = length - 1
     offset = HEADER_OCTETS
-    # The last octet alone cannot begin an attribute: stopping before it keeps data[offset + 1] inside the packet.
+    # The last octet alone cannot begin an attribute: stopping before it keeps data[offset + 1] inside the packet. An
+    # attribute that runs past the end is cut short by its slice, and leaves `offset` beyond `length`.
     while offset < last:
         kind = data[offset]
         start = offset + 2
-        end = offset + data[offset + 1]
-        if end > length:
-            return PacketFault.ATTRIBUTE_OVERRUN
-        if end < start:
+        offset += data[offset + 1]
+        if offset < start:
             return PacketFault.ATTRIBUTE_ZERO_LENGTH
-        value = data[start:end]
+        value = data[start:offset]
         if kind == 26:
             _keep(_vendor_values(value), attributes, repeated)
         elif kind in attributes:
@@ -162,7 +161,6 @@ def _read_attributes(data: bytes, attributes: dict[int, bytes], repeated: list[t
             attributes[kind] = value
             if kind == 80:
                 message_authenticator_at = start
-        offset = end
     if offset != length:
         return PacketFault.ATTRIBUTE_OVERRUN
     if len(attributes) + len(repeated) > ATTRIBUTES_MAX:

@@ -226,7 +226,7 @@ class AccessWay:
             for one, _ in wanting:
                 self._say_nothing(endpoint, one, Word.OUR_FAULTS)
             ready = [pair for pair in ready if not pair[1].wants_place()]
-        elif any(case.wants_strict_place() for _, case in wanting):
+        elif self._worker.reader.tables.has_strict_plans and any(case.wants_strict_place() for _, case in wanting):
             ready = [pair for pair in ready if not self._ask_strictly(endpoint, *pair, began)]
         if ready:
             self._answer(endpoint, ready, began)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import drops as db_drops
 from sms_aaa.db import evidence as db_evidence
 from sms_aaa.db.engine import Poison
-from sms_aaa.flows.observing import store_drops, store_evidence
+from sms_aaa.flows.observing import store_drops, store_evidence, store_signers
 from sms_aaa.node.drops import WINDOW_SECONDS, delete_window, list_windows, read_window
 from sms_aaa.node.nas_rows import NasTotals, add_up
+from sms_aaa.node.signers import read_signers
 
 if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
@@ -35,11 +36,12 @@ class Observer:
         self._slots = [child.board.slot(at).counters for at in range(child.board.slot_count)]
         self._stored: dict[int, NasTotals] = {}
         self._windows: dict[tuple[int, str], int] = {}
+        self._signers: dict[int, int] = {}
         self._due = 0.0
 
     def begin(self, connection: Connection) -> None:
         """With a new connection: nothing is known of what it has."""
-        self._stored, self._windows = {}, {}
+        self._stored, self._windows, self._signers = {}, {}, {}
         db_evidence.fold_runs(connection, self._node, self._run)
         connection.commit()
 
@@ -53,6 +55,11 @@ class Observer:
             store_evidence(connection, totals, node=self._node, run=self._run)
             connection.commit()
             self._stored |= {one.nas_id: one for one in totals}
+        signers = read_signers(self._child.state_folder, database_id)
+        if signers != self._signers:
+            store_signers(connection, signers)
+            connection.commit()
+            self._signers = signers
         for key in list_windows(self._child.state_folder):
             self._store_window(connection, key, database_id.hex())
 

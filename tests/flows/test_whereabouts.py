@@ -12,9 +12,11 @@ from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.packet import Packet, as_integer, attribute, integer, parse
 from sms_aaa.radius.request import access_request
 from sms_aaa.rules.access import Whereabouts
-from sms_aaa.rules.entitlement import NodePlan, Policy, Terms
+from sms_aaa.rules.entitlement import NodePlan, NodeRealm, Policy, Terms
+from sms_aaa.rules.realms import Named
 from sms_aaa.rules.reasons import Reason
 
+TERMS = Terms(nas_ids=(1,))
 NAMES = {1: "bng1", 2: "bng2"}
 HERE = Whereabouts(1, (b"ge-0/0/1",), b"020000000007")
 
@@ -40,15 +42,28 @@ def packet_with(*attributes: tuple[int, bytes]) -> Packet:
     ],
 )
 def test_a_line_is_all_that_the_nas_says_of_it(attributes: list[tuple[int, bytes]], ports: tuple[bytes, ...]) -> None:
-    assert whereabouts(packet_with(*attributes), 1).ports == ports
+    found = whereabouts(packet_with(*attributes), 1, TERMS, None)
+    assert found is not None
+    assert (found.nas_id, found.ports, found.realm_nas_ids) == (1, ports, ())
 
 
 @pytest.mark.parametrize(
     ("station", "mac"), [(b"02-00-00-00-00-AB", b"0200000000ab"), (b"+4930123456", None), (b"\xff" * 17, None)]
 )
 def test_a_device_is_its_hardware_address_or_nothing(station: bytes, mac: bytes | None) -> None:
-    assert whereabouts(packet_with((dictionary.CALLING_STATION_ID, station)), 1).mac == mac
-    assert whereabouts(packet_with(), 1).mac is None
+    for attributes, expected in (([(dictionary.CALLING_STATION_ID, station)], mac), ([], None)):
+        found = whereabouts(packet_with(*attributes), 1, TERMS, None)
+        assert found is not None
+        assert found.mac == expected
+
+
+def test_nothing_is_looked_at_for_a_service_without_terms_in_a_realm_without_places() -> None:
+    anywhere, bound = (Named(NodeRealm(1, "isp-a", True, nas_ids), b"alice") for nas_ids in ((), (2, 3)))
+    for named in (None, anywhere, Named(None, b"alice@elsewhere")):
+        assert whereabouts(packet_with(), 1, None, named) is None
+    found = whereabouts(packet_with(), 1, None, bound)
+    assert found is not None
+    assert found.realm_nas_ids == (2, 3)
 
 
 @pytest.mark.parametrize(
