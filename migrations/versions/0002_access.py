@@ -155,7 +155,9 @@ create function place_device(nas_id integer, station text, port_id text, port bi
 create function claim_places(
     services bigint[], tokens bytea[], nas_ids integer[], stations text[], port_ids text[], ports bigint[],
     maxima integer[], replacing boolean[], its_node text, seconds integer
-) returns table (item integer, is_admitted boolean, seen integer) language plpgsql as $$
+) returns table (item integer, is_admitted boolean, seen integer) language plpgsql
+    set enable_seqscan = off -- a connection keeps the plans of its first claims, which met empty tables
+as $$
 declare
     lock_key integer;
     own text;

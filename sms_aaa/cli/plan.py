@@ -140,6 +140,8 @@ def _facts(row: PlanVersionRow, stored: Plan) -> dict[str, Cell]:
         "idle_timeout_seconds": _time_limit(policy.idle_timeout_seconds),
         "interim_seconds": seconds(policy.interim_seconds),
         "sessions_max": _limit(policy.sessions_max),
+        "sessions_policy": policy.sessions_policy.value,
+        "sessions_strict": policy.sessions_strict,
         "currency": stored.tariff.currency,
     }
 

@@ -363,7 +363,7 @@ def _decide(
         where = whereabouts(packet, request.nas.nas_id, entitlement.terms, named)
     if method is not Method.MAC:
         stored = vault.open_password(entitlement.credential, entitlement.service_id) if entitlement else None
-        asked = believed(proof, stored)
+        asked = proof if stored is None or stored.hashed is None else believed(proof, stored)
         reason = decide(asked, entitlement, stored, node_plan, now=now, where=where)
         if reason in _WITHOUT_COMPARISON:
             pretend(proof, vault)

@@ -57,9 +57,9 @@ class Believed:
 BELIEVED = Believed()
 
 
-def believed(proof: Credential | None, stored: StoredPassword | None) -> Credential | Believed | None:
+def believed(proof: Credential | None, stored: StoredPassword) -> Credential | Believed | None:
     """The proof, or BELIEVED for one that takes too long to be looked at here."""
-    return BELIEVED if stored is not None and stored.is_slow and type(proof) is Pap else proof
+    return BELIEVED if stored.is_slow and type(proof) is Pap else proof
 
 
 def tell_credential(entitlement: Entitlement | None, stored: StoredPassword | None, method: Method) -> bytes:

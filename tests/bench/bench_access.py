@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 OURS, MEMORY, SQL, FLOOR = "sms-aaa", "FreeRADIUS, memory", "FreeRADIUS, SQL", "floor (C)"
 FILL_SERVICES_PER_SECOND_MIN = 2_000
+BACKLOG_SECONDS_MAX = 30.0
+RECORDED = "sms_aaa_decisions_recorded_total"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -87,7 +89,9 @@ class Bench:
         """A daemon over a database full of subscribers, its replica filled."""
         count = self.asked.subscribers
         upgrade(dsn)
-        daemon = Daemon(self.folder / "node", dsn=dsn, SMS_AAA_ACCESS_WORKERS=str(self.asked.workers))
+        # With few subscribers each of them logs in as often as an attacker would.
+        limits = {"SMS_AAA_LIMITS_USER_LOGINS": "1000000"}
+        daemon = Daemon(self.folder / "node", dsn=dsn, SMS_AAA_ACCESS_WORKERS=str(self.asked.workers), **limits)
         key = read_or_create_key(key_path(load_settings(None, daemon.environ)), fresh=os.urandom(32))
         assert isinstance(key, bytes), key
         vault = make_vault(key)
@@ -134,26 +138,27 @@ class Bench:
                 continue  # the database is its limit whatever the method
             if target.name == FLOOR and method != "pap":
                 continue  # it proves nothing, and MS-CHAPv2 wants a proof
-            began = self._cpu_seconds() if target.name == OURS else {}
+            before = self._effort() if target.name == OURS else {}
             found = self.run(target, method)
             self.rates[target.name, method].append(found.rate)
             print(f"  {target.name:<19} {method:<8} {describe(found)}", flush=True)
             if target.name == OURS:
-                self._say_who_worked(began)
+                self._say_who_worked(before)
 
-    def _cpu_seconds(self) -> dict[str, float]:
-        """User and system time of each process of ours by name."""
+    def _effort(self) -> dict[str, float]:
+        """User and system time of each process of ours by name, and how many decisions are stored."""
         assert self.daemon is not None
-        found = {}
+        found = {RECORDED: self.daemon.metrics()[RECORDED]}
         for process in self.daemon.running().processes:
             words = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
             found[process.name] = (int(words[11]) + int(words[12])) / TICKS
         return found
 
-    def _say_who_worked(self, began: dict[str, float]) -> None:
-        spent = {name: seconds - began.get(name, 0.0) for name, seconds in self._cpu_seconds().items()}
+    def _say_who_worked(self, before: dict[str, float]) -> None:
+        spent = {name: after - before.get(name, 0.0) for name, after in self._effort().items()}
+        recorded = spent.pop(RECORDED)
         told = [f"{name} {seconds:.2f}" for name, seconds in spent.items() if seconds >= 0.05]
-        print(f"  {'':<19} CPU seconds: {', '.join(told)}")
+        print(f"  {'':<28} CPU seconds: {', '.join(told)}; decisions stored meanwhile: {recorded:,.0f}")
 
     def say_latency(self, ours: Target) -> None:
         """At half of the median of what it did at most, PAP."""
@@ -167,17 +172,15 @@ class Bench:
         for process in self.daemon.running().processes:
             if process.name.startswith("access"):
                 print(f"memory of {process.name}: {own_octets(process.pid) / 1e6:.0f} MB of its own")
-        before, began = self._decisions(), time.monotonic()
-        time.sleep(2)
-        after = self._decisions()
-        settled = (after - before) / (time.monotonic() - began)
-        print(f"decisions: {after:,.0f} in PostgreSQL, {settled:,.0f}/s still settled now that nothing is asked")
-        dropped = self.daemon.metrics().get("sms_aaa_decisions_dropped_total", 0)
-        print(f"decisions dropped because their stream was full: {dropped:,.0f}")
-
-    def _decisions(self) -> int:
-        assert self.daemon is not None
-        return int(str(self.daemon.query("select count(*) from decision")[0][0]))
+        began, metrics = time.monotonic(), self.daemon.metrics()
+        while metrics["sms_aaa_decisions_backlog_octets"] and time.monotonic() - began < BACKLOG_SECONDS_MAX:
+            time.sleep(0.5)
+            metrics = self.daemon.metrics()
+        waited = time.monotonic() - began
+        behind = metrics["sms_aaa_decisions_backlog_octets"]
+        print(f"decisions: {metrics[RECORDED]:,.0f} in PostgreSQL {waited:.0f} s after the last login, ", end="")
+        print(f"{behind:,.0f} octets of their stream to go")
+        print(f"decisions dropped because their stream was full: {metrics['sms_aaa_decisions_dropped_total']:,.0f}")
 
     def say_ratios(self) -> None:
         print(f"\n{'median, requests/s':<24}" + "".join(f"{method:>10}" for method in self.methods))

@@ -181,7 +181,7 @@ def test_until_it_is_known_who_is_online_nobody_is_answered_where_that_is_set(ma
     machine.boot(healthy=False, SMS_AAA_ACCESS_UNTIL_REBUILT="silence", SMS_AAA_JOURNAL_RETENTION_DAYS="1")
     assert machine.code(bob, STATIONS[2]) == 0
     assert machine.code(b"dave", STATIONS[3]) == Code.ACCESS_ACCEPT
-    assert machine.daemon.metrics()["sms_aaa_shed_places_total"] >= 1
+    assert machine.daemon.metrics()['sms_aaa_shed_total{kind="places"}'] >= 1
     machine.set_postgresql(away=False)
     wait_until(lambda: machine.code(bob, STATIONS[2]) == Code.ACCESS_ACCEPT, "an answer when it is known")
     assert machine.rebuilt() == 1
