@@ -26,7 +26,7 @@ _REASONS = {reason.label: reason for reason in Reason if reason is not Reason.AC
 @click.option("--nas", metavar="NAME", help="By this access server alone.")
 @click.option("--user", metavar="NAME", help="Of this user name, as the NAS sent it.")
 @click.option("--mac", metavar="ADDRESS", help="Of this device, in whatever notation.")
-@click.option("--reason", type=click.Choice(list(_REASONS)), metavar="REASON", help="For this reason, by its label.")
+@click.option("--reason", type=click.Choice(list(_REASONS)), metavar="REASON", help="One that `status` lists.")
 @click.option("--since", metavar="WHEN", default="24h", show_default=True, help="As 30m, 12h, 7d, or a date.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="So many refusals.")
 @listing_options

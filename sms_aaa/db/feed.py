@@ -56,10 +56,18 @@ def snapshot_of(cursor: str) -> str:
     return cursor.rpartition(" ")[2]
 
 
-def list_changes(connection: Connection, cursor: str) -> Changes:
-    """What is visible to this transaction and was not in `cursor`. To be called first in a REPEATABLE READ one."""
+def list_changes(connection: Connection, cursor: str, *, services_max: int) -> Changes:
+    """What is visible to this transaction and was not in `cursor`. To be called first in a REPEATABLE READ one.
+
+    Of the services `services_max` at most, any of them: who gets so many does not know them all.
+    """
     rows = connection.execute(
-        sql.SQL("select distinct kind, object_id from feed where {}").format(NEW), {"snapshot": snapshot_of(cursor)}
+        sql.SQL(
+            """select distinct kind, object_id from feed where {new} and kind <> 'service'
+               union all
+               (select distinct kind, object_id from feed where {new} and kind = 'service' limit %(services_max)s)"""
+        ).format(new=NEW),
+        {"snapshot": snapshot_of(cursor), "services_max": services_max},
     ).fetchall()
     by_kind: dict[str, list[int]] = {"service": [], "nas": [], "plan": [], "realm": []}
     for kind, object_id in rows:

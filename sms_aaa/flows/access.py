@@ -160,9 +160,15 @@ def refuse_request(request: AccessRequest, reason: Reason, saw: bytes, *, is_tol
     return Case(request, proof, None, None, None, method, reason, b"", b"", saw=saw, is_told=is_told)
 
 
-def distrust(case: Case) -> None:
-    """For a replica that is too old to be believed: nobody is let in by it, and nobody's password is called wrong."""
-    case.reason, case.work, case.saw = Reason.BACKEND_UNAVAILABLE, None, b"the replica is too old"
+def distrust(case: Case) -> bool:
+    """For a replica that is too old to let anybody in by it: whether this case was refused for that.
+
+    Whom it refuses is refused for the reason that it has.
+    """
+    if case.reason is not _ACCEPTED:
+        return False
+    case.refuse(Reason.BACKEND_UNAVAILABLE, b"the replica is too old")
+    return True
 
 
 def prove_case(case: Case, passwords: PasswordChecks, *, matches: bool) -> Case:

@@ -40,6 +40,9 @@ FILL_PAGE_SERVICES = 5_000
 PAGE_SERVICES = 1_000
 assert PAGE_SERVICES < CHANGES_MAX
 
+SERVICES_MAX = 100_000
+"""Of one look at the feed. Following is slower than filling, service by service, and remembers what is pending."""
+
 HEARTBEAT_NS = 5_000_000_000
 """How often the replica's date is written when nothing changed: each write is a sync."""
 
@@ -96,6 +99,9 @@ class Follower:
         self.cursor = meta.cursor
         """Up to here the feed was read; what was read up to `_whole.cursor` is all on disk."""
 
+        self.is_swamped = False
+        """More changed at once than was read: this generation is not whole any more, and another is to be filled."""
+
         self._dated_us = meta.dated_us
         self._whole = meta
         self._written_ns = 0
@@ -103,7 +109,8 @@ class Follower:
 
     def read(self, connection: Connection, *, now_ns: int) -> ReplicaChanges:
         """What to apply next. To be called first in a REPEATABLE READ transaction of its own."""
-        news = db_feed.list_changes(connection, self.cursor)
+        news = db_feed.list_changes(connection, self.cursor, services_max=SERVICES_MAX)
+        self.is_swamped = self.is_swamped or len(news.services) == SERVICES_MAX
         instant_us = db_replica.get_instant(connection)
         due = db_replica.list_due(connection, self._dated_us)
         self.cursor, self._dated_us = news.cursor, instant_us
@@ -151,6 +158,8 @@ class Follower:
 
     def _agreed(self, now_ns: int) -> ReplicaMeta:
         """What the replica is a whole copy of once the page is in it: of now, or of before what is pending yet."""
+        if self.is_swamped:
+            return self._whole
         if not self._pending:
             self._whole = replace(self._whole, cursor=self.cursor, dated_us=self._dated_us, refreshed_ns=now_ns)
             return self._whole

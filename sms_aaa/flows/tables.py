@@ -7,7 +7,7 @@ fell into is bounded and goes with the table).
 from __future__ import annotations
 
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -67,11 +67,21 @@ class Plan(Struct, frozen=True):
         return attribute(SESSION_TIMEOUT, integer(min(seconds_left, UINT32_MAX))) + self.untimed[dialect_at]
 
 
+class _Made(NamedTuple):
+    """A NAS with what it was made from, and where it stands among the prefixes."""
+
+    node_nas: NodeNas
+    nas: Nas
+    length: tuple[int, int]
+    network: int
+
+
 class Tables:
     """NASes by source address (the longest prefix wins), plans by version id, realms, names of NASes by id."""
 
     __slots__ = (
         "_by_length",
+        "_made",
         "found",
         "has_strict_plans",
         "interim_seconds_max",
@@ -91,8 +101,13 @@ class Tables:
         *,
         rows: Mapping[int, int] | None = None,
         realms: Realms | None = None,
+        before: Tables | None = None,
     ) -> None:
-        """`rows`: the first word of each NAS's row in the worker's counters; without them nothing is counted apart."""
+        """`rows`: the first word of each NAS's row in the worker's counters; without them nothing is counted apart.
+
+        `before`: the tables that these replace. A NAS that did not change is taken from there: logins wait meanwhile,
+        and opening thousands of secrets takes long.
+        """
         self.realms = realms or None  # None without any, which costs a login nothing
         self.nas_names: dict[int, str] = {}
         self.found: dict[str, Nas | None] = {}
@@ -104,9 +119,19 @@ class Tables:
         self.interim_seconds_max = max((plan.plan.policy.interim_seconds for plan in self.plans.values()), default=0)
         self.unreadable: list[str] = []
         self.weak = 0
+        self._made: dict[int, _Made] = {}
+        earlier = before._made if before is not None else {}  # noqa: SLF001 - another one of this class
         for node_nas in sorted(nases, key=lambda nas: nas.nas_id):
             self.weak += node_nas.is_weak
-            self._add(node_nas, (rows or {}).get(node_nas.nas_id, LAST_ROW), vault)
+            row = (rows or {}).get(node_nas.nas_id, LAST_ROW)
+            made = earlier.get(node_nas.nas_id)
+            if made is None or made.node_nas != node_nas or made.nas.row != row:
+                made = self._make(node_nas, row, vault)
+            self.nas_names[node_nas.nas_id] = node_nas.name
+            if made is not None:
+                self._made[node_nas.nas_id] = made
+                self._by_length.setdefault(made.length, {})[made.network] = made.nas
+                self.nases.append(made.nas)
         self._by_length = dict(sorted(self._by_length.items(), reverse=True))
 
     def find_nas(self, address: str) -> Nas | None:
@@ -116,14 +141,14 @@ class Tables:
         except KeyError:
             return self._look_up(address)
 
-    def _add(self, node_nas: NodeNas, row: int, vault: Vault) -> None:
-        self.nas_names[node_nas.nas_id] = node_nas.name
+    def _make(self, node_nas: NodeNas, row: int, vault: Vault) -> _Made | None:
+        """None when its secret cannot be opened."""
         opened = [vault.open_nas_secret(sealed, node_nas.nas_id) for sealed in node_nas.secrets[:SECRETS_MAX]]
         secrets = [SecretDigests(secret.reveal()) for secret in opened if secret is not None]
         if len(secrets) < len(opened):
             self.unreadable.append(node_nas.name)
         if not secrets:
-            return
+            return None
         network = ip_network(node_nas.prefix)
         nas = Nas(
             nas_id=node_nas.nas_id,
@@ -139,9 +164,7 @@ class Tables:
             observed_from=node_nas.observed_from,
             signs_since=node_nas.signs_since,
         )
-        of_length = self._by_length.setdefault((network.version, network.prefixlen), {})
-        of_length[int(network.network_address)] = nas
-        self.nases.append(nas)
+        return _Made(node_nas, nas, (network.version, network.prefixlen), int(network.network_address))
 
     def _look_up(self, text: str) -> Nas | None:
         """A dict look-up for each length of prefix that there is, the longest first."""

@@ -8,6 +8,7 @@ same, or one long sync at the end would stand in the way of the journal's.
 
 from __future__ import annotations
 
+import shutil
 import struct
 from typing import TYPE_CHECKING
 
@@ -116,6 +117,11 @@ class ReplicaFiller:
 
     def close(self) -> None:
         self._databases.env.close()
+
+    def discard(self) -> None:
+        """It is not to be finished: the disk may be full, and others need what it took."""
+        self.close()
+        shutil.rmtree(replica_folder(self._root) / self._generation, ignore_errors=True)
 
     def _put(self, records: Sequence[tuple[bytes, bytes]], table: Any) -> ReplicaFault | None:
         env = self._databases.env

@@ -135,10 +135,6 @@ class AccessWay:
         for one, case in zip(asked, cases, strict=True):
             if type(case) is not Case:
                 self._give_up(endpoint, one, case)
-            elif self._is_refusing:
-                distrust(case)
-                self._counters[Word.REPLICA_TOO_OLD] += 1
-                ready.append((one, case))
             elif case.work is None or not self._set_aside(_Aside(endpoint, one, case, began), case.work):
                 ready.append((one, case))
         self._counters[Word.PASSWORD_CACHE_HITS] = self._passwords.hits
@@ -219,6 +215,8 @@ class AccessWay:
 
     def _finish(self, endpoint: Endpoint, ready: list[tuple[Asked, Case]], began: float, *, is_late: bool) -> None:
         """From the decision to the reply."""
+        if self._is_refusing:
+            self._counters[Word.REPLICA_TOO_OLD] += sum(distrust(case) for _, case in ready)
         self._defence.note(ready, int(time.time()), is_late=is_late)
         wanting = [pair for pair in ready if pair[1].wants_place()]
         if wanting and not (self._is_rebuilt or self._look_whether_rebuilt(began)):

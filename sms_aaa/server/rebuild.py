@@ -78,10 +78,13 @@ class Rebuild:
         )
         if isinstance(filler, ReplicaFault):
             return filler
+        filled = None
         try:
-            return fill(connection, filler, now_ns=time.time_ns(), progress=self._progress)
+            filled = fill(connection, filler, now_ns=time.time_ns(), progress=self._progress)
         finally:
-            filler.close()  # lmdb lets it be closed twice
+            if filled is None or isinstance(filled, ReplicaFault):
+                filler.discard()
+        return filled
 
     def _progress(self, done: int, of: int) -> None:
         if self._abandoned:

@@ -144,6 +144,8 @@ class Replicator:
         self._counters[Word.REPLICA_REFRESHED_NS] = step.refreshed_ns
         self._counters[Word.REPLICA_PENDING] = step.pending
         self._say_replicated(step)
+        if self._follower.is_swamped and self._rebuild is None and not self._is_rebuild_wanted:
+            self._want_rebuild("bulk-change", "so much changed at once that a new generation is there sooner")
         return step.pending > 0
 
     def _step(self, connection: Connection, follower: Follower) -> Step | ReplicaFault:

@@ -47,13 +47,17 @@ class Proofs:
 
     def learn_from(self, others: Sequence[memoryview], nases: Iterable[Nas]) -> None:
         """What the other workers saw. A prefix has many sources, and its row does not tell which of them it was."""
-        for nas in nases:
-            if nas.older is None or not nas.single:
-                continue
-            proofs = [last_proofs(other, nas.nas_id, nas.secret_id) for other in others]
+        rotating = {nas.nas_id: nas for nas in nases if nas.older is not None and nas.single}
+        if not rotating:
+            return
+        secret_ids = {nas_id: nas.secret_id for nas_id, nas in rotating.items()}
+        mine = last_proofs(self._counters, secret_ids)
+        theirs = [last_proofs(other, secret_ids) for other in others]
+        for nas_id, nas in rotating.items():
+            proofs = [proof[nas_id] for proof in theirs if nas_id in proof]
             older = max((proof[0] for proof in proofs), default=0)
             newer = max((proof[1] for proof in proofs), default=0)
-            if max(older, newer) > max(last_proofs(self._counters, nas.nas_id, nas.secret_id)):
+            if max(older, newer) > max(mine.get(nas_id, (0, 0))):
                 self._keep(nas, nas.address, is_new=newer > older)
 
     def _keep(self, nas: Nas, address: str, *, is_new: bool) -> None:

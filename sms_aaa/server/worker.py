@@ -236,7 +236,8 @@ class NodeReader:
             return False  # the old tables serve on until the replicator has mended it
         rows = assign_rows(self._child.counters, nases)
         known = Realms(realms, self._child.settings.access.unknown_realm)
-        self.tables, self._version = Tables(nases, plans, self._vault, rows=rows, realms=known), version
+        self.tables = Tables(nases, plans, self._vault, rows=rows, realms=known, before=self.tables)
+        self._version = version
         for name in self.tables.unreadable:
             self._child.log.error(
                 "nas-secret-unreadable", nas=name, remedy="is the key file the one it was sealed with?"

@@ -11,6 +11,7 @@ from make import follow, make_desk, make_nas, make_plan, make_replica, make_subs
 from sms_aaa.db import feed as db_feed
 from sms_aaa.db import replica as db_replica
 from sms_aaa.db.engine import begin_snapshot, connect
+from sms_aaa.flows import replicating
 from sms_aaa.flows.provisioning.nas import remove_nas
 from sms_aaa.flows.provisioning.subscribers import remove_subscriber, set_state
 from sms_aaa.flows.replicating import PAGE_SERVICES, Follower, Step
@@ -268,6 +269,25 @@ def test_while_something_is_pending_the_replica_is_as_old_as_the_oldest_of_it(wo
     steps = [(step(world), world.writer.meta().refreshed_ns) for _ in range(3)]
     assert [pending for pending, _ in steps] == [1_500, 500, 0]
     assert steps[0][1] == steps[1][1] < steps[2][1]
+
+
+def test_a_change_of_more_than_is_read_at_once_leaves_the_replica_as_old_as_it_was(world: World, monkeypatch) -> None:
+    """Its cursor stays, so that whoever comes next finds out as well; what changes later goes in all the same."""
+    monkeypatch.setattr(replicating, "SERVICES_MAX", 2_000)
+    before = world.writer.meta()
+    add_crowd(world, 2_500)
+    while step(world):
+        pass
+    assert world.follower.is_swamped
+    set_state(make_desk(world.connection), "alice", ServiceState.SUSPENDED, "unpaid")
+    world.connection.commit()
+    world.follow()
+    assert world.find(b"alice").state == int(ServiceState.SUSPENDED)
+    meta = world.writer.meta()
+    assert (meta.cursor, meta.refreshed_ns) == (before.cursor, before.refreshed_ns)
+    second = Follower(world.writer, meta)
+    follow(world.connection, second)
+    assert second.is_swamped
 
 
 # The whole, compared with what SQL says

@@ -49,10 +49,11 @@ def test_another_rotation_begins_its_own_counts_alone():
     slot = counters()
     at = assign_rows(slot, [nas(1)])[1]
     slot[at + NasWord.SIGNED] = slot[at + NasWord.OLD_SECRET] = slot[at + NasWord.LAST_OLD_NS] = 5
-    assert last_proofs(slot, 1, 1) == (5, 0)
+    assert last_proofs(slot, {1: 1, 9: 1}) == {1: (5, 0)}
     assign_rows(slot, [nas(1, secret_id=2)])
     assert (slot[at + NasWord.SIGNED], slot[at + NasWord.OLD_SECRET]) == (5, 0)
-    assert last_proofs(slot, 1, 1) == last_proofs(slot, 1, 2) == (0, 0)
+    assert last_proofs(slot, {1: 1}) == {}
+    assert last_proofs(slot, {1: 2}) == {1: (0, 0)}
 
 
 def test_those_beyond_the_rows_share_the_last_and_stand_for_nobody():

@@ -269,6 +269,13 @@ def test_old_and_unfinished_generations_are_removed(tmp_path):
     assert names == ["CURRENT", "generation-0000000003"]
 
 
+def test_a_generation_that_is_given_up_leaves_the_disk(tmp_path):
+    filler = ReplicaFiller.begin(tmp_path, database_id=DATABASE_ID, schema_version=4)
+    filler.put_records([change(1, b"ada")])
+    filler.discard()
+    assert list((tmp_path / "replica").iterdir()) == []
+
+
 def test_a_writer_goes_on_with_the_current_generation_after_a_restart(tmp_path):
     build(tmp_path, entitlements=[change(1, b"ada")])
     writer = ReplicaWriter.open(tmp_path, database_id=DATABASE_ID)

@@ -84,7 +84,8 @@ class Worker:
         self.use(*self.nases)
 
     def use(self, *nases: NodeNas) -> None:
-        self.gate.use(Tables(nases, (), make_vault(), rows=assign_rows(self.counters, nases)))
+        rows = assign_rows(self.counters, nases)
+        self.gate.use(Tables(nases, (), make_vault(), rows=rows, before=self.gate.tables))
 
     def admit(self, datagram: bytes, source: tuple[str, int] = AT) -> Admitted | bytes | None:
         return self.gate.admit(datagram, source)
@@ -306,6 +307,19 @@ def test_the_longest_prefix_wins_whatever_the_family(worker_of: Callable[..., Wo
         nas = worker.gate.tables.find_nas(address)
         assert (nas.nas_id if nas is not None else None) == nas_id, address
         assert worker.passes(login(), (address, 1)) is (nas_id is not None)
+
+
+def test_new_tables_take_over_what_did_not_change_and_nothing_else(worker_of: Callable[..., Worker]) -> None:
+    same, moved, gone = nas_at(), nas_at("198.51.100.1/32", nas_id=2), nas_at("203.0.113.1/32", nas_id=3)
+    worker = worker_of(same, moved, gone)
+    before = worker.gate.tables
+    worker.use(same, nas_at("198.51.100.2/32", nas_id=2))
+    after = worker.gate.tables
+    assert after.find_nas("192.0.2.1") is before.find_nas("192.0.2.1")
+    assert worker.passes(login(), ("198.51.100.2", 1))
+    assert not worker.passes(login(), ("198.51.100.1", 1))
+    assert not worker.passes(login(), ("203.0.113.1", 1))
+    assert [nas.nas_id for nas in after.nases] == [1, 2]
 
 
 def test_two_secrets_are_valid_while_they_are_rotated(worker_of: Callable[..., Worker]) -> None:

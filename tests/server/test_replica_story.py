@@ -320,12 +320,11 @@ def test_a_replica_that_is_too_old_refuses_everybody(daemon: Daemon) -> None:
     without_database(daemon, age_seconds_max="60", when_too_old="reject")
     with FakeNas(daemon) as nas:
         right, wrong, unknown = nas.login(b"alice", b"wonderland"), nas.login(b"alice", b"x"), nas.login(b"eve", b"x")
-    for reply in (right, wrong, unknown):
-        assert reply is not None
-        assert reply.code == Code.ACCESS_REJECT
-        assert reply.attributes[18] == Reason.BACKEND_UNAVAILABLE.text.encode()
+    assert [reply.code for reply in (right, wrong, unknown)] == [Code.ACCESS_REJECT] * 3
+    assert right.attributes[18] == Reason.BACKEND_UNAVAILABLE.text.encode()
+    assert wrong.attributes[18] == unknown.attributes[18] == Reason.BAD_PASSWORD.text.encode()
     assert told_age(daemon)[:2] == (503, "down")
-    assert daemon.metrics()["sms_aaa_replica_too_old_total"] == 3
+    assert daemon.metrics()["sms_aaa_replica_too_old_total"] == 1
 
 
 def test_a_replica_that_is_too_old_answers_nobody_and_the_next_server_is_asked(daemon: Daemon) -> None:
