@@ -8,6 +8,7 @@ test's database is a copy of a migrated template: 10 ms in memory, where the clu
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -28,6 +29,11 @@ MEMORY_FOLDER = Path("/dev/shm")
 MEMORY_OCTETS_MIN = 2_147_483_648  # a container may have as little as 64 MiB there
 
 _numbers = itertools.count(1)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores: half of the suite's time goes by in waiting for daemons."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(scope="session")

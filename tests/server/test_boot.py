@@ -171,7 +171,7 @@ def test_until_it_is_known_who_is_online_logins_are_rejected_where_that_is_set(m
     machine.set_postgresql(away=False)
     wait_until(lambda: machine.rebuilt() == 1, "the live set from PostgreSQL")
     wait_until(lambda: machine.code(bob, STATIONS[2]) == Code.ACCESS_ACCEPT, "the worker's look at it", 5)
-    assert machine.words(alice, STATIONS[1]) == LIMIT
+    wait_until(lambda: machine.words(alice, STATIONS[1]) == LIMIT, "the other worker's look at it", 5)
     machine.daemon.wait_healthy()
 
 

@@ -101,7 +101,7 @@ class World:
         for log in self.logs:
             yield f"log {log.name}", log.read_bytes()
         for page in ("metrics", "healthz"):
-            with urlopen(f"http://127.0.0.1:{self.daemon.metrics_port}/{page}") as answer:
+            with urlopen_anyhow(f"http://127.0.0.1:{self.daemon.metrics_port}/{page}") as answer:
                 yield page, answer.read()
         for process in self.daemon.running().processes:
             if process.pid:
