@@ -153,7 +153,7 @@ class Supervisor:
             self._refresh_names()
             self._write_running()
             self._watch_journal()
-            if not ready and all(post.is_up() for post in self._posts if not post.needs_database):
+            if not ready and all(self._is_at_work(post) for post in self._posts if not post.needs_database):
                 ready = True
                 notify("READY=1")
             notify("WATCHDOG=1")
@@ -319,6 +319,7 @@ class Supervisor:
         if self._journal_faults.is_recent(time.monotonic()):
             unanswered.append("the journal cannot be written: accounting is not answered; see the disk and the log")
         impaired = [f"{post.name} is not running" for post in down if post.needs_database]
+        impaired += [f"{post.name} is starting" for post in self._posts if post.is_up() and not self._is_at_work(post)]
         if not self._live.is_rebuilt():
             impaired.append("it is not known yet who was online before the boot: see access.until_rebuilt")
         if self._database.problem:
@@ -331,6 +332,10 @@ class Supervisor:
             answers = self._settings.replica.when_too_old is WhenTooOld.SERVE
             (impaired if answers else unanswered).append(age)
         return Health(tuple(unanswered), tuple(impaired))
+
+    def _is_at_work(self, post: Post) -> bool:
+        """Whether its process has begun: it takes its slot when it is loaded; what came before waits in its sockets."""
+        return post.is_up() and post.process is not None and self._board.slot(post.slot).pid == post.process.pid
 
     def _filling(self) -> str:
         done, of = (self._highest(word) for word in (Word.REPLICA_FILL_DONE, Word.REPLICA_FILL_OF))

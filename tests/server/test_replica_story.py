@@ -166,10 +166,11 @@ def test_a_login_that_meets_a_damaged_record_meets_silence_and_another_its_answe
     os.kill(daemon.pid_of("replicator"), 19)  # SIGSTOP: nobody mends it yet
     try:
         flip_a_bit_of_each_record(daemon)
-        with FakeNas(daemon, patience=0.5) as nas:
+        with FakeNas(daemon) as nas:
             assert login(nas, b"bob", b"builder") is None
             assert accepts(nas)
-        assert daemon.metrics()["sms_aaa_replica_read_faults_total"] >= 1
+        faults = "sms_aaa_replica_read_faults_total"
+        wait_until(lambda: daemon.metrics()[faults] >= 1, "the count of it", 5)
     finally:
         os.kill(daemon.pid_of("replicator"), 18)
     with FakeNas(daemon, patience=0.3) as nas:
