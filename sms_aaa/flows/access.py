@@ -213,20 +213,26 @@ def _decide_under_either(
     return second
 
 
-def reserve_places(cases: Sequence[Case], change: LiveChange, *, now: int, until: int) -> None:
+def devices_of(cases: Sequence[Case]) -> list[bytes]:
+    """Which device each case is about: for `reserve_places`, reckoned before everybody else waits for that."""
+    return [device_of(case.request.packet, case.request.nas.nas_id) for case in cases]
+
+
+def reserve_places(
+    cases: Sequence[Case], devices: Sequence[bytes], change: LiveChange, *, now: int, until: int
+) -> None:
     """The second step, for cases that want a place, in the order of arrival; one that finds none is refused.
 
     `now`, `until`: epoch seconds. If the change has a fault in the end, none of these cases may be answered.
     """
-    for case in cases:
+    for case, device in zip(cases, devices, strict=True):
         entitlement, plan = case.entitlement, case.plan
         assert entitlement is not None
         assert plan is not None
-        nas_id = case.request.nas.nas_id
         got = change.reserve(
             entitlement.service_id,
-            device=device_of(case.request.packet, nas_id),
-            nas_id=nas_id,
+            device=device,
+            nas_id=case.request.nas.nas_id,
             sessions_max=plan.plan.policy.sessions_max,
             token=case.token,
             now=now,

@@ -20,6 +20,7 @@ from sms_aaa.flows.access import (
     claim_of,
     decide_requests,
     decision_of,
+    devices_of,
     distrust,
     prove_case,
     refuse_request,
@@ -274,8 +275,9 @@ class AccessWay:
         """False: no store for the reservations."""
         if not cases:
             return True
+        devices = devices_of(cases)
         with self._live.write() as change:
-            reserve_places(cases, change, now=now, until=now + self._reservation_seconds)
+            reserve_places(cases, devices, change, now=now, until=now + self._reservation_seconds)
         if change.fault is None:
             return True
         self._counters[Word.LIVE_FAULTS] += 1

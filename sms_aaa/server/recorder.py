@@ -2,8 +2,8 @@
 
 It is a process of its own because it may always wait and accounting may not: a storm of logins writes more decisions
 than PostgreSQL should be bothered with while the same cores answer NASes. So it takes the lowest priority there is, for
-its whole scheduling group, and one batch a second while the machine is busy; what waits is in the journal, where `why`
-looks too. Beside that it stores what the workers saw of the NASes (observer.py).
+its whole scheduling group, and rests most of the time while the machine is busy; what waits is in the journal, where
+`why` looks too. Beside that it stores what the workers saw of the NASes (observer.py).
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ BATCH_MAX = 256
 """Records, each with the decisions of one batch of logins (64 at most)."""
 
 IDLE_SECONDS = 0.25
-BUSY_SECONDS = 1.0
+BUSY_WORK = 0.08
+"""While the cores are busy, the share of its time in which it stores, and PostgreSQL for it; then it rests."""
+
+BUSY_SECONDS_MAX = 5.0
 RETRY_SECONDS = 1.0
 BUSY_SHARE = 0.85
 """Of the cores' time, over the last round: above it logins come first."""
@@ -88,7 +91,9 @@ class Recorder:
         give_up_at = float("inf")
         while True:
             self._child.beat()
+            began = time.monotonic()
             worked = self._stream.settle(connection)
+            seconds = time.monotonic() - began
             self._measure_backlog()
             self._observer.store(connection, database_id)
             if time.monotonic() >= self._upkeep_due:
@@ -101,11 +106,12 @@ class Recorder:
             elif not worked:
                 time.sleep(IDLE_SECONDS)
             elif self._load.is_high():
-                self._sleep(BUSY_SECONDS)
+                self._sleep(min(BUSY_SECONDS_MAX, seconds / BUSY_WORK))
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._child.stopping:
+            self._child.beat()
             time.sleep(0.1)
 
     def _upkeep(self, connection: Connection) -> None:

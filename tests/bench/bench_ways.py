@@ -22,7 +22,7 @@ from sms_aaa.config import LimitsSettings
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.schema import upgrade
-from sms_aaa.flows.access import RANDOM_OCTETS, answer_case, decide_requests, decision_of, reserve_places
+from sms_aaa.flows.access import RANDOM_OCTETS, answer_case, decide_requests, decision_of, devices_of, reserve_places
 from sms_aaa.flows.passwords import PasswordChecks
 from sms_aaa.flows.rating import PlanShelf, rate_batch
 from sms_aaa.flows.settling import settle_accounting
@@ -158,8 +158,9 @@ def bench_access(root: Path) -> None:
             now_ns = time.time_ns()
             defence.note(list(zip(asked, cases, strict=True)), now_ns // 10**9, is_late=False)  # type: ignore[arg-type] # no fault is among them
             marks.append(time.perf_counter())
+            devices = devices_of(cases)
             with live.write() as change:
-                reserve_places(cases, change, now=now_ns // 10**9, until=now_ns // 10**9 + 60)
+                reserve_places(cases, devices, change, now=now_ns // 10**9, until=now_ns // 10**9 + 60)
             marks.append(time.perf_counter())
             replies = [answer_case(case) for case in cases]
             marks.append(time.perf_counter())
