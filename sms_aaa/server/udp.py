@@ -5,7 +5,6 @@ asyncio's datagram transport reads one datagram a turn of its loop and manages a
 
 from __future__ import annotations
 
-import gc
 import select
 import socket
 import time
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 SLEEP_SECONDS_MAX = 0.2
 DRAIN_SECONDS_MAX = 2.0
 SAY_AGAIN_SECONDS = 10.0
-COLLECT_AFTER = 50_000
-"""Objects that may hold others, made and not yet gone."""
-
 HOUSEKEEPING_SECONDS = 0.25
 """How often tables are compared with the replica: a change is live within this time of reaching it."""
 
@@ -60,16 +56,6 @@ class Way(Protocol):
     def serve(self, endpoint: Endpoint, asked: Sequence[Asked], began: float) -> None: ...
 
     def close(self) -> None: ...
-
-
-def _spare_the_collector() -> None:
-    """Python looks for cycles of objects after every 700 that it made: hundreds of times a second here, for nothing.
-
-    What a packet makes has none. They come with errors and renewed tables, and are found all the same, just later.
-    """
-    gc.collect()
-    gc.freeze()  # what is loaded stays: it need not be looked at again
-    gc.set_threshold(COLLECT_AFTER)
 
 
 class UdpWorker:
@@ -100,7 +86,6 @@ class UdpWorker:
 
     def run(self, way: Way) -> None:
         """Serves until asked to end; then what the sockets still hold, and then what is deferred."""
-        _spare_the_collector()
         poll = select.epoll()
         for descriptor in self.endpoints:
             poll.register(descriptor, select.EPOLLIN)
