@@ -1,7 +1,7 @@
 """Which process steps back when cores are short: those that answer NASes never do.
 
-They are not put above everybody either: a worker that runs at each datagram takes them one by one, and answers half as
-many as one that finds a batch waiting (37,000 against 69,000 logins/s in a trial).
+They are not put above everybody either: a worker that runs at each datagram takes them one by one, and answers fewer
+than one that finds a batch waiting.
 
 With sched_autogroup a process's nice counts only within its session. Each child has a session, and so a group, of its
 own (supervisor.py); the group's nice is what the kernel weighs against others, and so both are set.
