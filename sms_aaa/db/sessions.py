@@ -112,14 +112,18 @@ def insert_sessions(connection: Connection, sessions: Iterable[StoredSession]) -
 def update_sessions(connection: Connection, sessions: Iterable[StoredSession]) -> None:
     """Sessions that are locked: COPY beside them, one UPDATE."""
     cursor = connection.cursor()
-    cursor.execute("create temporary table if not exists session_change (like session)")
+    cursor.execute("create temporary table if not exists session_change (like session including defaults)")
     cursor.execute("truncate session_change")  # there may be several batches in one transaction
     with cursor.copy(sql.SQL("copy session_change ({}) from stdin").format(_NAMES)) as copy:
         for session in sessions:
             copy.write_row(_row(session))
     changed = [name for name in _COLUMNS if name not in {"id", "nas_id", "nas_key", "acct_session_id", "life"}]
     assignments = sql.SQL(", ").join(sql.SQL("{0} = c.{0}").format(sql.Identifier(name)) for name in changed)
-    cursor.execute(sql.SQL("update session s set {} from session_change c where c.id = s.id").format(assignments))
+    cursor.execute(
+        sql.SQL("update session s set {}, version = s.version + 1 from session_change c where c.id = s.id").format(
+            assignments
+        )
+    )
 
 
 def close_rebooted(connection: Connection, nas_id: int, nas_key: str, before: datetime) -> list[EndedSession]:
