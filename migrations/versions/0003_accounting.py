@@ -71,10 +71,7 @@ create index session_station on session (calling_station_id, started_at);
 create index session_named on session (acct_session_id);
 create index session_history_started on session_history (started_at, id);
 create index session_history_station on session_history (calling_station_id, started_at);
-create index session_history_named on session_history (acct_session_id);
 create index session_history_nas on session_history (nas_id, started_at);
-create index session_history_service on session_history (service_id, started_at);
-create index session_history_username on session_history (username, started_at);
 create index anomaly_at on anomaly (at);
 comment on index session_started is 'The newest first, and no further than a listing goes; of each partition of the history, too.';
 """

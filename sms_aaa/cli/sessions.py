@@ -9,25 +9,16 @@ import click
 from sms_aaa.cli.caller import Caller, pass_caller
 from sms_aaa.cli.exits import Exit, Failure
 from sms_aaa.cli.options import listing_options
-from sms_aaa.cli.output import Cell, Format, bit_rate, listing, note, octets, say, seconds
+from sms_aaa.cli.output import Format, listing, note, octets, say
+from sms_aaa.cli.session_cells import session_listing, totals
 from sms_aaa.cli.session_filter import Asked, bounded, filter_options, session_filter
 from sms_aaa.cli.verbs import Verb
 from sms_aaa.rules.session import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.session_lists import SessionFilter, SessionRow
 
-_COLUMNS = (
-    "id", "state", "subscriber", "username", "nas", "acct_session_id", "framed_ip", "framed_ipv6_prefix",
-    "delegated_ipv6_prefix", "calling_station_id", "nas_port_id", "plan", "started_at", "updated_at", "stopped_at",
-    "seconds", "octets_up", "octets_down", "rate_up_kbps", "rate_down_kbps", "terminate_cause", "note",
-)  # fmt: skip
-_TABLE_COLUMNS = (
-    "id", "state", "username", "nas", "framed_ip", "started_at", "seconds", "octets_up", "octets_down", "note",
-)  # fmt: skip
 ORDERS = ("started", "heard", "octets", "seconds", "rate")
 GROUPS = ("nas", "plan", "realm", "state")
 
@@ -100,7 +91,7 @@ def sessions(
     session_listing(rows[:limit], form)
     if form is Format.TABLE and rows:
         say()
-        say(_totals(rows, limit))
+        say(totals(rows, limit))
 
 
 def _connect(caller: Caller) -> Connection:
@@ -148,25 +139,6 @@ def _count(connection: Connection, wanted: SessionFilter, by: str | None, form: 
     listing((by, *columns), rows, form, empty="no session")
 
 
-def session_listing(rows: Iterable[SessionRow], form: Format) -> None:
-    """Sessions: for programs with all that is known of them, for people in one line of a terminal."""
-    columns = _TABLE_COLUMNS if form is Format.TABLE else _COLUMNS
-    cells = (session_cells(row) for row in rows)
-    listing(columns, [[known[column] for column in columns] for known in cells], form, empty="no session")
-
-
-def session_cells(row: SessionRow) -> dict[str, Cell]:
-    """A session by column."""
-    cells: tuple[Cell, ...] = (
-        row.id, State(row.state).name.lower(), row.subscriber, row.username, row.nas, row.acct_session_id,
-        row.framed_ip, row.framed_ipv6_prefix, row.delegated_ipv6_prefix, row.calling_station_id, row.nas_port_id,
-        row.plan, row.started_at, row.updated_at, row.stopped_at, seconds(row.seconds), octets(row.octets_in),
-        octets(row.octets_out), bit_rate(row.rate_up_kbps), bit_rate(row.rate_down_kbps), cause(row.terminate_cause),
-        _note(row),
-    )  # fmt: skip
-    return dict(zip(_COLUMNS, cells, strict=True))
-
-
 def check_known(connection: Connection, name: str) -> None:
     """Refused for a name that is no subscriber's, and under which no session ever was."""
     from sms_aaa.db.session_lists import ENDED, SessionFilter, list_sessions
@@ -175,24 +147,3 @@ def check_known(connection: Connection, name: str) -> None:
     every = SessionFilter(states=(State.OPEN, *ENDED), name=name)
     if not list_sessions(connection, every, limit=1):
         get_subscriber(connection, name)
-
-
-def cause(number: int | None) -> str | None:
-    """A Terminate-Cause by its name."""
-    from sms_aaa.radius.values import AcctTerminateCause
-
-    return None if number is None else AcctTerminateCause.name_of(number)
-
-
-def _totals(rows: Sequence[SessionRow], limit: int) -> str:
-    shown = rows[:limit]
-    up, down = sum(row.octets_in for row in shown), sum(row.octets_out for row in shown)
-    more = ", and more (--limit)" if len(rows) > limit else ""
-    return f"{len(shown)} session{'s'[: len(shown) != 1]}{more}: {octets(up).text} up, {octets(down).text} down"
-
-
-def _note(row: SessionRow) -> str | None:
-    notes = [f"excluded: {row.excluded}"] if row.excluded else []
-    notes += ["end estimated"] if row.estimated else []
-    notes += [f"life {row.life}"] if row.life > 1 else []
-    return ", ".join(notes) or None

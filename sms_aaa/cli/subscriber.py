@@ -143,7 +143,7 @@ def show(caller: Caller, name: str, form: Format) -> None:
 
     Example: sms-aaa subscriber show alice
     """
-    from sms_aaa.cli.sessions import session_cells, session_listing
+    from sms_aaa.cli.session_cells import session_cells, session_listing
     from sms_aaa.cli.usage import usage_document, usage_listing
     from sms_aaa.cli.why import decision_cells, recall_for
     from sms_aaa.db.session_lists import SessionFilter, list_sessions

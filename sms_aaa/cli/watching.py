@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from sms_aaa.cli.exits import Failure
 from sms_aaa.cli.output import Cell, Format, listing, rich_table, say, seconds
+from sms_aaa.cli.session_cells import session_cells
 from sms_aaa.cli.session_filter import Asked, session_filter
-from sms_aaa.cli.sessions import session_cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
@@ -258,13 +259,18 @@ def _condition(text: str, *values: Any) -> sql.Composable:
     return sql.SQL(text).format(*map(sql.Literal, values))
 
 
-_ADDRESSES = ("framed_ip", "framed_ipv6_prefix", "delegated_ipv6_prefix", "framed_ipv6_address")
+_PREFIXES = ("framed_ipv6_prefix", "delegated_ipv6_prefix")
 
 
 def _address(address: str) -> sql.Composable:
-    columns = _ADDRESSES[1:] if ":" in address else _ADDRESSES[:1]
-    overlaps = [sql.SQL("s.{} && {}::inet").format(sql.Identifier(name), sql.Literal(address)) for name in columns]
-    return sql.SQL("({})").format(sql.SQL(" or ").join(overlaps))
+    """Within it, or with a prefix that it is within: for both PostgreSQL can use a plain index."""
+    network = ip_network(address)
+    if network.version == 4:
+        return _condition("s.framed_ip <<= {}::inet", address)
+    around = [str(network.supernet(new_prefix=bits)) for bits in range(16, network.prefixlen)]
+    within = [f"s.{name} <<= {{0}}::inet" for name in ("framed_ipv6_address", *_PREFIXES)]
+    beyond = [f"s.{name} = any({{1}}::cidr[])" for name in _PREFIXES]
+    return _condition(f"({' or '.join(within + beyond)})", address, around)
 
 
 @dataclass(frozen=True, slots=True)

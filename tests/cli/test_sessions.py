@@ -40,7 +40,9 @@ FOUND = {
     "--ip 10.0.0.7": ["s-3", "s-2", "s-1"],
     "--prefix 10.0.0.0/30": [],
     "--prefix 10.0.0.0/24 --all --limit 1": ["s-3"],
-    "--ip 2001:db8::1": [],
+    "--ip 2001:db8:7::1": ["s-2"],
+    "--ip 2001:db8::/32": ["s-2"],
+    "--ip 2001:db8:0:0:8000::": [],
     "--port-id ge-0/0/1:101": ["s-1"],
     "alice --all": ["s-1", "s-0"],
 }
@@ -52,11 +54,19 @@ def busy(stocked, node, database_dsn):
     with connect(database_dsn, name="test") as connection:
         connection.execute("update subscription set during = tstzrange(now() - interval '30 days', null)")
     line = attribute(dictionary.NAS_PORT_ID, b"ge-0/0/1:101")
+    prefix = attribute(dictionary.DELEGATED_IPV6_PREFIX, bytes((0, 48)) + bytes.fromhex("20010db80007"))
     node.account(
         Said(status="start", at=BEGAN, seconds=0, extra=line),
         Said(status="interim", at=NOW - timedelta(seconds=60), seconds=1140, octets_in=30 * MB, octets_out=900 * MB),
         Said(status="interim", at=NOW, seconds=1200, octets_in=45 * MB, octets_out=1650 * MB),
-        Said(status="start", at=NOW - timedelta(minutes=5), seconds=0, session="s-2", username=b"001122334455"),
+        Said(
+            status="start",
+            at=NOW - timedelta(minutes=5),
+            seconds=0,
+            session="s-2",
+            username=b"001122334455",
+            extra=prefix,
+        ),
         Said(status="start", at=NOW - timedelta(minutes=1), seconds=0, session="s-3", username=b"eve@Elsewhere.net"),
         rate=False,
     )
