@@ -39,7 +39,7 @@ _OTHERS = tuple(
     if name not in {*ADDRESS_KINDS, _GREATEST, "username", "token", "vendor_attributes", "addressed_at"}
 )
 
-_ERX, _REDBACK = 4874 << 8, 2352 << 8
+_ERX, _HUAWEI, _NOKIA, _REDBACK = 4874 << 8, 2011 << 8, 6527 << 8, 2352 << 8
 _CIRCUIT_IDS = (dictionary.ADSL_AGENT_CIRCUIT_ID, _REDBACK | 97, _ERX | 110)
 _REMOTE_IDS = (dictionary.ADSL_AGENT_REMOTE_ID, _REDBACK | 96, _ERX | 182)
 _FACT_KEYS = (
@@ -52,7 +52,7 @@ _FACT_KEYS = (
 )  # fmt: skip
 
 _HIDDEN = frozenset((
-    dictionary.CISCO << 8 | 249, _ERX | 9, _ERX | 37, _ERX | 86, 2011 << 8 | 33, 6527 << 8 | 56, 6527 << 8 | 57, 6527 << 8 | 142,
+    dictionary.CISCO << 8 | 249, _ERX | 9, _ERX | 37, _ERX | 86, _HUAWEI | 33, _NOKIA | 56, _NOKIA | 57, _NOKIA | 142,
     _REDBACK | 59, _REDBACK | 69, _REDBACK | 110,
 ))  # fmt: skip
 """Passwords and keys of vendors whose attributes have no names here: Cisco, Juniper, Huawei, Nokia, Redback."""
