@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sms_aaa.db.engine import Connection
-    from sms_aaa.db.sessions import SessionRow
+    from sms_aaa.db.session_lists import SessionRow
 
 NAS_NAME = "demo-nas"
 CAMERA, CAMERA_MAC = "camera-gate", "02-00-00-00-CA-FE"
@@ -267,7 +267,7 @@ class Evening:
         return f"{waiting} deltas wait for the rater" if waiting else None
 
     def _sessions(self, *states: State) -> list[SessionRow]:
-        from sms_aaa.db.sessions import list_sessions
+        from sms_aaa.db.session_lists import list_sessions
 
         return list_sessions(self._connection, states=states, subscriber=None, nas=NAS_NAME, limit=SESSIONS_MAX)
 

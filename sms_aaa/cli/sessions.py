@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sms_aaa.db.engine import Connection
-    from sms_aaa.db.sessions import SessionRow
+    from sms_aaa.db.session_lists import SessionRow
 
 _COLUMNS = (
     "id", "state", "subscriber", "username", "nas", "acct_session_id", "framed_ip", "calling_station_id", "plan",
@@ -41,7 +41,7 @@ def sessions(caller: Caller, name: str | None, *, every: bool, nas_name: str | N
 
     Example: sms-aaa sessions alice --all
     """
-    from sms_aaa.db.sessions import list_sessions
+    from sms_aaa.db.session_lists import list_sessions
     from sms_aaa.flows.provisioning.nas import get_nas
     from sms_aaa.flows.provisioning.subscribers import get_subscriber
 
@@ -74,7 +74,7 @@ def session_cells(row: SessionRow) -> dict[str, Cell]:
 
 def _was_seen(connection: Connection, username: str) -> bool:
     """Whether a user name that belongs to no subscriber ever had a session."""
-    from sms_aaa.db.sessions import list_sessions
+    from sms_aaa.db.session_lists import list_sessions
 
     return bool(list_sessions(connection, states=list(State), subscriber=username, nas=None, limit=1))
 

@@ -146,7 +146,7 @@ def show(caller: Caller, name: str, form: Format) -> None:
     from sms_aaa.cli.sessions import session_cells, session_listing
     from sms_aaa.cli.usage import usage_document, usage_listing
     from sms_aaa.cli.why import decision_cells, recall_for
-    from sms_aaa.db.sessions import list_sessions
+    from sms_aaa.db.session_lists import list_sessions
     from sms_aaa.db.terms import list_bindings
     from sms_aaa.flows.provisioning.subscribers import get_subscriber
     from sms_aaa.rules.session import State
@@ -221,7 +221,7 @@ def remove(caller: Caller, name: str, *, yes: bool, ticket: str | None) -> None:
 
     Example: sms-aaa subscriber remove alice --ticket CHG-18
     """
-    from sms_aaa.db.sessions import list_sessions
+    from sms_aaa.db.session_lists import list_sessions
     from sms_aaa.flows.provisioning.subscribers import get_subscriber, remove_subscriber
     from sms_aaa.rules.session import State
 
