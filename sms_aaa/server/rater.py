@@ -10,6 +10,7 @@ from sms_aaa.db.engine import Conflict, Connection, Poison
 from sms_aaa.flows.rating import PlanShelf, open_cycles, rate_batch, suspend_next
 from sms_aaa.metrics import Word
 from sms_aaa.server.database import work_with_database
+from sms_aaa.server.pressure import Pressure
 from sms_aaa.server.priority import Priority, take
 from sms_aaa.server.worker import Child, run_child
 
@@ -33,6 +34,7 @@ class Rater:
         self._due = {"cycles": 0.0, "gauges": 0.0}
         self._batch = BATCH_MAX
         self._tries = 0
+        self._pressure = Pressure(child.state_folder, time.monotonic())
 
     def run(self) -> None:
         work_with_database(self._child, self._rate_on, repeatable=True)
@@ -40,12 +42,15 @@ class Rater:
     def _rate_on(self, connection: Connection) -> None:
         while True:
             self._child.beat()
+            began = time.monotonic()
             worked = self._rate(connection)
+            ended = time.monotonic()
+            rest = self._pressure.rest_seconds(ended - began, ended)
             self._keep_house(connection)
             if self._child.stopping:
                 return
-            if not worked:
-                time.sleep(self._child.settings.rating.interval_seconds)
+            # A rest is REST_SECONDS_MAX at most: no need to beat or to look for the end within it.
+            time.sleep(rest if worked else self._child.settings.rating.interval_seconds)
 
     def _rate(self, connection: Connection) -> bool:
         """One batch; whether there was one."""
