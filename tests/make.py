@@ -183,6 +183,7 @@ class Said:
     delay: int = 0
     stamped: bool = True
     identifier: int = 1
+    framed_ip: int = 0x0A000007
     extra: bytes = b""
 
 
@@ -193,7 +194,7 @@ def packet_of(said: Said) -> bytes:
         attribute(key.NAS_IP_ADDRESS, ipv4(0x7F000001)),
         attribute(key.NAS_PORT, integer(7)),
         attribute(key.CALLING_STATION_ID, b"02-00-00-00-00-07"),
-        attribute(key.FRAMED_IP_ADDRESS, ipv4(0x0A000007)),
+        attribute(key.FRAMED_IP_ADDRESS, ipv4(said.framed_ip)),
         attribute(key.ACCT_STATUS_TYPE, integer(STATUS[said.status])),
         attribute(key.ACCT_DELAY_TIME, integer(said.delay)),
     ]

@@ -6,6 +6,36 @@ revision = "0003"
 down_revision = "0002"
 
 FACTS = """
+alter table session
+    add column framed_interface_id text,
+    add column acct_multi_session_id text,
+    add column acct_link_count bigint,
+    add column acct_authentic bigint,
+    add column service_type bigint,
+    add column framed_protocol bigint,
+    add column connect_info text,
+    add column circuit_id text,
+    add column remote_id text,
+    add column vendor_attributes text,
+    add column addressed_at timestamptz;
+comment on column session.acct_multi_session_id is 'What ties the links of a multilink bundle, each a session with counters of its own.';
+comment on column session.circuit_id is 'Agent-Circuit-Id, whichever vendor''s attribute it came in; remote_id likewise.';
+comment on column session.vendor_attributes is 'A JSON object, name -> text or list of texts: as first told, and as told by the Stop. No secrets, bounded.';
+comment on column session.addressed_at is 'Since when it has the addresses of this row; null: since its start. What it had before: session_address.';
+
+create table session_address (
+    session_id bigint not null,
+    kind text not null check (kind in ('framed_ip', 'framed_ipv6_prefix', 'delegated_ipv6_prefix', 'framed_ipv6_address')),
+    address inet not null,
+    from_at timestamptz not null,
+    heard_at timestamptz not null,
+    to_at timestamptz not null,
+    primary key (session_id, kind, address, from_at),
+    check (from_at <= heard_at and heard_at <= to_at)
+);
+comment on table session_address is 'Addresses that a session had before those in its row; written only when one changes in mid-session.';
+comment on column session_address.heard_at is 'The last record that told it: sure until here. It ended somewhere until to_at, when another was told.';
+create index session_address_at on session_address using gist (address inet_ops);
 """
 
 SETTLING = """
@@ -111,8 +141,19 @@ insert into rating_queue (shard, queued_at, deltas, session_id, seq, account_id,
 drop table rating_queue_0002;
 """
 
+LISTINGS = """
+create index session_started on session (started_at, id);
+create index session_station on session (calling_station_id, started_at);
+create index session_named on session (acct_session_id);
+create index session_history_started on session_history (started_at, id);
+create index session_history_station on session_history (calling_station_id, started_at);
+create index session_history_nas on session_history (nas_id, started_at);
+create index anomaly_at on anomaly (at);
+comment on index session_started is 'The newest first, and no further than a listing goes; of each partition of the history, too.';
+"""
+
 
 def upgrade() -> None:
-    for part in (FACTS, SETTLING, ROLLUPS, HISTORY, PORT_BLOCKS, JOURNAL, QUEUE):
+    for part in (FACTS, SETTLING, ROLLUPS, HISTORY, PORT_BLOCKS, JOURNAL, QUEUE, LISTINGS):
         if part.strip():
             op.execute(part)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sms_aaa.db.engine import Connection
-    from sms_aaa.db.sessions import SessionRow
+    from sms_aaa.db.session_lists import SessionRow
 
 NAS_NAME = "demo-nas"
 CAMERA, CAMERA_MAC = "camera-gate", "02-00-00-00-CA-FE"
@@ -267,9 +267,12 @@ class Evening:
         return f"{waiting} deltas wait for the rater" if waiting else None
 
     def _sessions(self, *states: State) -> list[SessionRow]:
-        from sms_aaa.db.sessions import list_sessions
+        from sms_aaa.db.nas import find_nas
+        from sms_aaa.db.session_lists import SessionFilter, list_sessions
 
-        return list_sessions(self._connection, states=states, subscriber=None, nas=NAS_NAME, limit=SESSIONS_MAX)
+        nas = find_nas(self._connection, NAS_NAME)
+        assert nas is not None
+        return list_sessions(self._connection, SessionFilter(states=states, nas_id=nas.id), limit=SESSIONS_MAX)
 
     def _wait(self, find_difference: Callable[[], str | None]) -> None:
         until = time.monotonic() + SETTLE_SECONDS_MAX

@@ -120,7 +120,7 @@ def show(caller: Caller, name: str, form: Format) -> None:
     Example: sms-aaa nas show bng1
     """
     from sms_aaa.cli.nas_evidence import evidence_cells
-    from sms_aaa.db.sessions import count_live_of_nas
+    from sms_aaa.db.session_lists import count_live_of_nas
     from sms_aaa.flows.provisioning.nas import get_nas
 
     with caller.connect() as connection:
@@ -200,7 +200,7 @@ def remove(caller: Caller, name: str, *, yes: bool, ticket: str | None) -> None:
 
     Example: sms-aaa nas remove bng1 --ticket CHG-17
     """
-    from sms_aaa.db.sessions import count_live_of_nas
+    from sms_aaa.db.session_lists import count_live_of_nas
     from sms_aaa.flows.provisioning.nas import get_nas, remove_nas
 
     with caller.connect() as connection:

@@ -15,7 +15,7 @@ from sms_aaa.db import decisions as db_decisions
 from sms_aaa.db import nas as db_nas
 from sms_aaa.db import plans as db_plans
 from sms_aaa.db import realms as db_realms
-from sms_aaa.db import sessions as db_sessions
+from sms_aaa.db import session_lists as db_session_lists
 from sms_aaa.db import subscribers as db_subscribers
 from sms_aaa.db import terms as db_terms
 from sms_aaa.flows.decision_stream import NodeTrace, Wanted, device_in, search_stream
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sms_aaa.db.decisions import DecisionRow
     from sms_aaa.db.engine import Connection
-    from sms_aaa.db.sessions import LastHeard
+    from sms_aaa.db.session_lists import LastHeard
     from sms_aaa.db.subscribers import FormerSubscriber, SubscriberRow
 
 _STATES = (Reason.SUSPENDED, Reason.BLOCKED)
@@ -105,7 +105,7 @@ def recall(
         tuple(stream.faults),
         stream.is_cut,
         None if subscribers else db_subscribers.find_former(connection, sorted(identities)),
-        None if newest else db_sessions.find_last_heard(connection, sorted(wanted.usernames)),
+        None if newest else db_session_lists.find_last_heard(connection, sorted(wanted.usernames)),
     )
 
 

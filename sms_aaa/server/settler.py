@@ -16,7 +16,7 @@ from sms_aaa.db import nas as db_nas
 from sms_aaa.db import partitions as db_partitions
 from sms_aaa.db import places as db_places
 from sms_aaa.db import plans as db_plans
-from sms_aaa.db import sessions as db_sessions
+from sms_aaa.db import session_lists as db_session_lists
 from sms_aaa.flows.settling import Settled, close_stale_sessions, quarantine, settle_accounting
 from sms_aaa.metrics import Word, set_plan_rows
 from sms_aaa.node.journal import Stream
@@ -164,7 +164,7 @@ class Settler:
             connection.commit()
         if now >= self._due["counts"]:
             self._due["counts"] = now + COUNTS_SECONDS
-            set_plan_rows(self._counters, db_sessions.count_live_by_plan(connection))
+            set_plan_rows(self._counters, db_session_lists.count_live_by_plan(connection))
             connection.commit()
         if now >= self._due["stale"] and now >= self._may_lapse_at:
             self._due["stale"] = now + self._child.settings.session.stale_check_seconds

@@ -70,9 +70,10 @@ class CGenerator:
         window: int = WINDOW,
         signed: bool = True,
         warm_up: float = WARM_UP_SECONDS,
+        interims: int = 1,
     ) -> Measured:
         words = ["-p", port, "-s", self._secret, "-m", method, "-u", users, "-d", seconds, "-x", warm_up]
-        words += ["-w", window, "-r", rate, *([] if signed else ["-n"])]
+        words += ["-w", window, "-r", rate, "-i", interims, *([] if signed else ["-n"])]
         done = subprocess.run(
             [str(self._folder / "load"), *map(str, words)],
             capture_output=True,
@@ -113,8 +114,9 @@ class SimulatorGenerator:
         window: int = WINDOW,
         signed: bool = True,
         warm_up: float = WARM_UP_SECONDS,
+        interims: int = 1,
     ) -> Measured:
-        """There is no warm-up to leave out: the simulator is the slower one anyway."""
+        """There is no warm-up to leave out: the simulator is the slower one anyway; its sessions have one interim."""
         words = ["--profile", "accounting" if method == "acct" else "login", "--count", 10_000_000]
         words += [] if method == "acct" else ["--method", method]
         words += ["--auth-port", port, "--acct-port", port, "--users", "user%07d", "--password", "pw%07d"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sms_aaa.db import nas as db_nas
 from sms_aaa.db.engine import UniqueViolation
-from sms_aaa.db.sessions import count_live_of_nas
+from sms_aaa.db.session_lists import count_live_of_nas
 from sms_aaa.flows.provisioning.desk import Desk, Invalid, Refused, RefusedKind, check_name
 from sms_aaa.flows.provisioning.nas_secrets import check_secret, check_strength, seal_secret
 from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy

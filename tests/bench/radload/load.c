@@ -1,11 +1,11 @@
 // A RADIUS load generator: many NAS ports in one thread, in a closed loop or at a fixed rate, every reply verified.
 //
 // load -p PORT -s SECRET [-m pap|chap|mschap2|acct] [-u USERS] [-d SECONDS] [-x WARM_UP_SECONDS] [-w WINDOW]
-//      [-k SOCKETS] [-r RATE] [-t TIMEOUT_SECONDS] [-n (no Message-Authenticator)]
+//      [-k SOCKETS] [-r RATE] [-t TIMEOUT_SECONDS] [-i INTERIMS] [-n (no Message-Authenticator)]
 //
 // To 127.0.0.1 alone. Users are user%07u with password pw%07u, numbers below USERS, taken at random; acct plays
-// Start, Interim-Update and Stop of one session after the other in each place of the window. One line of JSON tells
-// what was measured after the warm-up. Latency counts from the first try of a request to its reply; "behind_ms" is
+// Start, INTERIMS Interim-Updates (1 unless told) and Stop of one session after the other in each place of the window,
+// five minutes of the session's own time apart. One line of JSON tells what was measured after the warm-up. Latency counts from the first try of a request to its reply; "behind_ms" is
 // how late, at a fixed rate, the latest request was sent, because the window was full or this process had no turn.
 #define _GNU_SOURCE
 #include "digests.h"
@@ -23,11 +23,11 @@
 enum { ACCESS_REQUEST = 1, ACCESS_ACCEPT, ACCESS_REJECT, ACCOUNTING_REQUEST, ACCOUNTING_RESPONSE };
 enum { START = 1, STOP, INTERIM };
 enum { PAP, CHAP, MSCHAP2, ACCT };
-enum { SOCKETS_MAX = 256, IDENTIFIERS = 256, TRIES_MAX = 4, REQUEST_OCTETS_MAX = 512, REPLY_OCTETS_MAX = 4096 };
+enum { SOCKETS_MAX = 256, IDENTIFIERS = 256, INTERIMS_MAX = 1000, TRIES_MAX = 4, REQUEST_OCTETS_MAX = 512, REPLY_OCTETS_MAX = 4096 };
 
 typedef struct { // a place of the window: one socket, one Identifier
     bool waiting, counts;
-    int fd, identifier, tries, octets, status;
+    int fd, identifier, tries, octets, status, done; // done: interims of the session so far
     uint32_t user, session;
     double first, last;
     char proof[41]; // what MS-CHAP2-Success must say
@@ -36,10 +36,10 @@ typedef struct { // a place of the window: one socket, one Identifier
 
 static const char *const METHODS[] = {"pap", "chap", "mschap2", "acct"};
 static struct {
-    int port, method, users, window, sockets;
+    int port, method, users, window, sockets, interims;
     double seconds, warm_up, rate, timeout;
     bool is_signed;
-} asked = {1812, PAP, 1000, 256, 64, 5, 0, 0, 1, true};
+} asked = {1812, PAP, 1000, 256, 64, 1, 5, 0, 0, 1, true};
 static Secret secret;
 static struct { uint64_t sent, accepted, rejected, unverified, retransmissions, lost; double behind; } tally;
 static float *latencies;
@@ -126,13 +126,13 @@ static void make_login(Place *place) {
 
 static void make_record(Place *place) {
     uint8_t *request = place->request, *at = put_device(request + 20, place->user), digest[16];
-    uint32_t done = place->status == START ? 0 : place->status == INTERIM ? 1 : 2;
+    uint32_t done = place->status == STOP ? place->done + 1 : place->done;
     char text[32];
     request[0] = ACCOUNTING_REQUEST, request[1] = place->identifier;
     at = put_integer(at, 8, 0x0a000000 + (place->user & 0xffffff));
     at = put_integer(at, 40, place->status);
     at = put(at, 44, text, sprintf(text, "%08x%08x", place->session, place->user));
-    at = put_integer(at, 55, time(NULL) - 600 + 300 * done);
+    at = put_integer(at, 55, time(NULL) - 300 * (asked.interims + 1 - done));
     if (done) {
         at = put_integer(at, 42, 1000000 * done), at = put_integer(at, 43, 5000000 * done);
         at = put_integer(at, 46, 300 * done), at = put_integer(at, 47, 1000 * done);
@@ -148,8 +148,10 @@ static void make_record(Place *place) {
 
 static void ask(Place *place, double at, bool counts) {
     if (asked.method == ACCT) {
-        place->status = place->status == START ? INTERIM : place->status == INTERIM ? STOP : START;
-        if (place->status == START) place->session = number(), place->user = number() % asked.users;
+        bool ended = !place->status || place->status == STOP;
+        place->status = ended ? START : place->done < asked.interims ? INTERIM : STOP;
+        if (ended) place->session = number(), place->user = number() % asked.users, place->done = 0;
+        place->done += place->status == INTERIM;
         make_record(place);
     } else {
         place->user = number() % asked.users;
@@ -257,7 +259,7 @@ static int find_method(const char *word) {
 
 static void read_words(int count, char **words) {
     const char *text = "";
-    for (int option; (option = getopt(count, words, "p:s:m:u:d:x:w:k:r:t:n")) != -1;) switch (option) {
+    for (int option; (option = getopt(count, words, "p:s:m:u:d:x:w:k:r:t:i:n")) != -1;) switch (option) {
         case 'p': asked.port = atoi(optarg); break;
         case 's': text = optarg; break;
         case 'm': asked.method = find_method(optarg); break;
@@ -268,12 +270,14 @@ static void read_words(int count, char **words) {
         case 'k': asked.sockets = atoi(optarg); break;
         case 'r': asked.rate = atof(optarg); break;
         case 't': asked.timeout = atof(optarg); break;
+        case 'i': asked.interims = atoi(optarg); break;
         case 'n': asked.is_signed = false; break;
         default: exit(2);
     }
     bool is_window = asked.sockets <= asked.window && asked.window <= asked.sockets * IDENTIFIERS;
     bool are_sockets = 1 <= asked.sockets && asked.sockets <= SOCKETS_MAX;
-    if (!*text || strlen(text) > 64 || asked.users < 1 || !are_sockets || !is_window) {
+    bool are_interims = 0 <= asked.interims && asked.interims <= INTERIMS_MAX;
+    if (!*text || strlen(text) > 64 || asked.users < 1 || !are_interims || !are_sockets || !is_window) {
         fprintf(stderr, "load: it takes a secret of 1 to 64 octets, users, and a window of 1 to 256 a socket\n");
         exit(2);
     }
