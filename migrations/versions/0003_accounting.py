@@ -77,6 +77,26 @@ create table session_history (like session including comments) partition by rang
 alter table session_history alter column stopped_at set not null, add primary key (id, stopped_at);
 comment on table session_history is 'Sessions that have ended for good: moved here some days after their end, never changed again.';
 create table session_history_default partition of session_history default;
+-- Whoever had an address at an instant is asked for by the first three columns; the end leads, since an instant leaves
+-- most of the older rows of an address behind it, and whole partitions.
+create index session_history_ip on session_history (framed_ip, stopped_at, started_at) where framed_ip is not null;
+create index session_history_ip6 on session_history (framed_ipv6_address, stopped_at, started_at)
+    where framed_ipv6_address is not null;
+create index session_history_prefix on session_history (framed_ipv6_prefix, stopped_at, started_at)
+    where framed_ipv6_prefix is not null;
+create index session_history_delegated on session_history (delegated_ipv6_prefix, stopped_at, started_at)
+    where delegated_ipv6_prefix is not null;
+create index session_history_service on session_history (service_id, started_at desc);
+create index session_history_username on session_history (username, started_at desc);
+create index session_history_account on session_history (account_id, started_at);
+create index session_history_name on session_history (acct_session_id, nas_id);
+
+create index session_ended on session (stopped_at) where stopped_at is not null;
+create index session_ip on session (framed_ip) where framed_ip is not null;
+create index session_ip6 on session (framed_ipv6_address) where framed_ipv6_address is not null;
+create index session_prefix on session (framed_ipv6_prefix) where framed_ipv6_prefix is not null;
+create index session_delegated on session (delegated_ipv6_prefix) where delegated_ipv6_prefix is not null;
+comment on index session_ended is 'What the mover takes next: no interim changes it.';
 
 create table session_boundary (before timestamptz not null);
 comment on table session_boundary is 'One row: what ended before it may have been moved to the history. Moves with what is moved.';

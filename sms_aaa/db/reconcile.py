@@ -63,9 +63,9 @@ class ExcludedRow:
 def list_excluded(connection: Connection) -> list[ExcludedRow]:
     with connection.cursor(row_factory=class_row(ExcludedRow)) as cursor:
         return cursor.execute(
-            """select coalesce(s.excluded, 'no-account') as reason, sum(d.octets_in)::bigint as octets_in,
-                      sum(d.octets_out)::bigint as octets_out
-               from usage_delta d join session s on s.id = d.session_id
+            """select case when s.id is null then 'no-session' else coalesce(s.excluded, 'no-account') end as reason,
+                      sum(d.octets_in)::bigint as octets_in, sum(d.octets_out)::bigint as octets_out
+               from usage_delta d left join session_all s on s.id = d.session_id
                where d.account_id is null group by 1 order by 1"""
         ).fetchall()
 
@@ -193,9 +193,17 @@ _LAWS: tuple[tuple[str, LiteralString], ...] = (
         "a session's totals are the sum of its deltas",
         """select 'session ' || s.id, format('session %s/%s, deltas %s/%s', s.octets_in, s.octets_out,
                   coalesce(sum(d.octets_in), 0), coalesce(sum(d.octets_out), 0))
-           from session s left join usage_delta d on d.session_id = s.id group by s.id
+           from session_all s left join usage_delta d on d.session_id = s.id
+           group by s.id, s.octets_in, s.octets_out, s.deltas
            having s.octets_in <> coalesce(sum(d.octets_in), 0) or s.octets_out <> coalesce(sum(d.octets_out), 0)
              or s.deltas <> count(d.seq)""",
+    ),
+    (
+        "a session is live or in the history, and every delta has one",
+        """select 'session ' || id, 'both live and in the history' from session join session_history using (id)
+           union all
+           select format('session %s delta %s', d.session_id, d.seq), 'no session' from usage_delta d
+           where not exists (select from session_all s where s.id = d.session_id)""",
     ),
     (
         "every delta of an account is queued, rated or in suspense",

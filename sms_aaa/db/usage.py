@@ -195,7 +195,7 @@ def list_deltas(
                       d.octets_out, d.seconds, d.run, d.wrapped, d.before_in, d.before_out, d.after_in, d.after_out,
                       d.before_node, d.before_sequence, d.before_offset, d.after_node, d.after_sequence,
                       d.after_offset
-               from usage_delta d join session s on s.id = d.session_id join nas n on n.id = s.nas_id
+               from usage_delta d join session_all s on s.id = d.session_id join nas n on n.id = s.nas_id
                where d.account_id = %(account)s and d.to_at >= %(start)s and d.from_at < %(end)s
                  and (%(session)s::bigint is null or d.session_id = %(session)s)
                order by d.to_at, d.session_id, d.seq limit %(limit)s""",
