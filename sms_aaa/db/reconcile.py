@@ -45,7 +45,7 @@ def list_counted(connection: Connection) -> list[CountedRow]:
                       coalesce(sum(d.octets_in) filter (where x.seq is not null), 0)::bigint as suspense_in,
                       coalesce(sum(d.octets_out) filter (where x.seq is not null), 0)::bigint as suspense_out
                from usage_delta d
-               left join rating_queue q on q.session_id = d.session_id and q.seq = d.seq
+               left join queued_delta q on q.session_id = d.session_id and q.seq = d.seq
                left join suspense x on x.session_id = d.session_id and x.seq = d.seq
                group by d.account_id order by d.account_id nulls last"""
         ).fetchall()
@@ -209,7 +209,7 @@ _LAWS: tuple[tuple[str, LiteralString], ...] = (
         "every delta of an account is queued, rated or in suspense",
         """select format('session %s delta %s', d.session_id, d.seq), 'nowhere' from usage_delta d
            where d.account_id is not null
-             and not exists (select from rating_queue q where q.session_id = d.session_id and q.seq = d.seq)
+             and not exists (select from queued_delta q where q.session_id = d.session_id and q.seq = d.seq)
              and not exists (select from suspense x where x.session_id = d.session_id and x.seq = d.seq)
              and not exists (select from rated_usage r where r.account_id = d.account_id
                              and r.session_id = d.session_id and r.seq = d.seq and r.to_at = d.to_at)""",
@@ -217,7 +217,7 @@ _LAWS: tuple[tuple[str, LiteralString], ...] = (
     (
         "no delta is both rated and waiting",
         """select format('session %s delta %s', r.session_id, r.seq), 'rated and queued' from rated_usage r
-           where exists (select from rating_queue q where q.session_id = r.session_id and q.seq = r.seq)
+           where exists (select from queued_delta q where q.session_id = r.session_id and q.seq = r.seq)
               or exists (select from suspense x where x.session_id = r.session_id and x.seq = r.seq)""",
     ),
     (
