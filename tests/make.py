@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 from sms_aaa.db.engine import begin_snapshot
 from sms_aaa.db.feed import covers
+from sms_aaa.db.rating_queue import find_shard
 from sms_aaa.flows.access import encode_class
 from sms_aaa.flows.provisioning.desk import Desk
 from sms_aaa.flows.provisioning.nas import add_nas
 from sms_aaa.flows.provisioning.plans import add_plan
 from sms_aaa.flows.provisioning.subscribers import NewSubscriber, add_subscriber
+from sms_aaa.flows.rating import rate_batch
 from sms_aaa.flows.replicating import Follower, Step, fill
 from sms_aaa.flows.vault import NONCE_OCTETS, Vault
 from sms_aaa.node.records import AccountingRecord
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sms_aaa.db.engine import Connection
+    from sms_aaa.flows.rating import PlanShelf
 
 SECRET = b"a secret of the tests"
 ACTOR = Actor("tester", Door.CLI, "T-1")
@@ -125,6 +128,14 @@ def make_subscriber(
     row = desk.connection.execute("select max(id) from service").fetchone()
     assert row is not None
     return int(row[0])
+
+
+def rate_all(connection: Connection, shelf: PlanShelf, *, now: datetime) -> int:
+    """Rates whatever is queued; how many deltas that were."""
+    deltas = 0
+    while (shard := find_shard(connection, after=-1)) is not None:
+        deltas += rate_batch(connection, shelf, shard, now=now, limit=1000).deltas
+    return deltas
 
 
 def make_replica(connection: Connection, folder: Path, *, database_id: bytes = bytes(16)) -> ReplicaWriter:

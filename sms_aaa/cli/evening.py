@@ -250,7 +250,7 @@ class Evening:
         say(f"  All of it is settled and rated, {time.monotonic() - began:.1f} s after the last packet.")
 
     def _find_difference(self) -> str | None:
-        from sms_aaa.db.rating import queue_length
+        from sms_aaa.db.rating_queue import queue_length
 
         found = {row.acct_session_id: row for row in self._sessions(State.OPEN, State.CLOSED, State.LAPSED)}
         for session_id, part in self._parts.items():

@@ -28,6 +28,7 @@ from sms_aaa.db.sessions import EndedSession, SessionKey, StoredSession
 from sms_aaa.db.usage import Anomaly, ServiceAccount, UsageDelta
 from sms_aaa.flows.facts import merge
 from sms_aaa.flows.hearing import Heard, Rebooted, Unsettled, hear
+from sms_aaa.flows.history import TOO_LATE, meet_history
 from sms_aaa.flows.learning import learn_devices
 from sms_aaa.node.journal import Stream
 from sms_aaa.node.live_change import Release, session_key
@@ -63,6 +64,7 @@ class _Work:
     """The batch in memory. Sessions by key, each with its lives; what is new and what changed, by id."""
 
     sessions: dict[SessionKey, list[StoredSession]]
+    too_late: set[Place]
     by_service: dict[int, ServiceAccount]
     by_identity: dict[str, ServiceAccount]
     realms: Realms
@@ -98,8 +100,12 @@ def settle_accounting(
             quarantined += 1
             quarantine(connection, Stream.ACCOUNTING, place, reason=said.reason, raw=record.packet)
     work = _load(connection, heard)
+    for place, record in records if work.too_late else ():
+        if place in work.too_late:
+            quarantine(connection, Stream.ACCOUNTING, place, reason=TOO_LATE, raw=record.packet)
     for said in heard:
-        _step(work, said)
+        if said.reading.place not in work.too_late:
+            _step(work, said)
     _store(connection, work)
     ended = [
         EndedSession(session.id, session.service_id, session.facts.token, session.key[2])
@@ -110,7 +116,7 @@ def settle_accounting(
         ended += db_sessions.close_rebooted(connection, reboot.nas_id, reboot.nas_key, reboot.at)
     releases = _free(connection, ended)
     _tell_places(connection, work, ended)
-    return Settled(len(records), len(work.deltas), len(work.anomalies), quarantined, releases)
+    return Settled(len(records), len(work.deltas), len(work.anomalies), quarantined + len(work.too_late), releases)
 
 
 def _tell_places(connection: Connection, work: _Work, ended: Sequence[EndedSession]) -> None:
@@ -192,6 +198,7 @@ def _load(connection: Connection, heard: Sequence[Heard]) -> _Work:
     sessions: dict[SessionKey, list[StoredSession]] = {key: [] for key in keys}
     for stored in db_sessions.lock_sessions(connection, keys):
         sessions[stored.key].append(stored)
+    too_late = meet_history(connection, heard, sessions)
     unknown = [said for said in heard if not _are_known(sessions[said.key])]
     realms = Realms(db_realms.list_node_realms(connection, None) if unknown else ())
     services = db_usage.list_service_accounts(
@@ -203,6 +210,7 @@ def _load(connection: Connection, heard: Sequence[Heard]) -> _Work:
     ids = iter(db_sessions.reserve_ids(connection, len(heard)))
     return _Work(
         sessions=sessions,
+        too_late=too_late,
         by_service={service.service_id: service for service in services},
         by_identity={service.identity: service for service in services},
         realms=realms,
