@@ -20,12 +20,15 @@ from sms_aaa.db import decisions as db_decisions
 from sms_aaa.db import places as db_places
 from sms_aaa.db import positions as db_positions
 from sms_aaa.db import realms as db_realms
+from sms_aaa.db import session_addresses as db_session_addresses
 from sms_aaa.db import sessions as db_sessions
 from sms_aaa.db import usage as db_usage
 from sms_aaa.db.decisions import DecisionRow
-from sms_aaa.db.sessions import EndedSession, SessionFacts, SessionKey, StoredSession
+from sms_aaa.db.sessions import EndedSession, SessionKey, StoredSession
 from sms_aaa.db.usage import Anomaly, ServiceAccount, UsageDelta
+from sms_aaa.flows.facts import merge
 from sms_aaa.flows.hearing import Heard, Rebooted, Unsettled, hear
+from sms_aaa.flows.history import TOO_LATE, meet_history
 from sms_aaa.flows.learning import learn_devices
 from sms_aaa.node.journal import Stream
 from sms_aaa.node.live_change import Release, session_key
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from sms_aaa.db.engine import Connection
+    from sms_aaa.db.session_addresses import FormerAddress
     from sms_aaa.node.records import AccountingRecord, DecisionBatch
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -60,6 +64,7 @@ class _Work:
     """The batch in memory. Sessions by key, each with its lives; what is new and what changed, by id."""
 
     sessions: dict[SessionKey, list[StoredSession]]
+    too_late: set[Place]
     by_service: dict[int, ServiceAccount]
     by_identity: dict[str, ServiceAccount]
     realms: Realms
@@ -71,6 +76,7 @@ class _Work:
     changed: dict[int, StoredSession] = field(default_factory=dict)
     deltas: list[UsageDelta] = field(default_factory=list)
     anomalies: list[Anomaly] = field(default_factory=list)
+    former: list[tuple[int, FormerAddress]] = field(default_factory=list)
 
 
 def settle_accounting(
@@ -94,8 +100,12 @@ def settle_accounting(
             quarantined += 1
             quarantine(connection, Stream.ACCOUNTING, place, reason=said.reason, raw=record.packet)
     work = _load(connection, heard)
+    for place, record in records if work.too_late else ():
+        if place in work.too_late:
+            quarantine(connection, Stream.ACCOUNTING, place, reason=TOO_LATE, raw=record.packet)
     for said in heard:
-        _step(work, said)
+        if said.reading.place not in work.too_late:
+            _step(work, said)
     _store(connection, work)
     ended = [
         EndedSession(session.id, session.service_id, session.facts.token, session.key[2])
@@ -106,7 +116,7 @@ def settle_accounting(
         ended += db_sessions.close_rebooted(connection, reboot.nas_id, reboot.nas_key, reboot.at)
     releases = _free(connection, ended)
     _tell_places(connection, work, ended)
-    return Settled(len(records), len(work.deltas), len(work.anomalies), quarantined, releases)
+    return Settled(len(records), len(work.deltas), len(work.anomalies), quarantined + len(work.too_late), releases)
 
 
 def _tell_places(connection: Connection, work: _Work, ended: Sequence[EndedSession]) -> None:
@@ -188,6 +198,7 @@ def _load(connection: Connection, heard: Sequence[Heard]) -> _Work:
     sessions: dict[SessionKey, list[StoredSession]] = {key: [] for key in keys}
     for stored in db_sessions.lock_sessions(connection, keys):
         sessions[stored.key].append(stored)
+    too_late = meet_history(connection, heard, sessions)
     unknown = [said for said in heard if not _are_known(sessions[said.key])]
     realms = Realms(db_realms.list_node_realms(connection, None) if unknown else ())
     services = db_usage.list_service_accounts(
@@ -199,6 +210,7 @@ def _load(connection: Connection, heard: Sequence[Heard]) -> _Work:
     ids = iter(db_sessions.reserve_ids(connection, len(heard)))
     return _Work(
         sessions=sessions,
+        too_late=too_late,
         by_service={service.service_id: service for service in services},
         by_identity={service.identity: service for service in services},
         realms=realms,
@@ -224,7 +236,10 @@ def _step(work: _Work, said: Heard) -> None:
     service = _service(work, stored, said)
     number = max((s.life.life for s in stored_lives), default=0) + 1
     result = step(life, number, said.reading, rate_kbps=service.rate_kbps if service is not None else 0)
-    session = _new(work, said, result.life, service) if stored is None else _merge(stored, said, result.life, service)
+    if stored is None:
+        session = _new(work, said, result.life, service)
+    else:
+        session = _merge(work, stored, said, result.life, service)
     if stored is None:
         stored_lives.append(session)
         work.new.add(session.id)
@@ -232,7 +247,7 @@ def _step(work: _Work, said: Heard) -> None:
             _name(work, session.id, said, AnomalyKind.UNKNOWN_SERVICE)
     else:
         stored_lives[stored_lives.index(stored)] = session
-    if stored is None or session != stored:
+    if stored is None or replace(session, fingerprint=stored.fingerprint) != stored:
         work.changed[session.id] = session
     if session.life.state is State.CLOSED and (life is None or life.state is not State.CLOSED):
         work.ended.add(session.id)
@@ -274,7 +289,7 @@ def _service(work: _Work, stored: StoredSession | None, said: Heard) -> ServiceA
 
 def _identities(said: Heard, realms: Realms) -> list[str]:
     """By what a service may be found, as at its login: the user name, what its realm makes of it, or the device."""
-    username = said.facts.username.encode()
+    username = said.username.encode()
     device = canonical_mac(username)
     return [octets.decode() for octets in (*realms.identities(username), *([device] if device is not None else []))]
 
@@ -288,26 +303,31 @@ def _new(work: _Work, said: Heard, life: Life, service: ServiceAccount | None) -
         service_id=service.service_id if service is not None else None,
         account_id=service.account_id if service is not None else None,
         excluded=None if service is not None else _UNKNOWN_SERVICE,
+        fingerprint=said.fingerprint,
     )
 
 
-def _merge(stored: StoredSession, said: Heard, life: Life, service: ServiceAccount | None) -> StoredSession:
-    """The session after a record: a later packet may know what an earlier one did not (an address, whose it is).
-
-    What it says of the login (our Class) replaces what was known: after a re-authentication that is another one.
-    """
-    known = stored.facts
-    changes = {
-        name: value
-        for name in SessionFacts.__struct_fields__
-        if getattr(known, name) is None and (value := getattr(said.facts, name)) is not None
-    }
-    if said.facts.token is not None and said.reading.received_at >= stored.life.received_at:
-        changes["token"] = said.facts.token
-    facts = replace(known, **changes) if changes else known
+def _merge(
+    work: _Work, stored: StoredSession, said: Heard, life: Life, service: ServiceAccount | None
+) -> StoredSession:
+    """The session after a record: a later packet may know what an earlier one did not (an address, whose it is)."""
+    if said.fingerprint != stored.fingerprint:
+        stored = _merge_facts(work, stored, said)
     if stored.service_id is None and service is not None:
         stored = replace(stored, service_id=service.service_id, account_id=service.account_id, excluded=None)
-    return replace(stored, life=life, facts=facts)
+    return replace(stored, life=life)
+
+
+def _merge_facts(work: _Work, stored: StoredSession, said: Heard) -> StoredSession:
+    reading, life = said.reading, stored.life
+    is_latest = reading.received_at >= life.received_at
+    facts, former = merge(stored.facts, said.facts, life, reading.event, reading.at, is_latest=is_latest)
+    if former:
+        work.former += [(stored.id, one) for one in former]
+        _name(work, stored.id, said, AnomalyKind.READDRESSED)
+    # An older record's fingerprint would hide that the next one says something else than the row.
+    is_newest = is_latest and reading.at >= life.updated_at
+    return replace(stored, facts=facts, fingerprint=said.fingerprint if is_newest else stored.fingerprint)
 
 
 def _name(work: _Work, session_id: int, said: Heard, kind: AnomalyKind) -> None:
@@ -329,5 +349,7 @@ def _store(connection: Connection, work: _Work) -> None:
     if work.deltas:
         db_usage.insert_deltas(connection, work.deltas)
         db_usage.insert_queue(connection, [usage for usage in work.deltas if usage.account_id is not None])
+    if work.former:
+        db_session_addresses.insert_former(connection, work.former)
     if work.anomalies:
         db_usage.insert_anomalies(connection, work.anomalies)

@@ -103,6 +103,7 @@ class AnomalyKind(StrEnum):
     COUNTER_SLIP = "counter-slip"  # fell by less than half while the other went on: not counted
     CLOCK = "nas-clock"
     UNKNOWN_SERVICE = "unknown-service"
+    READDRESSED = "re-addressed"  # an address changed in mid-session, or a late record tells another one
 
 
 class Place(Struct, frozen=True, gc=False):
