@@ -235,14 +235,22 @@ def encode_class(service_id: int, token: bytes) -> bytes:
 
 def read_class(packet: Packet) -> tuple[int, bytes] | None:
     """(service id, token) from the Class that is ours; others may have put theirs beside it."""
-    for value in packet.all(dictionary.CLASS):
-        if len(value) == 20 and value.startswith(CLASS_MAGIC):
-            return int.from_bytes(value[4:12], "big"), value[12:]
-    return None
+    value = packet.attributes.get(dictionary.CLASS)
+    if value is not None and packet.repeated is not None:
+        value = next((one for one in packet.all(dictionary.CLASS) if _is_ours(one)), None)
+    if value is None or not _is_ours(value):
+        return None
+    return int.from_bytes(value[4:12], "big"), value[12:]
+
+
+def _is_ours(value: bytes) -> bool:
+    return len(value) == 20 and value.startswith(CLASS_MAGIC)
 
 
 def copied_proxy_states(packet: Packet) -> bytes:
     """RFC 2865 section 5.33: unmodified and in order."""
+    if dictionary.PROXY_STATE not in packet.attributes:
+        return b""
     return b"".join(attribute(dictionary.PROXY_STATE, value) for value in packet.all(dictionary.PROXY_STATE))
 
 
