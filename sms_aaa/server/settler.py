@@ -24,6 +24,7 @@ from sms_aaa.node.records import AccountingRecord, unpack_accounting
 from sms_aaa.rules.session import Place, silence_seconds
 from sms_aaa.server.database import work_with_database
 from sms_aaa.server.historian import Historian
+from sms_aaa.server.journal_room import JournalRoom
 from sms_aaa.server.pressure import Pressure
 from sms_aaa.server.priority import Priority, take
 from sms_aaa.server.stream import Fenced, StreamSettler
@@ -59,6 +60,7 @@ class Settler:
         self._single_nas: dict[int, bool] = {}
         self._due = {"gauges": 0.0, "counts": 0.0, "upkeep": 0.0, "stale": 0.0}
         self._may_lapse_at = float("inf")
+        self._room = JournalRoom(child, self._stream)
         self._pressure = Pressure(child.state_folder, time.monotonic())
         self._historian = Historian(child)
 
@@ -196,6 +198,7 @@ class Settler:
 
     def _measure_backlog(self) -> None:
         """Octets of what is not settled yet, and the age of its oldest record."""
+        self._room.keep(time.monotonic())
         waiting, oldest = self._stream.waiting()
         self._counters[Word.BACKLOG_OCTETS] = waiting
         record = unpack_accounting(oldest.payload) if oldest is not None else None

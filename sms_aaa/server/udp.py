@@ -55,6 +55,9 @@ class Way(Protocol):
 
     def serve(self, endpoint: Endpoint, asked: Sequence[Asked], began: float) -> None: ...
 
+    def keep_house(self, now: float) -> None:
+        """Every HOUSEKEEPING_SECONDS, between batches."""
+
     def close(self) -> None: ...
 
 
@@ -96,6 +99,7 @@ class UdpWorker:
             now = time.monotonic()
             if now >= next_housekeeping:
                 self._keep_house(now)
+                way.keep_house(now)
                 next_housekeeping = now + HOUSEKEEPING_SECONDS
             ready = poll.poll(self.dispatcher.seconds_to_next(now, SLEEP_SECONDS_MAX))
             for descriptor, _ in ready:
