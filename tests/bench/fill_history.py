@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Network
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,7 +139,7 @@ def read_year(connection: Connection) -> Year:
 def _months(year: Year) -> list[tuple[datetime, datetime]]:
     count = year.begin.year * 12 + year.begin.month - 1
     firsts = [datetime(m // 12, m % 12 + 1, 1, tzinfo=UTC) for m in range(count, count + MONTHS + 2)]
-    return list(zip(firsts, firsts[1:], strict=False))
+    return list(pairwise(firsts))
 
 
 def _fill_month(connection: Connection, year: Year, nas_id: int, first: datetime, end: datetime) -> int:
@@ -157,9 +158,7 @@ def _fill_month(connection: Connection, year: Year, nas_id: int, first: datetime
     for parent in ("session_history", "usage_delta"):
         # create_ahead may have made it; it is empty, and one without indexes takes its place.
         connection.execute(f"drop table if exists {parent}_{suffix}")
-        connection.execute(
-            f"create table {parent}_{suffix} (like {parent} including defaults including constraints including comments)"
-        )
+        connection.execute(f"create table {parent}_{suffix} (like {parent} including defaults including constraints)")
     statement = SESSIONS.format(table=sessions, first=FIRST_SERVICE, services=SERVICES, past=past)
     values = {**numbers, "begin": year.begin, "from": first, "to": end, "nas": nas_id}
     count = connection.execute(statement, values).rowcount
@@ -209,7 +208,9 @@ def read_arguments(words: list[str]) -> argparse.Namespace:
 
 def main(words: list[str]) -> None:
     arguments = read_arguments(words)
-    year = year_of(arguments.sessions, arguments.addresses, datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0))
+    year = year_of(
+        arguments.sessions, arguments.addresses, datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    )
     if arguments.dsn is not None:
         with connect(arguments.dsn, name="fill") as connection:
             fill(connection, year)
