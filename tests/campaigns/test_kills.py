@@ -75,11 +75,11 @@ def test_the_auditor_is_content_with_what_was_settled(books):
         ("update session set octets_in = octets_in + 1 where id = 1", "double"),
         ("update session set state = 1, stopped_at = null where id = 1", "loss"),
         ("update session set acct_session_id = 'another' where id = 1", "phantom"),
-        ("insert into anomaly (session_id, nas_id, kind, event_at, octets_in, octets_out, node, sequence,"
-         " record_offset) values (1, 1, 'counter-reset', now(), 0, 0, 'node1', 1, 1)", "anomalies"),
+        (("insert into anomaly (session_id, nas_id, kind, event_at, octets_in, octets_out, node, sequence,"
+         " record_offset) values (1, 1, 'counter-reset', now(), 0, 0, 'node1', 1, 1)"), "anomalies"),
         ("delete from usage_delta where session_id = 1 and seq = 1", "deltas that are not their session's octets"),
-        ("insert into quarantine (node, stream, sequence, record_offset, reason, raw)"
-         " values ('node1', 1, 1, 1, 'short', '')", "quarantine"),
+        (("insert into quarantine (node, stream, sequence, record_offset, reason, raw)"
+         " values ('node1', 1, 1, 1, 'short', '')"), "quarantine"),
     ],
 )  # fmt: skip
 def test_the_auditor_sees(books, spoil, kind):
