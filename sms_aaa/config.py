@@ -123,6 +123,14 @@ class SessionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     stale_check_seconds: Annotated[int, Meta(ge=1, le=3600)] = 30
 
 
+class HistorySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    grace_days: Annotated[int, Meta(ge=1, le=365)] = 7
+    sessions_days: RetentionDays = 400
+    deltas_days: RetentionDays = 400
+    hours_days: RetentionDays = 100
+    days_days: RetentionDays = 1200
+
+
 class RatingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")] = "EUR"
     zone: str = "UTC"
@@ -167,6 +175,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     replica: ReplicaSettings = ReplicaSettings()
     journal: JournalSettings = JournalSettings()
     session: SessionSettings = SessionSettings()
+    history: HistorySettings = HistorySettings()
     rating: RatingSettings = RatingSettings()
     decisions: DecisionsSettings = DecisionsSettings()
     limits: LimitsSettings = LimitsSettings()

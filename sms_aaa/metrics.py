@@ -125,6 +125,11 @@ def set_plan_rows(counters: memoryview, sessions_by_plan: Sequence[tuple[int, in
         counters[PLANS_AT + 2 * index + 1] = sessions
 
 
+def count_online(slots: Iterable[memoryview]) -> int:
+    """Open sessions of all plans, as the settler last counted them."""
+    return sum(counters[PLANS_AT + 2 * row + 1] for counters in slots for row in range(PLAN_ROWS_MAX))
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessView:
     """A child as the supervisor sees it."""

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 from sms_aaa.db.engine import begin_snapshot
 from sms_aaa.db.feed import covers
+from sms_aaa.db.rating_queue import find_shard
 from sms_aaa.flows.access import encode_class
 from sms_aaa.flows.provisioning.desk import Desk
 from sms_aaa.flows.provisioning.nas import add_nas
 from sms_aaa.flows.provisioning.plans import add_plan
 from sms_aaa.flows.provisioning.subscribers import NewSubscriber, add_subscriber
+from sms_aaa.flows.rating import rate_batch
 from sms_aaa.flows.replicating import Follower, Step, fill
 from sms_aaa.flows.vault import NONCE_OCTETS, Vault
 from sms_aaa.node.records import AccountingRecord
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sms_aaa.db.engine import Connection
+    from sms_aaa.flows.rating import PlanShelf
 
 SECRET = b"a secret of the tests"
 ACTOR = Actor("tester", Door.CLI, "T-1")
@@ -127,6 +130,14 @@ def make_subscriber(
     return int(row[0])
 
 
+def rate_all(connection: Connection, shelf: PlanShelf, *, now: datetime) -> int:
+    """Rates whatever is queued; how many deltas that were."""
+    deltas = 0
+    while (shard := find_shard(connection, after=-1)) is not None:
+        deltas += rate_batch(connection, shelf, shard, now=now, limit=1000).deltas
+    return deltas
+
+
 def make_replica(connection: Connection, folder: Path, *, database_id: bytes = bytes(16)) -> ReplicaWriter:
     """A replica of what is committed, current; its writer is to be closed. Takes the connection's transaction."""
     filler = ReplicaFiller.begin(folder, database_id=database_id, schema_version=1)
@@ -172,6 +183,7 @@ class Said:
     delay: int = 0
     stamped: bool = True
     identifier: int = 1
+    framed_ip: int = 0x0A000007
     extra: bytes = b""
 
 
@@ -182,7 +194,7 @@ def packet_of(said: Said) -> bytes:
         attribute(key.NAS_IP_ADDRESS, ipv4(0x7F000001)),
         attribute(key.NAS_PORT, integer(7)),
         attribute(key.CALLING_STATION_ID, b"02-00-00-00-00-07"),
-        attribute(key.FRAMED_IP_ADDRESS, ipv4(0x0A000007)),
+        attribute(key.FRAMED_IP_ADDRESS, ipv4(said.framed_ip)),
         attribute(key.ACCT_STATUS_TYPE, integer(STATUS[said.status])),
         attribute(key.ACCT_DELAY_TIME, integer(said.delay)),
     ]

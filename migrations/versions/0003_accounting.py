@@ -6,6 +6,36 @@ revision = "0003"
 down_revision = "0002"
 
 FACTS = """
+alter table session
+    add column framed_interface_id text,
+    add column acct_multi_session_id text,
+    add column acct_link_count bigint,
+    add column acct_authentic bigint,
+    add column service_type bigint,
+    add column framed_protocol bigint,
+    add column connect_info text,
+    add column circuit_id text,
+    add column remote_id text,
+    add column vendor_attributes text,
+    add column addressed_at timestamptz;
+comment on column session.acct_multi_session_id is 'What ties the links of a multilink bundle, each a session with counters of its own.';
+comment on column session.circuit_id is 'Agent-Circuit-Id, whichever vendor''s attribute it came in; remote_id likewise.';
+comment on column session.vendor_attributes is 'A JSON object, name -> text or list of texts: as first told, and as told by the Stop. No secrets, bounded.';
+comment on column session.addressed_at is 'Since when it has the addresses of this row; null: since its start. What it had before: session_address.';
+
+create table session_address (
+    session_id bigint not null,
+    kind text not null check (kind in ('framed_ip', 'framed_ipv6_prefix', 'delegated_ipv6_prefix', 'framed_ipv6_address')),
+    address inet not null,
+    from_at timestamptz not null,
+    heard_at timestamptz not null,
+    to_at timestamptz not null,
+    primary key (session_id, kind, address, from_at),
+    check (from_at <= heard_at and heard_at <= to_at)
+);
+comment on table session_address is 'Addresses that a session had before those in its row; written only when one changes in mid-session.';
+comment on column session_address.heard_at is 'The last record that told it: sure until here. It ended somewhere until to_at, when another was told.';
+create index session_address_at on session_address using gist (address inet_ops);
 """
 
 SETTLING = """
@@ -20,6 +50,10 @@ alter table session set (fillfactor = 50);
 drop index session_heard;
 -- Services tell their accounts: nobody asks for sessions by account.
 drop index session_account;
+-- The name first, so that a session is found by it alone too.
+alter table session
+    drop constraint session_nas_id_nas_key_acct_session_id_life_key,
+    add constraint session_name unique (acct_session_id, nas_id, nas_key, life);
 -- Services, accounts and NASes are never deleted; to look for each at each new session costs more than to store it.
 -- `reconcile` proves that they are there.
 alter table session
@@ -57,6 +91,26 @@ create table session_history (like session including comments) partition by rang
 alter table session_history alter column stopped_at set not null, add primary key (id, stopped_at);
 comment on table session_history is 'Sessions that have ended for good: moved here some days after their end, never changed again.';
 create table session_history_default partition of session_history default;
+-- Whoever had an address at an instant is asked for by the first three columns; the end leads, since an instant leaves
+-- most of the older rows of an address behind it, and whole partitions.
+create index session_history_ip on session_history (framed_ip, stopped_at, started_at) where framed_ip is not null;
+create index session_history_ip6 on session_history (framed_ipv6_address, stopped_at, started_at)
+    where framed_ipv6_address is not null;
+create index session_history_prefix on session_history (framed_ipv6_prefix, stopped_at, started_at)
+    where framed_ipv6_prefix is not null;
+create index session_history_delegated on session_history (delegated_ipv6_prefix, stopped_at, started_at)
+    where delegated_ipv6_prefix is not null;
+create index session_history_service on session_history (service_id, started_at desc);
+create index session_history_username on session_history (username, started_at desc);
+create index session_history_account on session_history (account_id, started_at);
+create index session_history_name on session_history (acct_session_id, nas_id);
+
+create index session_ended on session (stopped_at) where stopped_at is not null;
+create index session_ip on session (framed_ip) where framed_ip is not null;
+create index session_ip6 on session (framed_ipv6_address) where framed_ipv6_address is not null;
+create index session_prefix on session (framed_ipv6_prefix) where framed_ipv6_prefix is not null;
+create index session_delegated on session (delegated_ipv6_prefix) where delegated_ipv6_prefix is not null;
+comment on index session_ended is 'What the mover takes next: no interim changes it.';
 
 create table session_boundary (before timestamptz not null);
 comment on table session_boundary is 'One row: what ended before it may have been moved to the history. Moves with what is moved.';
@@ -73,10 +127,66 @@ JOURNAL = """
 """
 
 QUEUE = """
+alter table rating_queue rename to rating_queue_0002;
+alter table rating_queue_0002 rename constraint rating_queue_pkey to rating_queue_0002_pkey;
+
+create table rating_queue (
+    id bigint generated by default as identity,
+    shard smallint not null check (shard between 0 and 7),
+    queued_at timestamptz not null default now(),
+    deltas integer not null check (deltas > 0),
+    session_id bigint[] not null check (cardinality(session_id) = deltas),
+    seq integer[] not null check (cardinality(seq) = deltas),
+    account_id bigint[] not null check (cardinality(account_id) = deltas),
+    service_id bigint[] not null check (cardinality(service_id) = deltas),
+    from_at timestamptz[] not null check (cardinality(from_at) = deltas),
+    to_at timestamptz[] not null check (cardinality(to_at) = deltas),
+    octets_in bigint[] not null check (cardinality(octets_in) = deltas),
+    octets_out bigint[] not null check (cardinality(octets_out) = deltas),
+    primary key (shard, id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+comment on table rating_queue is 'Deltas that wait for the rater, many to a row: written with them, consumed with their rated usage.';
+comment on column rating_queue.shard is 'account_id % 8: one rater at a time works at the accounts of a shard.';
+-- Octets are not worth the time that it takes to compress them, and no row stays for long.
+alter table rating_queue
+    alter session_id set storage external, alter seq set storage external, alter account_id set storage external,
+    alter service_id set storage external, alter from_at set storage external, alter to_at set storage external,
+    alter octets_in set storage external, alter octets_out set storage external;
+
+create view queued_delta as
+    select q.id as queue_id, q.shard, q.queued_at, d.*
+    from rating_queue q
+    cross join unnest(q.session_id, q.seq, q.account_id, q.service_id, q.from_at, q.to_at, q.octets_in, q.octets_out)
+      d(session_id, seq, account_id, service_id, from_at, to_at, octets_in, octets_out);
+comment on view queued_delta is 'The rating queue, a row a delta.';
+
+create table rating_shard (shard smallint primary key);
+comment on table rating_shard is 'Who works at the accounts of a shard holds its row; several of them in the order of their numbers.';
+insert into rating_shard select generate_series(0, 7);
+
+insert into rating_queue (shard, queued_at, deltas, session_id, seq, account_id, service_id, from_at, to_at, octets_in,
+                          octets_out)
+    select q.account_id % 8, min(q.queued_at), count(*), array_agg(session_id), array_agg(seq),
+           array_agg(q.account_id), array_agg(d.service_id), array_agg(d.from_at), array_agg(to_at),
+           array_agg(d.octets_in), array_agg(d.octets_out)
+    from (select *, row_number() over (partition by account_id % 8 order by queued_at) / 500 as part
+          from rating_queue_0002) q
+    join usage_delta d using (session_id, seq, to_at) group by q.account_id % 8, q.part order by 2;
+drop table rating_queue_0002;
+"""
+
+LISTINGS = """
+create index session_started on session (started_at, id);
+create index session_station on session (calling_station_id, started_at);
+create index session_history_started on session_history (started_at, id);
+create index session_history_station on session_history (calling_station_id, started_at);
+create index session_history_nas on session_history (nas_id, started_at);
+create index anomaly_at on anomaly (at);
+comment on index session_started is 'The newest first, and no further than a listing goes; of each partition of the history, too.';
 """
 
 
 def upgrade() -> None:
-    for part in (FACTS, SETTLING, ROLLUPS, HISTORY, PORT_BLOCKS, JOURNAL, QUEUE):
+    for part in (FACTS, SETTLING, ROLLUPS, HISTORY, PORT_BLOCKS, JOURNAL, QUEUE, LISTINGS):
         if part.strip():
             op.execute(part)

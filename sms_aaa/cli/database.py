@@ -92,7 +92,7 @@ def _probes() -> dict[str, Callable[[Connection], tuple[bool, str]]]:
     from sms_aaa.db.nas import list_nas
     from sms_aaa.db.plans import list_latest
     from sms_aaa.db.positions import list_quarantine
-    from sms_aaa.db.rating import queue_length
+    from sms_aaa.db.rating_queue import queue_length
     from sms_aaa.db.subscribers import count_services
 
     def quarantine(connection: Connection) -> tuple[bool, str]:

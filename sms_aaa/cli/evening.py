@@ -250,7 +250,7 @@ class Evening:
         say(f"  All of it is settled and rated, {time.monotonic() - began:.1f} s after the last packet.")
 
     def _find_difference(self) -> str | None:
-        from sms_aaa.db.rating import queue_length
+        from sms_aaa.db.rating_queue import queue_length
 
         found = {row.acct_session_id: row for row in self._sessions(State.OPEN, State.CLOSED, State.LAPSED)}
         for session_id, part in self._parts.items():
@@ -267,9 +267,12 @@ class Evening:
         return f"{waiting} deltas wait for the rater" if waiting else None
 
     def _sessions(self, *states: State) -> list[SessionRow]:
-        from sms_aaa.db.session_lists import list_sessions
+        from sms_aaa.db.nas import find_nas
+        from sms_aaa.db.session_lists import SessionFilter, list_sessions
 
-        return list_sessions(self._connection, states=states, subscriber=None, nas=NAS_NAME, limit=SESSIONS_MAX)
+        nas = find_nas(self._connection, NAS_NAME)
+        assert nas is not None
+        return list_sessions(self._connection, SessionFilter(states=states, nas_id=nas.id), limit=SESSIONS_MAX)
 
     def _wait(self, find_difference: Callable[[], str | None]) -> None:
         until = time.monotonic() + SETTLE_SECONDS_MAX

@@ -90,11 +90,44 @@ def read_secret(label: str, *, given: str | None, from_stdin: bool) -> Secret | 
     return Secret(str(typed).encode())
 
 
-def parse_since(text: str, zone: str, now: datetime) -> datetime:
+def parse_since(text: str, zone: str, now: datetime, *, option: str = "--since") -> datetime:
     """As long before `now` as 90s, 30m, 12h or 7d say, or an instant as parse_instant() reads it."""
-    if ago := re.fullmatch(r"(\d{1,5})([smhd])", text):
-        return now - timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]])
-    return parse_instant(text, zone, option="--since")
+    if (ago := _duration(text)) is not None:
+        return now - timedelta(seconds=ago)
+    return parse_instant(text, zone, option=option)
+
+
+def parse_duration(text: str, *, option: str) -> int:
+    """90s, 30m, 12h or 7d, in seconds."""
+    if (found := _duration(text)) is None:
+        raise click.BadParameter(f"{text!r} is no duration; write it as 90s, 30m, 12h or 7d.", param_hint=f"'{option}'")
+    return found
+
+
+def _duration(text: str) -> int | None:
+    found = re.fullmatch(r"(\d{1,5})([smhd])", text)
+    return int(found[1]) * _SECONDS[found[2]] if found is not None else None
+
+
+def parse_octets(text: str, *, option: str) -> int:
+    """1500000 or a volume such as "10 GB"."""
+    from sms_aaa.rules.tariff import octets_of
+
+    if re.fullmatch(r"\d{1,18}", text):
+        return int(text)
+    spaced = re.sub(r"(?<=\d)(?=[A-Za-z])", " ", text)
+    try:
+        return octets_of(spaced)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.", param_hint=f"'{option}'") from None
+
+
+def parse_stations(text: str) -> tuple[str, ...]:
+    """Calling-Station-Ids: of a hardware address all its notations, else the very text."""
+    from sms_aaa.rules.identity import canonical_mac, mac_notations
+
+    device = canonical_mac(text.encode())
+    return (text,) if device is None else tuple(mac_notations(device.decode()))
 
 
 def parse_instant(text: str, zone: str, *, option: str = "--at") -> datetime:

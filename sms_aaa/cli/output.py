@@ -22,6 +22,8 @@ import click
 if TYPE_CHECKING:
     from _csv import Writer as CsvWriter
 
+    from rich.table import Table
+
 
 class Format(Enum):
     TABLE = "table"
@@ -49,6 +51,11 @@ def octets(count: int) -> Shown:
             hundredths = (count * 100 + size // 2) // size
             return Shown(count, f"{hundredths // 100}.{hundredths % 100:02d} {unit}")
     return Shown(count, f"{count} B")
+
+
+def bit_rate(kbps: int) -> Shown:
+    """kbit/s, for people in Mbit/s from a thousand on."""
+    return Shown(kbps, f"{kbps / 1000:.1f} Mbit/s" if kbps >= 1000 else f"{kbps} kbit/s")
 
 
 def money(amount_minor: int, currency: str) -> Shown:
@@ -94,6 +101,11 @@ def facts(values: Mapping[str, Cell], form: Format) -> None:
 def document(value: object) -> None:
     """Anything made of mappings, sequences and cells, as JSON."""
     click.echo(json.dumps(_plain(value), indent=2))
+
+
+def json_line(value: object) -> None:
+    """The same on one line: for what is told as it is found."""
+    click.echo(json.dumps(_plain(value)))
 
 
 def say(line: str = "") -> None:
@@ -142,8 +154,14 @@ def _write_plain(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None
 
 
 def _write_rich(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    from rich import box
     from rich.console import Console
+
+    Console().print(rich_table(columns, rows))
+
+
+def rich_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Table:
+    """The rows as a terminal shows them."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
@@ -152,7 +170,7 @@ def _write_rich(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
         table.add_column(Text(_title(name)), justify="right" if is_right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_text(cell)) for cell in row))  # as Text, so that no value is taken for markup
-    Console().print(table)
+    return table
 
 
 def _right_aligned(rows: Sequence[Sequence[Cell]]) -> list[bool]:

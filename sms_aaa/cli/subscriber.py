@@ -143,18 +143,17 @@ def show(caller: Caller, name: str, form: Format) -> None:
 
     Example: sms-aaa subscriber show alice
     """
-    from sms_aaa.cli.sessions import session_cells, session_listing
+    from sms_aaa.cli.session_cells import session_cells, session_listing
     from sms_aaa.cli.usage import usage_document, usage_listing
     from sms_aaa.cli.why import decision_cells, recall_for
-    from sms_aaa.db.session_lists import list_sessions
+    from sms_aaa.db.session_lists import SessionFilter, list_sessions
     from sms_aaa.db.terms import list_bindings
     from sms_aaa.flows.provisioning.subscribers import get_subscriber
-    from sms_aaa.rules.session import State
 
     with caller.connect() as connection:
         rows = get_subscriber(connection, name)
         bindings = list_bindings(connection, [row.service_id for row in rows if row.service_id is not None])
-        sessions = list_sessions(connection, states=[State.OPEN], subscriber=name, nas=None, limit=SESSIONS_SHOWN_MAX)
+        sessions = list_sessions(connection, SessionFilter(name=name), limit=SESSIONS_SHOWN_MAX)
         usages = _usages(connection, rows)
         decisions = recall_for(caller, connection, name, last=1).decisions
     services = [_cells(row) for row in rows]
@@ -221,13 +220,12 @@ def remove(caller: Caller, name: str, *, yes: bool, ticket: str | None) -> None:
 
     Example: sms-aaa subscriber remove alice --ticket CHG-18
     """
-    from sms_aaa.db.session_lists import list_sessions
+    from sms_aaa.db.session_lists import SessionFilter, list_sessions
     from sms_aaa.flows.provisioning.subscribers import get_subscriber, remove_subscriber
-    from sms_aaa.rules.session import State
 
     with caller.connect() as connection:
         get_subscriber(connection, name)
-        live = list_sessions(connection, states=[State.OPEN], subscriber=name, nas=None, limit=SESSIONS_SHOWN_MAX)
+        live = list_sessions(connection, SessionFilter(name=name), limit=SESSIONS_SHOWN_MAX)
         connection.commit()  # nothing stays locked while somebody thinks
         confirm(f"{name} has {len(live)} live sessions; its services end for good. Remove?", yes=yes)
         remove_subscriber(caller.desk(connection, ticket), name)

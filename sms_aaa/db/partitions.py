@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from sms_aaa.db.engine import Connection
 
-PARTITIONED = ("usage_delta", "decision", "rated_usage")
+PARTITIONED = ("usage_delta", "decision", "rated_usage", "session_history", "usage_hour", "usage_day")
 MONTHS_AHEAD = 2
 MONTHS_BEHIND = 1
 _LOCK = 0x736D7370  # "smsp"

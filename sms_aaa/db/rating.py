@@ -1,4 +1,4 @@
-"""The rater's tables: queue, cycles, totals, rated usage, suspense; and what `usage` and `explain` read of them."""
+"""The rater's tables: cycles, totals, rated usage, suspense; and what `usage` and `explain` read of them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sms_aaa.db.engine import Connection
-
-
-class QueuedDelta(Struct, frozen=True, gc=False):
-    """A claimed delta with its service; in upload, out download."""
-
-    session_id: int
-    seq: int
-    account_id: int
-    service_id: int
-    from_at: datetime
-    to_at: datetime
-    octets_in: int
-    octets_out: int
+    from sms_aaa.db.rating_queue import QueuedDelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,35 +65,11 @@ class RatedUsage(Struct, frozen=True, gc=False, kw_only=True):
     numerator: int
 
 
-def claim_queue(connection: Connection, limit: int) -> list[QueuedDelta]:
-    """Takes deltas off the queue, in this transaction: they come back if it is rolled back.
-
-    Canonical order: end of the delta, session, sequence.
-    """
-    rows = connection.execute(
-        """with claimed as (
-             delete from rating_queue q using (
-               select session_id, seq from rating_queue order by queued_at limit %s for update skip locked) c
-             where q.session_id = c.session_id and q.seq = c.seq
-             returning q.session_id, q.seq, q.to_at, q.account_id)
-           select d.session_id, d.seq, c.account_id, d.service_id, d.from_at, d.to_at, d.octets_in, d.octets_out
-           from claimed c join usage_delta d
-             on d.session_id = c.session_id and d.seq = c.seq and d.to_at = c.to_at
-           order by d.to_at, d.session_id, d.seq""",
-        (limit,),
-    ).fetchall()
-    return [QueuedDelta(*row) for row in rows]
-
-
-def lock_accounts(connection: Connection, ids: Iterable[int]) -> dict[int, AccountRow]:
-    """The owners, locked in the order of their ids: two raters never wait for each other in a circle.
-
-    A session that is stored for one of them meanwhile only refers to it, and does not wait.
-    """
+def get_accounts(connection: Connection, ids: Iterable[int]) -> dict[int, AccountRow]:
+    """Accounts by their ids."""
     with connection.cursor(row_factory=class_row(AccountRow)) as cursor:
         rows = cursor.execute(
-            "select id, currency, zone, anchor_day from account where id = any(%s) order by id for no key update",
-            (sorted(set(ids)),),
+            "select id, currency, zone, anchor_day from account where id = any(%s)", (sorted(set(ids)),)
         )
         return {row.id: row for row in rows}
 
@@ -142,7 +106,7 @@ def upsert_cycles(
 
 
 def list_totals(connection: Connection, keys: Sequence[TotalKey]) -> dict[TotalKey, Total]:
-    """The totals that exist; the owners are locked, so they stand still."""
+    """The totals that exist; the owners' shard is locked, so they stand still."""
     rows = connection.execute(
         """select t.account_id, t.cycle_id, t.subscription_id, t.component_id, t.quantity, t.numerator, t.posted_minor
            from unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::int[]) k(account_id, cycle_id, sub, component)
@@ -210,20 +174,6 @@ def insert_suspense(connection: Connection, deltas: Iterable[QueuedDelta], reaso
            on conflict do nothing""",
         [(d.session_id, d.seq, d.to_at, d.account_id, reason) for d in deltas],
     )
-
-
-QUEUE_COUNTED_MAX = 1_000_000
-
-
-def queue_length(connection: Connection) -> tuple[int, datetime | None]:
-    """How many deltas wait, counted no further than QUEUE_COUNTED_MAX, and since when the oldest does."""
-    row = connection.execute(
-        """select (select count(*) from (select from rating_queue limit %s) q),
-                  (select min(queued_at) from rating_queue)""",
-        (QUEUE_COUNTED_MAX,),
-    ).fetchone()
-    assert row is not None
-    return int(row[0]), row[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def list_counted(connection: Connection) -> list[CountedRow]:
                       coalesce(sum(d.octets_in) filter (where x.seq is not null), 0)::bigint as suspense_in,
                       coalesce(sum(d.octets_out) filter (where x.seq is not null), 0)::bigint as suspense_out
                from usage_delta d
-               left join rating_queue q on q.session_id = d.session_id and q.seq = d.seq
+               left join queued_delta q on q.session_id = d.session_id and q.seq = d.seq
                left join suspense x on x.session_id = d.session_id and x.seq = d.seq
                group by d.account_id order by d.account_id nulls last"""
         ).fetchall()
@@ -63,9 +63,9 @@ class ExcludedRow:
 def list_excluded(connection: Connection) -> list[ExcludedRow]:
     with connection.cursor(row_factory=class_row(ExcludedRow)) as cursor:
         return cursor.execute(
-            """select coalesce(s.excluded, 'no-account') as reason, sum(d.octets_in)::bigint as octets_in,
-                      sum(d.octets_out)::bigint as octets_out
-               from usage_delta d join session s on s.id = d.session_id
+            """select case when s.id is null then 'no-session' else coalesce(s.excluded, 'no-account') end as reason,
+                      sum(d.octets_in)::bigint as octets_in, sum(d.octets_out)::bigint as octets_out
+               from usage_delta d left join session_all s on s.id = d.session_id
                where d.account_id is null group by 1 order by 1"""
         ).fetchall()
 
@@ -193,15 +193,23 @@ _LAWS: tuple[tuple[str, LiteralString], ...] = (
         "a session's totals are the sum of its deltas",
         """select 'session ' || s.id, format('session %s/%s, deltas %s/%s', s.octets_in, s.octets_out,
                   coalesce(sum(d.octets_in), 0), coalesce(sum(d.octets_out), 0))
-           from session s left join usage_delta d on d.session_id = s.id group by s.id
+           from session_all s left join usage_delta d on d.session_id = s.id
+           group by s.id, s.octets_in, s.octets_out, s.deltas
            having s.octets_in <> coalesce(sum(d.octets_in), 0) or s.octets_out <> coalesce(sum(d.octets_out), 0)
              or s.deltas <> count(d.seq)""",
+    ),
+    (
+        "a session is live or in the history, and every delta has one",
+        """select 'session ' || id, 'both live and in the history' from session join session_history using (id)
+           union all
+           select format('session %s delta %s', d.session_id, d.seq), 'no session' from usage_delta d
+           where not exists (select from session_all s where s.id = d.session_id)""",
     ),
     (
         "every delta of an account is queued, rated or in suspense",
         """select format('session %s delta %s', d.session_id, d.seq), 'nowhere' from usage_delta d
            where d.account_id is not null
-             and not exists (select from rating_queue q where q.session_id = d.session_id and q.seq = d.seq)
+             and not exists (select from queued_delta q where q.session_id = d.session_id and q.seq = d.seq)
              and not exists (select from suspense x where x.session_id = d.session_id and x.seq = d.seq)
              and not exists (select from rated_usage r where r.account_id = d.account_id
                              and r.session_id = d.session_id and r.seq = d.seq and r.to_at = d.to_at)""",
@@ -209,7 +217,7 @@ _LAWS: tuple[tuple[str, LiteralString], ...] = (
     (
         "no delta is both rated and waiting",
         """select format('session %s delta %s', r.session_id, r.seq), 'rated and queued' from rated_usage r
-           where exists (select from rating_queue q where q.session_id = r.session_id and q.seq = r.seq)
+           where exists (select from queued_delta q where q.session_id = r.session_id and q.seq = r.seq)
               or exists (select from suspense x where x.session_id = r.session_id and x.seq = r.seq)""",
     ),
     (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import astuple
 from psycopg import sql
 
-from sms_aaa.db.binary import WIRE_TYPES, cidr, inet, timestamptz
+from sms_aaa.db.binary import WIRE_TYPES, cidr, inet, optional_us
 from sms_aaa.db.sessions import SessionFacts, StoredSession
 
 if TYPE_CHECKING:
@@ -32,11 +32,13 @@ _LIFE = {
 _FACT_TYPES = {
     "token": "bytea", "framed_ip": "inet", "framed_ipv6_prefix": "cidr", "delegated_ipv6_prefix": "cidr",
     "framed_ipv6_address": "inet", "nas_ip": "inet", "nas_port": "int8", "nas_port_type": "int8",
+    "acct_link_count": "int8", "acct_authentic": "int8", "service_type": "int8", "framed_protocol": "int8",
+    "addressed_at": "timestamptz",
 }  # fmt: skip
 """Of those facts that are not text."""
 
 _FACTS = {name: _FACT_TYPES.get(name, "text") for name in SessionFacts.__struct_fields__}
-_WAYS: dict[str, Callable[[Any], Any]] = {"timestamptz": timestamptz, "inet": inet, "cidr": cidr}
+_WAYS: dict[str, Callable[[Any], Any]] = {"timestamptz": optional_us, "inet": inet, "cidr": cidr}
 _FACT_WAYS = [(at, _WAYS[kind]) for at, kind in enumerate(_FACTS.values()) if kind in _WAYS]
 
 _NEW = _KEY | _OWNER | _LIFE | _FACTS
@@ -98,10 +100,10 @@ def _life(session: StoredSession) -> tuple[Any, ...]:
     """In the order of _LIFE."""
     life, place = session.life, session.life.reading_place
     return (
-        int(life.state), timestamptz(life.started_at), timestamptz(life.updated_at), timestamptz(life.stopped_at),
-        life.seconds, life.octets_in, life.octets_out, timestamptz(life.reading_at), life.reading_seconds,
+        int(life.state), optional_us(life.started_at), optional_us(life.updated_at), optional_us(life.stopped_at),
+        life.seconds, life.octets_in, life.octets_out, optional_us(life.reading_at), life.reading_seconds,
         life.reading_in, life.reading_out, life.reading_gigawords, place.node, place.sequence, place.offset, life.run,
-        life.deltas, life.terminate_cause, life.estimated, timestamptz(life.received_at), session.version,
+        life.deltas, life.terminate_cause, life.estimated, optional_us(life.received_at), session.version,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -11,7 +12,6 @@ from sms_aaa.rules.session import HEARD_SECONDS_MIN, Life, Place, State
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
-    from datetime import datetime
 
     from sms_aaa.db.engine import Connection
 
@@ -37,6 +37,19 @@ class SessionFacts(Struct, frozen=True, gc=False, kw_only=True):
     nas_port_type: int | None
     calling_station_id: str | None
     called_station_id: str | None
+    framed_interface_id: str | None = None
+    acct_multi_session_id: str | None = None
+    acct_link_count: int | None = None
+    acct_authentic: int | None = None
+    service_type: int | None = None
+    framed_protocol: int | None = None
+    connect_info: str | None = None
+    circuit_id: str | None = None
+    remote_id: str | None = None
+    vendor_attributes: str | None = None
+    """A JSON object: name -> text, or texts."""
+    addressed_at: datetime | None = None
+    """Since when it has these addresses; None: since its start. What it had before is in session_address."""
 
 
 class StoredSession(Struct, frozen=True, gc=False, kw_only=True):
@@ -51,6 +64,8 @@ class StoredSession(Struct, frozen=True, gc=False, kw_only=True):
     excluded: str | None
     version: int = 1
     """What the row's is; counted up with each change, so that who remembers the session sees that it changed."""
+    fingerprint: int | None = None
+    """Heard.fingerprint of the newest record, for who keeps sessions in memory; it is not stored."""
 
 
 class EndedSession(Struct, frozen=True, gc=False):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from struct import pack
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from psycopg.rows import class_row
 
+from sms_aaa.db.binary import copy_rows, field, instant_array, instant_us, int4_array, int8_array
 from sms_aaa.rules.session import AnomalyKind, Delta, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sms_aaa.db.engine import Connection
 
@@ -59,13 +61,45 @@ def insert_deltas(connection: Connection, deltas: Iterable[UsageDelta]) -> None:
             ))  # fmt: skip
 
 
+SHARDS = 8
+"""Of the accounts, by `account_id % SHARDS`; the schema knows the number too."""
+
+QUEUE_ROW_MAX = 500
+"""Deltas in one row of the queue: the rater takes whole rows, and writes back what is too much for it."""
+
+
 def insert_queue(connection: Connection, deltas: Iterable[UsageDelta]) -> None:
-    """Hands the deltas to the rater, in the transaction that stores them."""
-    statement = "copy rating_queue (session_id, seq, to_at, account_id) from stdin (format binary)"
-    with connection.cursor().copy(statement) as copy:
-        copy.set_types(("int8", "int4", "timestamptz", "int8"))
-        for usage in deltas:
-            copy.write_row((usage.session_id, usage.delta.seq, usage.delta.to_at, usage.account_id))
+    """Hands the deltas to the rater, in the transaction that stores them: a row for each shard that they belong to.
+
+    All of them belong to an account. The rater needs nothing else of them, and reads no delta back.
+    """
+    shards: dict[int, list[UsageDelta]] = {}
+    for usage in deltas:
+        assert usage.account_id is not None
+        shards.setdefault(usage.account_id % SHARDS, []).append(usage)
+    statement = """copy rating_queue (shard, deltas, session_id, seq, account_id, service_id, from_at, to_at, octets_in,
+        octets_out) from stdin (format binary)"""
+    rows = [
+        _queue_row(shard, of_shard[start : start + QUEUE_ROW_MAX])
+        for shard, of_shard in sorted(shards.items())
+        for start in range(0, len(of_shard), QUEUE_ROW_MAX)
+    ]
+    if rows:
+        copy_rows(connection, statement, rows)
+
+
+def _queue_row(shard: int, usages: Sequence[UsageDelta]) -> bytes:
+    arrays = (
+        int8_array([usage.session_id for usage in usages]),
+        int4_array([usage.delta.seq for usage in usages]),
+        int8_array([usage.account_id for usage in usages]),  # type: ignore[misc]  # insert_queue saw that none is None
+        int8_array([usage.service_id for usage in usages]),  # type: ignore[misc]
+        instant_array([instant_us(usage.delta.from_at) for usage in usages]),
+        instant_array([instant_us(usage.delta.to_at) for usage in usages]),
+        int8_array([usage.delta.octets_in for usage in usages]),
+        int8_array([usage.delta.octets_out for usage in usages]),
+    )
+    return pack(">hihii", 2 + len(arrays), 2, shard, 4, len(usages)) + b"".join(map(field, arrays))
 
 
 def insert_anomalies(connection: Connection, anomalies: Iterable[Anomaly]) -> None:
@@ -162,7 +196,7 @@ def list_deltas(
                       d.octets_out, d.seconds, d.run, d.wrapped, d.before_in, d.before_out, d.after_in, d.after_out,
                       d.before_node, d.before_sequence, d.before_offset, d.after_node, d.after_sequence,
                       d.after_offset
-               from usage_delta d join session s on s.id = d.session_id join nas n on n.id = s.nas_id
+               from usage_delta d join session_all s on s.id = d.session_id join nas n on n.id = s.nas_id
                where d.account_id = %(account)s and d.to_at >= %(start)s and d.from_at < %(end)s
                  and (%(session)s::bigint is null or d.session_id = %(session)s)
                order by d.to_at, d.session_id, d.seq limit %(limit)s""",

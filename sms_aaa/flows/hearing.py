@@ -13,14 +13,13 @@ from msgspec import Struct
 
 from sms_aaa.db.sessions import SessionFacts, SessionKey
 from sms_aaa.flows.access import read_class
+from sms_aaa.flows.facts import facts_of, fingerprint_of, username_of
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.faults import Malformed
 from sms_aaa.radius.packet import (
     Packet,
     as_integer,
     as_ipv4,
-    as_ipv6,
-    as_ipv6_prefix,
     as_text,
     parse,
 )
@@ -37,13 +36,27 @@ _EVENTS = {1: Event.START, 2: Event.STOP, 3: Event.INTERIM, 7: Event.NAS_REBOOT,
 
 
 class Heard(Struct, frozen=True, gc=False, kw_only=True):
-    """One record, understood. `service_id` is what our Class names, None without one."""
+    """One record, understood. `service_id` and `token` are what our Class names, None without one.
+
+    `fingerprint`: whether it says of its session what another record said; if so, its facts need not be read.
+    """
 
     key: SessionKey
     reading: Reading
-    facts: SessionFacts
+    packet: Packet
     service_id: int | None
+    token: bytes | None
+    fingerprint: int
     clock_overruled: bool
+
+    @property
+    def facts(self) -> SessionFacts:
+        """Decoded whenever it is asked for: 10 us."""
+        return facts_of(self.packet, self.token)
+
+    @property
+    def username(self) -> str:
+        return username_of(self.packet)
 
 
 class Rebooted(Struct, frozen=True, gc=False):
@@ -82,12 +95,14 @@ def hear(record: AccountingRecord, place: Place, *, single: bool) -> Heard | Reb
     reading = _reading(packet, event, at, received_at, place)
     if max(reading.octets_in or 0, reading.octets_out or 0) > OCTETS_MAX:
         return Unsettled("implausible-counters", quarantine=True)
-    named = read_class(packet)
+    service_id, token = read_class(packet) or (None, None)
     return Heard(
         key=(record.nas_id, nas_key, as_text(session_id)),
         reading=reading,
-        facts=_facts(packet, named[1] if named else None),
-        service_id=named[0] if named else None,
+        packet=packet,
+        service_id=service_id,
+        token=token,
+        fingerprint=fingerprint_of(packet, event, token),
         clock_overruled=overruled,
     )
 
@@ -118,24 +133,6 @@ def _reading(packet: Packet, event: Event, at: datetime, received_at: datetime, 
     )
 
 
-def _facts(packet: Packet, token: bytes | None) -> SessionFacts:
-    return SessionFacts(
-        username=_text(packet, dictionary.USER_NAME) or "",
-        token=token,
-        framed_ip=_address(packet, dictionary.FRAMED_IP_ADDRESS),
-        framed_ipv6_prefix=_prefix(packet, dictionary.FRAMED_IPV6_PREFIX),
-        delegated_ipv6_prefix=_prefix(packet, dictionary.DELEGATED_IPV6_PREFIX),
-        framed_ipv6_address=_address6(packet, dictionary.FRAMED_IPV6_ADDRESS),
-        nas_ip=_address(packet, dictionary.NAS_IP_ADDRESS),
-        nas_identifier=_text(packet, dictionary.NAS_IDENTIFIER),
-        nas_port=_integer(packet, dictionary.NAS_PORT),
-        nas_port_id=_text(packet, dictionary.NAS_PORT_ID),
-        nas_port_type=_integer(packet, dictionary.NAS_PORT_TYPE),
-        calling_station_id=_text(packet, dictionary.CALLING_STATION_ID),
-        called_station_id=_text(packet, dictionary.CALLED_STATION_ID),
-    )
-
-
 def _integer(packet: Packet, key: int) -> int | None:
     value = packet.attributes.get(key)
     return None if value is None else as_integer(value)
@@ -155,13 +152,3 @@ def _text(packet: Packet, key: int) -> str | None:
 def _address(packet: Packet, key: int) -> str | None:
     value = packet.attributes.get(key)
     return None if value is None else as_ipv4(value)
-
-
-def _address6(packet: Packet, key: int) -> str | None:
-    value = packet.attributes.get(key)
-    return None if value is None else as_ipv6(value)
-
-
-def _prefix(packet: Packet, key: int) -> str | None:
-    value = packet.attributes.get(key)
-    return None if value is None else as_ipv6_prefix(value)

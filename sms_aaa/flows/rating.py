@@ -1,8 +1,8 @@
 """Usage deltas -> slices, exact rated usage, running totals, ledger entries; and cycles, opened with their fees.
 
 A batch in one transaction. Its deltas come off the queue in it (so they are rated once, or are still queued), the
-accounts they belong to are locked in the order of their ids, and the totals of a component are moved from P(before) to
-P(after). The ledger gets the difference of the rounded totals, once a batch and component, so that its entries add up
+shard of the accounts that they belong to is locked, and the totals of a component are moved from P(before) to P(after).
+The ledger gets the difference of the rounded totals, once a batch and component, so that its entries add up
 to the rounded total whatever the batches were.
 """
 
@@ -17,8 +17,11 @@ from sms_aaa import __version__
 from sms_aaa.db import ledger as db_ledger
 from sms_aaa.db import plans as db_plans
 from sms_aaa.db import rating as db_rating
+from sms_aaa.db import rating_queue as db_queue
 from sms_aaa.db.ledger import PostedEntry
-from sms_aaa.db.rating import AccountRow, QueuedDelta, RatedUsage, SubscriptionRow, Total, TotalKey
+from sms_aaa.db.rating import AccountRow, RatedUsage, SubscriptionRow, Total, TotalKey
+from sms_aaa.db.rating_queue import QueuedDelta
+from sms_aaa.db.usage import SHARDS
 from sms_aaa.rules.cycle import Cycle, cycle_at
 from sms_aaa.rules.ledger import LedgerAccount, difference_entry, revenue
 from sms_aaa.rules.plan import Plan, plan_from_document
@@ -112,12 +115,13 @@ class _Books:
         return TotalKey(opening.account_id, cycle_id, opening.subscription.id, component_id)
 
 
-def rate_batch(connection: Connection, shelf: PlanShelf, *, now: datetime, limit: int) -> RatedBatch:
-    """Rates up to `limit` queued deltas; nothing is left half done when it raises, for the door rolls back."""
-    queued = db_rating.claim_queue(connection, limit)
-    if not queued:
-        return RatedBatch(0, 0, 0, 0)
-    accounts = db_rating.lock_accounts(connection, (delta.account_id for delta in queued))
+def rate_batch(connection: Connection, shelf: PlanShelf, shard: int, *, now: datetime, limit: int) -> RatedBatch:
+    """Rates about `limit` queued deltas of a shard that db.rating_queue.find_shard locked in this transaction.
+
+    Nothing is left half done when it raises, for the door rolls back.
+    """
+    queued = db_queue.claim_queue(connection, shard, limit)
+    accounts = db_rating.get_accounts(connection, (delta.account_id for delta in queued))
     subscriptions = _by_service(db_rating.list_subscriptions(connection, (delta.service_id for delta in queued)))
     run_id = db_rating.insert_run(connection, program=__version__, started_at=now, deltas=len(queued))
     parts: list[_Part] = []
@@ -140,9 +144,10 @@ def rate_batch(connection: Connection, shelf: PlanShelf, *, now: datetime, limit
     return RatedBatch(len(queued), len(parts), entries, sum(map(len, suspended.values())))
 
 
-def suspend_next(connection: Connection, *, reason: str) -> int:
-    """Puts the delta that is first in the queue aside, by name: it was tried alone and cannot be rated."""
-    queued = db_rating.claim_queue(connection, 1)
+def suspend_next(connection: Connection, shard: int, *, reason: str) -> int:
+    """Puts the delta that is first in a shard's queue aside, by name: it was tried alone and cannot be rated."""
+    db_queue.lock_shards(connection, [shard])
+    queued = db_queue.claim_queue(connection, shard, 1)
     db_rating.insert_suspense(connection, queued, reason)
     return len(queued)
 
@@ -150,7 +155,8 @@ def suspend_next(connection: Connection, *, reason: str) -> int:
 def open_cycles(connection: Connection, shelf: PlanShelf, *, now: datetime, limit: int) -> int:
     """Opens the present cycle of up to `limit` subscriptions that have none, idle ones too; how many it was."""
     due = db_rating.list_due(connection, now, limit=limit)
-    accounts = db_rating.lock_accounts(connection, (row.account_id for row in due))
+    db_queue.lock_shards(connection, (row.account_id % SHARDS for row in due))
+    accounts = db_rating.get_accounts(connection, (row.account_id for row in due))
     openings = []
     for row in due:
         account = accounts[row.account_id]

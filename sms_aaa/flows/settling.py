@@ -19,14 +19,17 @@ from msgspec.structs import replace
 from sms_aaa.db import decisions as db_decisions
 from sms_aaa.db import places as db_places
 from sms_aaa.db import positions as db_positions
+from sms_aaa.db import session_addresses as db_session_addresses
 from sms_aaa.db import session_copy as db_session_copy
 from sms_aaa.db import sessions as db_sessions
 from sms_aaa.db import usage as db_usage
 from sms_aaa.db.decisions import DecisionRow
 from sms_aaa.db.engine import Outrun
-from sms_aaa.db.sessions import EndedSession, SessionFacts, SessionKey, StoredSession
+from sms_aaa.db.sessions import EndedSession, SessionKey, StoredSession
 from sms_aaa.db.usage import Anomaly, ServiceAccount, UsageDelta
+from sms_aaa.flows.facts import merge
 from sms_aaa.flows.hearing import Heard, Rebooted, Unsettled, hear
+from sms_aaa.flows.history import TOO_LATE, meet_history
 from sms_aaa.flows.learning import learn_devices
 from sms_aaa.flows.memory import Lives, Memory
 from sms_aaa.node.journal import Stream
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sms_aaa.db.engine import Connection
+    from sms_aaa.db.session_addresses import FormerAddress
     from sms_aaa.node.records import AccountingRecord, DecisionBatch
     from sms_aaa.rules.realms import Realms
 
@@ -66,6 +70,7 @@ class _Work:
     connection: Connection
     memory: Memory
     sessions: dict[SessionKey, Lives]
+    too_late: set[Place]
     new: set[int] = field(default_factory=set)
     known: set[int] = field(default_factory=set)
     """Sessions of which more is known now than their life: addresses, whose they are."""
@@ -75,6 +80,7 @@ class _Work:
     changed: dict[int, StoredSession] = field(default_factory=dict)
     deltas: list[UsageDelta] = field(default_factory=list)
     anomalies: list[Anomaly] = field(default_factory=list)
+    former: list[tuple[int, FormerAddress]] = field(default_factory=list)
 
 
 def settle_accounting(
@@ -103,8 +109,12 @@ def settle_accounting(
             quarantined += 1
             quarantine(connection, Stream.ACCOUNTING, place, reason=said.reason, raw=record.packet)
     work, locked = _load(connection, memory, heard, rebooted)
+    for place, record in records if work.too_late else ():
+        if place in work.too_late:
+            quarantine(connection, Stream.ACCOUNTING, place, reason=TOO_LATE, raw=record.packet)
     for said in heard:
-        _step(work, said)
+        if said.reading.place not in work.too_late:
+            _step(work, said)
     _store(connection, work)
     ended = [
         EndedSession(session.id, session.service_id, session.facts.token, session.key[2])
@@ -115,6 +125,7 @@ def settle_accounting(
         ended += db_sessions.close_rebooted(connection, locked[reboot] + _of_nas(work, reboot), reboot.at)
     releases = _free(connection, ended)
     _tell_places(connection, work, ended)
+    quarantined += len(work.too_late)
     return Settled(len(records), len(work.deltas), len(work.anomalies), quarantined, releases, work.sessions)
 
 
@@ -207,12 +218,13 @@ def _load(
         reboot: db_sessions.list_running(connection, reboot.nas_id, reboot.nas_key, reboot.at) for reboot in rebooted
     }
     sessions = _lock(connection, memory, keys, {one for ids in running.values() for one in ids})
+    too_late = meet_history(connection, heard, sessions)
     services = memory.services
     services.refresh(connection)
     unknown = [said for said in heard if not _are_known(sessions[said.key])]
     identities = {name for said in unknown for name in _identities(said, services.realms(connection))}
     services.load(connection, _ids(heard, sessions), identities)
-    return _Work(connection, memory, sessions), running
+    return _Work(connection, memory, sessions, too_late), running
 
 
 def _lock(connection: Connection, memory: Memory, keys: set[SessionKey], others: set[int]) -> dict[SessionKey, Lives]:
@@ -265,7 +277,7 @@ def _step(work: _Work, said: Heard) -> None:
     if stored is None:
         session = _begin(work, lives, said, result.life, service)
     else:
-        session = _merge(stored, said, result.life, service)
+        session = _merge(work, stored, said, result.life, service)
         if session is not stored:
             lives[lives.index(stored)] = session
             _change(work, stored, session)
@@ -332,7 +344,7 @@ def _service(work: _Work, stored: StoredSession | None, said: Heard) -> ServiceA
 
 def _identities(said: Heard, realms: Realms) -> list[str]:
     """By what a service may be found, as at its login: the user name, what its realm makes of it, or the device."""
-    username = said.facts.username.encode()
+    username = said.username.encode()
     device = canonical_mac(username)
     return [octets.decode() for octets in (*realms.identities(username), *([device] if device is not None else []))]
 
@@ -346,39 +358,46 @@ def _new(work: _Work, said: Heard, life: Life, service: ServiceAccount | None) -
         service_id=service.service_id if service is not None else None,
         account_id=service.account_id if service is not None else None,
         excluded=None if service is not None else _UNKNOWN_SERVICE,
+        fingerprint=said.fingerprint,
     )
 
 
-def _merge(stored: StoredSession, said: Heard, life: Life, service: ServiceAccount | None) -> StoredSession:
+def _merge(
+    work: _Work, stored: StoredSession, said: Heard, life: Life, service: ServiceAccount | None
+) -> StoredSession:
     """The session after a record: a later packet may know what an earlier one did not (an address, whose it is).
 
-    What it says of the login (our Class) replaces what was known: after a re-authentication that is another one. A
-    session about which it says nothing new is given back as it was.
+    One about which it says nothing new is given back as it was.
     """
-    known = stored.facts
-    changes = {
-        name: value
-        for name in SessionFacts.__struct_fields__
-        if getattr(known, name) is None and (value := getattr(said.facts, name)) is not None
-    }
-    if said.facts.token not in (None, known.token) and said.reading.received_at >= stored.life.received_at:
-        changes["token"] = said.facts.token
-    facts = replace(known, **changes) if changes else known
+    known = stored if said.fingerprint == stored.fingerprint else _merge_facts(work, stored, said)
     owner = (stored.service_id, stored.account_id, stored.excluded)
     if stored.service_id is None and service is not None:
         owner = (service.service_id, service.account_id, None)
-    elif facts is known and life == stored.life:
+    elif known.facts is stored.facts and life == stored.life:
         return stored
     return StoredSession(
         id=stored.id,
         key=stored.key,
         life=life,
-        facts=facts,
+        facts=known.facts,
         service_id=owner[0],
         account_id=owner[1],
         excluded=owner[2],
         version=stored.version + 1,
+        fingerprint=known.fingerprint,
     )
+
+
+def _merge_facts(work: _Work, stored: StoredSession, said: Heard) -> StoredSession:
+    reading, life = said.reading, stored.life
+    is_latest = reading.received_at >= life.received_at
+    facts, former = merge(stored.facts, said.facts, life, reading.event, reading.at, is_latest=is_latest)
+    if former:
+        work.former += [(stored.id, one) for one in former]
+        _name(work, stored.id, said, AnomalyKind.READDRESSED)
+    # An older record's fingerprint would hide that the next one says something else than the row.
+    is_newest = is_latest and reading.at >= life.updated_at
+    return replace(stored, facts=facts, fingerprint=said.fingerprint if is_newest else stored.fingerprint)
 
 
 def _name(work: _Work, session_id: int, said: Heard, kind: AnomalyKind) -> None:
@@ -400,5 +419,7 @@ def _store(connection: Connection, work: _Work) -> None:
     if work.deltas:
         db_usage.insert_deltas(connection, work.deltas)
         db_usage.insert_queue(connection, [usage for usage in work.deltas if usage.account_id is not None])
+    if work.former:
+        db_session_addresses.insert_former(connection, work.former)
     if work.anomalies:
         db_usage.insert_anomalies(connection, work.anomalies)

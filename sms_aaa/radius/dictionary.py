@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from sms_aaa.radius.packet import Packet
 
+CISCO = 9
 MICROSOFT = 311
 ADSL_FORUM = 3561
 WISPR = 14122
@@ -172,6 +173,9 @@ MS_RAS_CLIENT_VERSION = MICROSOFT << 8 | 35
 # RFC 4679
 ADSL_AGENT_CIRCUIT_ID = ADSL_FORUM << 8 | 1
 ADSL_AGENT_REMOTE_ID = ADSL_FORUM << 8 | 2
+
+# Cisco
+CISCO_AVPAIR = CISCO << 8 | 1
 
 # MikroTik
 MIKROTIK_RECV_LIMIT = MIKROTIK << 8 | 1
@@ -359,6 +363,7 @@ _TABLE = (
     Attribute(MS_RAS_CLIENT_VERSION, "MS-RAS-Client-Version", Kind.TEXT, "RFC 2548"),
     Attribute(ADSL_AGENT_CIRCUIT_ID, "ADSL-Agent-Circuit-Id", Kind.TEXT, "RFC 4679"),
     Attribute(ADSL_AGENT_REMOTE_ID, "ADSL-Agent-Remote-Id", Kind.TEXT, "RFC 4679"),
+    Attribute(CISCO_AVPAIR, "Cisco-AVPair", Kind.TEXT, "Cisco"),
     Attribute(MIKROTIK_RECV_LIMIT, "Mikrotik-Recv-Limit", Kind.INTEGER, "MikroTik"),
     Attribute(MIKROTIK_XMIT_LIMIT, "Mikrotik-Xmit-Limit", Kind.INTEGER, "MikroTik"),
     Attribute(MIKROTIK_GROUP, "Mikrotik-Group", Kind.TEXT, "MikroTik"),
@@ -407,10 +412,11 @@ ATTRIBUTES: dict[int, Attribute] = {attribute.key: attribute for attribute in _T
 
 def describe(packet: Packet) -> list[tuple[str, str]]:
     """Every attribute of `packet` in its order, as (name, text) that is safe to print. Secrets read `***`."""
-    return [_describe_one(key, value) for key, value in packet.in_order()]
+    return [describe_one(key, value) for key, value in packet.in_order()]
 
 
-def _describe_one(key: int, value: bytes) -> tuple[str, str]:
+def describe_one(key: int, value: bytes) -> tuple[str, str]:
+    """One attribute likewise; one that is not here by its number, and in hex."""
     attribute = ATTRIBUTES.get(key)
     if attribute is None:
         return (f"Vendor-{key >> 8}-Attr-{key & 255}" if key > 255 else f"Attr-{key}"), _hex(value)

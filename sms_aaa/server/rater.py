@@ -5,21 +5,20 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from sms_aaa.db import rating as db_rating
+from sms_aaa.db import rating_queue as db_queue
 from sms_aaa.db.engine import Conflict, Connection, Poison
 from sms_aaa.flows.rating import PlanShelf, open_cycles, rate_batch, suspend_next
 from sms_aaa.metrics import Word
 from sms_aaa.server.database import work_with_database
+from sms_aaa.server.pressure import Pressure
 from sms_aaa.server.priority import Priority, take
 from sms_aaa.server.worker import Child, run_child
 
-BATCH_MAX = 1000
-TRIES_MAX = 20
-"""Halving a batch down to one delta takes ten of them; the others are for conflicts with another rater."""
+BATCH_MAX = 5_000
+ALONE_TRIES_MAX = 3
+"""For a delta that fails alone: it may be a conflict with somebody else, and then it does not fail again."""
 
 CYCLES_BATCH_MAX = 1000
-TRIES_MAX = 20
-"""Halving a batch down to one delta takes ten of them; the others are for conflicts with another rater."""
 
 CYCLES_SECONDS = 5.0
 GAUGES_SECONDS = 2.0
@@ -31,8 +30,10 @@ class Rater:
         self._counters = child.counters
         self._shelf = PlanShelf()
         self._due = {"cycles": 0.0, "gauges": 0.0}
-        self._batch = BATCH_MAX
-        self._tries = 0
+        self._shard = -1
+        self._limits: dict[int, int] = {}
+        self._tries: dict[int, int] = {}
+        self._pressure = Pressure(child.state_folder, time.monotonic())
 
     def run(self) -> None:
         work_with_database(self._child, self._rate_on, repeatable=True)
@@ -40,43 +41,56 @@ class Rater:
     def _rate_on(self, connection: Connection) -> None:
         while True:
             self._child.beat()
+            began = time.monotonic()
             worked = self._rate(connection)
+            ended = time.monotonic()
+            rest = self._pressure.rest_seconds(ended - began, ended)
             self._keep_house(connection)
             if self._child.stopping:
                 return
-            if not worked:
-                time.sleep(self._child.settings.rating.interval_seconds)
+            # A rest is REST_SECONDS_MAX at most: no need to beat or to look for the end within it.
+            time.sleep(rest if worked else self._child.settings.rating.interval_seconds)
 
     def _rate(self, connection: Connection) -> bool:
-        """One batch; whether there was one."""
+        """One batch of the shard whose turn it is; whether there was one."""
+        shard = db_queue.find_shard(connection, after=self._shard)
+        if shard is None:
+            connection.rollback()
+            return False
+        self._shard, limit = shard, self._limits.get(shard, BATCH_MAX)
         try:
-            done = rate_batch(connection, self._shelf, now=datetime.now(UTC), limit=self._batch)
+            done = rate_batch(connection, self._shelf, shard, now=datetime.now(UTC), limit=limit)
             connection.commit()
         except (*Conflict, *Poison, AssertionError) as refused:
             connection.rollback()
-            self._after_fault(connection, refused)
-            return False
-        self._batch, self._tries = min(self._batch * 2, BATCH_MAX), 0
+            self._after_fault(connection, shard, limit, refused)
+            return True
+        self._limits[shard] = min(limit * 2, BATCH_MAX)
+        self._tries.pop(shard, None)
         self._counters[Word.DELTAS_RATED] += done.deltas - done.in_suspense
         self._counters[Word.SUSPENSE] += done.in_suspense
-        return done.deltas > 0
+        return True
 
-    def _after_fault(self, connection: Connection, refused: BaseException) -> None:
+    def _after_fault(self, connection: Connection, shard: int, limit: int, refused: BaseException) -> None:
         """Nothing of the batch is stored, all of it is queued still: it is tried again, in halves.
 
-        Another rater at the same accounts is gone soon. A delta that fails alone, again and again, is put in suspense
-        by name: one of them must not keep the money of all others waiting.
+        A delta that fails alone, again and again, is put in suspense by name: one of them must not keep the money of
+        all others waiting. Meanwhile the other shards have their turns.
         """
         self._counters[Word.RATE_FAULTS] += 1
-        self._tries += 1
-        if self._batch > 1:
-            self._batch //= 2
-        elif self._tries > TRIES_MAX:
-            name = type(refused).__name__
-            suspended = suspend_next(connection, reason=f"refused: {name}")
-            connection.commit()
-            self._counters[Word.SUSPENSE] += suspended
-            self._child.log.error("delta-in-suspense", reason=name)
+        if limit > 1:
+            self._limits[shard] = limit // 2
+            return
+        self._tries[shard] = self._tries.get(shard, 0) + 1
+        if self._tries[shard] < ALONE_TRIES_MAX:
+            time.sleep(self._child.settings.rating.interval_seconds)
+            return
+        del self._tries[shard]
+        name = type(refused).__name__
+        suspended = suspend_next(connection, shard, reason=f"refused: {name}")
+        connection.commit()
+        self._counters[Word.SUSPENSE] += suspended
+        self._child.log.error("delta-in-suspense", reason=name)
 
     def _keep_house(self, connection: Connection) -> None:
         now = time.monotonic()
@@ -87,7 +101,7 @@ class Rater:
             self._due["cycles"] = now if opened == CYCLES_BATCH_MAX else now + CYCLES_SECONDS
         if now >= self._due["gauges"]:
             self._due["gauges"] = now + GAUGES_SECONDS
-            waiting, since = db_rating.queue_length(connection)
+            waiting, since = db_queue.queue_length(connection)
             connection.commit()
             self._counters[Word.RATING_QUEUE] = waiting
             lag = (datetime.now(UTC) - since).total_seconds() if since is not None else 0

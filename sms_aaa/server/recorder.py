@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sms_aaa.db import feed as db_feed
@@ -22,6 +21,7 @@ from sms_aaa.node.records import DecisionBatch, unpack_decisions
 from sms_aaa.rules.session import Place
 from sms_aaa.server.database import work_with_database
 from sms_aaa.server.observer import Observer
+from sms_aaa.server.pressure import Load
 from sms_aaa.server.priority import Priority, take
 from sms_aaa.server.stream import Fenced, StreamSettler
 from sms_aaa.server.worker import Child, run_child
@@ -39,9 +39,6 @@ BUSY_WORK = 0.08
 
 BUSY_SECONDS_MAX = 5.0
 RETRY_SECONDS = 1.0
-BUSY_SHARE = 0.85
-"""Of the cores' time, over the last round: above it logins come first."""
-
 UPKEEP_SECONDS = 600.0
 CLOSING_SECONDS_MAX = 10.0
 
@@ -126,25 +123,6 @@ class Recorder:
 
     def _measure_backlog(self) -> None:
         self._counters[Word.BACKLOG_DECISIONS_OCTETS] = self._stream.waiting()[0]
-
-
-class Load:
-    """How busy the machine's cores were since it was last asked, from /proc/stat."""
-
-    def __init__(self) -> None:
-        self._total, self._idle = _cpu_times()
-
-    def is_high(self) -> bool:
-        total, idle = _cpu_times()
-        passed, rested = total - self._total, idle - self._idle
-        self._total, self._idle = total, idle
-        return passed > 0 and 1 - rested / passed > BUSY_SHARE
-
-
-def _cpu_times() -> tuple[int, int]:
-    """(all, idle) in ticks over all cores."""
-    fields = [int(field) for field in Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0].split()[1:9]]
-    return sum(fields), fields[3] + fields[4]
 
 
 def main(child: Child) -> None:

@@ -24,6 +24,8 @@ from sms_aaa.node.journal import Stream
 from sms_aaa.node.records import AccountingRecord, unpack_accounting
 from sms_aaa.rules.session import Place, silence_seconds
 from sms_aaa.server.database import work_with_database
+from sms_aaa.server.historian import Historian
+from sms_aaa.server.pressure import Pressure
 from sms_aaa.server.priority import Priority, take
 from sms_aaa.server.stream import Fenced, StreamSettler
 from sms_aaa.server.worker import Child, run_child, yield_lock
@@ -59,6 +61,8 @@ class Settler:
         self._memory = Memory()
         self._due = {"gauges": 0.0, "counts": 0.0, "upkeep": 0.0, "stale": 0.0}
         self._may_lapse_at = float("inf")
+        self._pressure = Pressure(child.state_folder, time.monotonic())
+        self._historian = Historian(child)
 
     def run(self) -> None:
         work_with_database(self._child, self._work, repeatable=True, while_away=self._say_away)
@@ -134,7 +138,10 @@ class Settler:
         give_up_at = float("inf")
         while True:
             self._child.beat()
+            began = time.monotonic()
             worked = self._stream.settle(connection)
+            ended = time.monotonic()
+            rest = self._pressure.rest_seconds(ended - began, ended)
             if not worked and self._may_lapse_at == float("inf"):
                 self._may_lapse_at = time.monotonic() + self._silence_seconds(connection)
             self._keep_house(connection)
@@ -144,6 +151,8 @@ class Settler:
                     return
             elif not worked:
                 time.sleep(IDLE_SECONDS)
+            elif rest:
+                self._wait(rest)
 
     def _unpack(self, connection: Connection, sequence: int, batch: Batch) -> list[tuple[Place, AccountingRecord]]:
         records = []
@@ -180,6 +189,7 @@ class Settler:
         if now >= self._due["upkeep"]:
             self._due["upkeep"] = now + UPKEEP_SECONDS
             self._upkeep(connection)
+        self._historian.tend(connection)
 
     def _upkeep(self, connection: Connection) -> None:
         """Partitions ahead; what is past its retention goes."""

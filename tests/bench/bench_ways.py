@@ -16,15 +16,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from make import Said, make_desk, make_nas, make_plan, make_subscriber, record_of
+from make import Said, make_desk, make_nas, make_plan, make_subscriber, rate_all, record_of
 
 from sms_aaa.config import LimitsSettings
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.schema import upgrade
-from sms_aaa.flows.access import RANDOM_OCTETS, answer_case, decide_requests, decision_of, devices_of, reserve_places
+from sms_aaa.flows.access import answer_case, decision_of, devices_of, reserve_places
+from sms_aaa.flows.deciding import RANDOM_OCTETS, Known, decide_requests
 from sms_aaa.flows.passwords import PasswordChecks
-from sms_aaa.flows.rating import PlanShelf, rate_batch
+from sms_aaa.flows.rating import PlanShelf
 from sms_aaa.flows.settling import settle_accounting
 from sms_aaa.flows.tables import Tables
 from sms_aaa.flows.vault import Vault
@@ -145,15 +146,8 @@ def bench_access(root: Path) -> None:
             assert not refused
             marks.append(time.perf_counter())
             with replica.read() as view:
-                cases = decide_requests(
-                    requests,
-                    tables=tables,
-                    vault=vault,
-                    view=view,
-                    passwords=passwords,
-                    randomness=os.urandom(RANDOM_OCTETS * len(requests)),
-                    now=int(time.time()),
-                )
+                known = Known(tables, vault, view, passwords, int(time.time()))
+                cases = decide_requests(requests, known, randomness=os.urandom(RANDOM_OCTETS * len(requests)))
             marks.append(time.perf_counter())
             now_ns = time.time_ns()
             defence.note(list(zip(asked, cases, strict=True)), now_ns // 10**9, is_late=False)  # type: ignore[arg-type] # no fault is among them
@@ -228,10 +222,9 @@ def bench_settling(root: Path) -> None:
                 settle_accounting(connection, batch, single_nas={nas_id: True})
                 connection.commit()
             sys.stdout.write(f"settled          {len(records) / (time.perf_counter() - began):7.0f} records/s\n")
-            shelf, rated, began = PlanShelf(), 0, time.perf_counter()
-            while deltas := rate_batch(connection, shelf, now=datetime.now(UTC), limit=1000).deltas:
-                connection.commit()
-                rated += deltas
+            began = time.perf_counter()
+            rated = rate_all(connection, PlanShelf(), now=datetime.now(UTC))
+            connection.commit()
             sys.stdout.write(f"rated            {rated / (time.perf_counter() - began):7.0f} deltas/s\n")
     finally:
         server.stop()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
-from make import SECRET, Said, packet_of
+from make import SECRET, Said, packet_of, rate_all
 
 from sms_aaa import config
 from sms_aaa.cli.main import main
@@ -22,7 +22,7 @@ from sms_aaa.db import feed, positions
 from sms_aaa.db.engine import connect
 from sms_aaa.db.nas import list_single
 from sms_aaa.db.partitions import create_ahead
-from sms_aaa.flows.rating import PlanShelf, open_cycles, rate_batch
+from sms_aaa.flows.rating import PlanShelf, open_cycles
 from sms_aaa.flows.settling import settle_accounting, settle_decisions
 from sms_aaa.node.board import Board
 from sms_aaa.node.journal import Stream, Writer, make_folder
@@ -175,7 +175,7 @@ class Node:
     def rate(self, now: datetime) -> None:
         with connect(self.dsn, name="test") as connection:
             open_cycles(connection, PlanShelf(), now=now, limit=100)
-            rate_batch(connection, PlanShelf(), now=now, limit=100)
+            rate_all(connection, PlanShelf(), now=now)
 
     def decide(self, *batches: DecisionBatch, settle: bool) -> None:
         """Decisions in the node's stream, and in PostgreSQL too if they are settled."""

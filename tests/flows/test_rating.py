@@ -12,8 +12,10 @@ from sms_aaa.db.engine import connect
 from sms_aaa.db.ledger import list_balances
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.rating import list_usage_totals
+from sms_aaa.db.rating_queue import find_shard, queue_length
 from sms_aaa.db.reconcile import list_violations
-from sms_aaa.flows.rating import PlanShelf, open_cycles, rate_batch, suspend_next
+from sms_aaa.db.usage import SHARDS
+from sms_aaa.flows.rating import PlanShelf, RatedBatch, open_cycles, rate_batch, suspend_next
 from sms_aaa.flows.settling import settle_accounting
 
 if TYPE_CHECKING:
@@ -57,10 +59,20 @@ class World:
         settle_accounting(self.connection, records, single_nas={self.nas_id: True})
 
     def rate(self, limit: int = 1000) -> int:
-        done = rate_batch(self.connection, self.shelf, now=NOON, limit=limit)
+        """A batch of the shard that is next; how many deltas it had."""
+        done = self.rate_unchecked(limit)
         for law, violations in list_violations(self.connection):
             assert not violations, (law, violations)
-        return done.deltas
+        return done.deltas if done else 0
+
+    def rate_unchecked(self, limit: int = 1000) -> RatedBatch | None:
+        shard = find_shard(self.connection, after=-1)
+        if shard is None:
+            return None
+        return rate_batch(self.connection, self.shelf, shard, now=NOON, limit=limit)
+
+    def queued(self) -> int:
+        return queue_length(self.connection)[0]
 
     def posted(self, at: datetime | None = NOON) -> dict[str, int]:
         return {row.component: row.posted_minor for row in list_usage_totals(self.connection, self.account_id, at)}
@@ -123,9 +135,10 @@ def test_rating_again_finds_nothing_to_do(world: World) -> None:
 def test_a_batch_that_is_rolled_back_is_queued_still(world: World) -> None:
     world.use("s", (NOON, 600, GB, GB))
     world.connection.commit()
-    rate_batch(world.connection, world.shelf, now=NOON, limit=10)
+    world.rate_unchecked()
+    assert world.queued() == 0
     world.connection.rollback()
-    assert world.connection.execute("select count(*) from rating_queue").fetchone() == (1,)
+    assert world.queued() == 1
     assert world.rate() == 1
 
 
@@ -160,7 +173,8 @@ def test_usage_after_the_end_of_a_subscription_belongs_to_it_and_costs_no_new_fe
 def test_usage_without_any_subscription_waits_in_suspense_by_name(world: World) -> None:
     world.connection.execute("delete from subscription")
     world.use("s", (NOON, 600, 0, 3 * GB))
-    done = rate_batch(world.connection, world.shelf, now=NOON, limit=10)
+    done = world.rate_unchecked()
+    assert done is not None
     assert (done.deltas, done.in_suspense) == (1, 1)
     assert world.connection.execute("select reason from suspense").fetchall() == [("no-subscription",)]
     for law, violations in list_violations(world.connection):
@@ -169,7 +183,8 @@ def test_usage_without_any_subscription_waits_in_suspense_by_name(world: World) 
 
 def test_a_session_time_of_a_century_does_not_stop_the_rater(world: World) -> None:
     world.use("s", (NOON, 0xFFFFFFFF, 0, 3 * GB))
-    done = rate_batch(world.connection, world.shelf, now=NOON, limit=10)
+    done = world.rate_unchecked()
+    assert done is not None
     assert (done.deltas, done.in_suspense) == (1, 1)
     assert world.connection.execute("select reason from suspense").fetchall() == [("implausible-times",)]
 
@@ -199,9 +214,10 @@ def test_reconciliation_names_what_is_off(world: World) -> None:
 
 def test_what_cannot_be_rated_alone_goes_into_suspense_and_the_others_go_on(world: World) -> None:
     world.use("s", (NOON, 600, GB, GB))
-    assert suspend_next(world.connection, reason="refused: AssertionError") == 1
+    shard = world.account_id % SHARDS
+    assert suspend_next(world.connection, shard, reason="refused: AssertionError") == 1
     assert world.connection.execute("select reason from suspense").fetchall() == [("refused: AssertionError",)]
-    assert suspend_next(world.connection, reason="x") == 0
+    assert suspend_next(world.connection, shard, reason="x") == 0
     for law, violations in list_violations(world.connection):
         assert not violations, (law, violations)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from make import Said, make_desk, make_nas, make_plan, make_subscriber, record_of, utc
+from make import Said, make_desk, make_nas, make_plan, make_subscriber, rate_all, record_of, utc
 
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.positions import insert_quarantine
-from sms_aaa.flows.rating import PlanShelf, rate_batch
+from sms_aaa.flows.rating import PlanShelf
 from sms_aaa.flows.reconciling import FEE_LAW, LAW_ROWS_MAX, PRICE_LAW, Reconciliation, reconcile
 from sms_aaa.flows.settling import settle_accounting
 
@@ -44,7 +44,7 @@ class Books:
         """Settled and rated."""
         records = [record_of(one, nas_id=self.nas_id, offset=64) for one in said]
         settle_accounting(self.connection, records, single_nas={self.nas_id: True})
-        rate_batch(self.connection, PlanShelf(), now=NOON, limit=100)
+        rate_all(self.connection, PlanShelf(), now=NOON)
 
     def spoil(self, *statements: str) -> None:
         # An entry can be deleted only by somebody who may switch the trigger off.

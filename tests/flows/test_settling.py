@@ -88,7 +88,7 @@ def test_start_interim_stop_count_upload_as_in_and_download_as_out(world: World)
     assert (session["state"], session["deltas"], session["service_id"]) == (2, 2, world.service_id)
     rows = world.connection.execute("select octets_in, octets_out, seconds from usage_delta order by seq").fetchall()
     assert rows == [(1000, 5000, 300), (2000, 4000, 300)]
-    assert world.count("rating_queue") == 2
+    assert world.count("queued_delta") == 2
 
 
 def test_any_order_of_the_records_gives_the_same_totals(world: World) -> None:
@@ -226,7 +226,7 @@ def test_usage_of_nobody_is_kept_and_excluded_by_name(world: World) -> None:
     session = world.session()
     assert (session["service_id"], session["excluded"], session["octets_in"]) == (None, "unknown-service", 10)
     assert world.anomalies() == ["unknown-service"]
-    assert world.count("rating_queue") == 0
+    assert world.count("queued_delta") == 0
 
 
 def test_a_device_is_found_by_its_address_in_any_form(world: World) -> None:
@@ -311,7 +311,7 @@ def test_a_session_that_nobody_knew_is_known_from_the_record_on_that_names_it(wo
         (True, 10),
         (False, 5),
     ]
-    assert world.count("rating_queue") == 1
+    assert world.count("queued_delta") == 1
 
 
 def test_counters_that_no_port_can_reach_are_quarantined(world: World) -> None:

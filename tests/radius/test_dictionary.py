@@ -20,7 +20,7 @@ def packet_of(body: bytes) -> Packet:
 
 
 def test_every_number_has_its_row_and_is_named_after_it() -> None:
-    vendors = {"MICROSOFT", "ADSL_FORUM", "WISPR", "MIKROTIK"}
+    vendors = {"CISCO", "MICROSOFT", "ADSL_FORUM", "WISPR", "MIKROTIK"}
     numbers = {name: value for name, value in vars(dictionary).items() if type(value) is int and name not in vendors}
     assert {name: ATTRIBUTES[key].name.upper().replace("-", "_") for name, key in numbers.items()} == {
         name: name for name in numbers

@@ -1,11 +1,13 @@
 // A RADIUS load generator: many NAS ports in one thread, in a closed loop or at a fixed rate, every reply verified.
 //
 // load -p PORT -s SECRET [-m pap|chap|mschap2|acct] [-u USERS] [-d SECONDS] [-x WARM_UP_SECONDS] [-w WINDOW]
-//      [-k SOCKETS] [-r RATE] [-t TIMEOUT_SECONDS] [-i INTERIMS] [-n (no Message-Authenticator)]
+//      [-k SOCKETS] [-r RATE] [-t TIMEOUT_SECONDS] [-i INTERIMS] [-n (no Message-Authenticator)] [-c (no Class)]
 //
 // To 127.0.0.1 alone. Users are user%07u with password pw%07u, numbers below USERS, taken at random; acct plays
 // Start, INTERIMS Interim-Updates (1 unless told) and Stop of one session after the other in each place of the window,
-// five minutes of the session's own time apart. One line of JSON tells what was measured after the warm-up. Latency counts from the first try of a request to its reply; "behind_ms" is
+// five minutes of the session's own time apart, each with the Class that sms-aaa would have put into the Accept (the
+// user's number + 1 as service, a token of the session's own). One line of JSON tells what was measured after the
+// warm-up. Latency counts from the first try of a request to its reply; "behind_ms" is
 // how late, at a fixed rate, the latest request was sent, because the window was full or this process had no turn.
 #define _GNU_SOURCE
 #include "digests.h"
@@ -38,8 +40,8 @@ static const char *const METHODS[] = {"pap", "chap", "mschap2", "acct"};
 static struct {
     int port, method, users, window, sockets, interims;
     double seconds, warm_up, rate, timeout;
-    bool is_signed;
-} asked = {1812, PAP, 1000, 256, 64, 1, 5, 0, 0, 1, true};
+    bool is_signed, has_class;
+} asked = {1812, PAP, 1000, 256, 64, 1, 5, 0, 0, 1, true, true};
 static Secret secret;
 static struct { uint64_t sent, accepted, rejected, unverified, retransmissions, lost; double behind; } tally;
 static float *latencies;
@@ -124,12 +126,19 @@ static void make_login(Place *place) {
     if (asked.is_signed) memcpy(request + 22, digest, 16);
 }
 
+static uint8_t *put_class(uint8_t *at, const Place *place) {
+    uint32_t value[5] = {0, 0, htonl(place->user + 1), htonl(place->session), htonl(place->user)};
+    memcpy(value, "SMS\1", 4);
+    return put(at, 25, value, sizeof value);
+}
+
 static void make_record(Place *place) {
     uint8_t *request = place->request, *at = put_device(request + 20, place->user), digest[16];
     uint32_t done = place->status == STOP ? place->done + 1 : place->done;
     char text[32];
     request[0] = ACCOUNTING_REQUEST, request[1] = place->identifier;
     at = put_integer(at, 8, 0x0a000000 + (place->user & 0xffffff));
+    if (asked.has_class) at = put_class(at, place);
     at = put_integer(at, 40, place->status);
     at = put(at, 44, text, sprintf(text, "%08x%08x", place->session, place->user));
     at = put_integer(at, 55, time(NULL) - 300 * (asked.interims + 1 - done));
@@ -259,7 +268,7 @@ static int find_method(const char *word) {
 
 static void read_words(int count, char **words) {
     const char *text = "";
-    for (int option; (option = getopt(count, words, "p:s:m:u:d:x:w:k:r:t:i:n")) != -1;) switch (option) {
+    for (int option; (option = getopt(count, words, "p:s:m:u:d:x:w:k:r:t:i:nc")) != -1;) switch (option) {
         case 'p': asked.port = atoi(optarg); break;
         case 's': text = optarg; break;
         case 'm': asked.method = find_method(optarg); break;
@@ -272,6 +281,7 @@ static void read_words(int count, char **words) {
         case 't': asked.timeout = atof(optarg); break;
         case 'i': asked.interims = atoi(optarg); break;
         case 'n': asked.is_signed = false; break;
+        case 'c': asked.has_class = false; break;
         default: exit(2);
     }
     bool is_window = asked.sockets <= asked.window && asked.window <= asked.sockets * IDENTIFIERS;
