@@ -12,10 +12,10 @@ hash = $(shell cat pyproject.toml $(1) | sha256sum | cut -c 1-12)
 RUNTIME := .venv/.runtime-$(call hash,requirements.lock)
 DEVELOPER := .venv/.developer-$(call hash,requirements-dev.lock)
 
-.PHONY: help demo run test check peers bench fuzz lock clean
+.PHONY: help demo run test check peers bench fuzz simulate lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(RUNTIME) ## the whole way on one screen: logins, usage, money; state in .demo
 	.venv/bin/sms-aaa demo --folder .demo
@@ -51,6 +51,9 @@ bench: $(DEVELOPER) ## the speed of the packet's way on this machine
 
 fuzz: $(DEVELOPER) ## a million mutated packets against a real daemon, each answer judged; SEED=n to see one again
 	.venv/bin/python tests/fuzz/campaign.py $(if $(SEED),--seed $(SEED)) $(if $(PACKETS),--packets $(PACKETS))
+
+simulate: $(DEVELOPER) ## seeded worlds over a bad network, an auditor counts again; SEED=n to see one again
+	.venv/bin/python tests/simulation/simulate.py --pure $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
 
 lock: $(DEVELOPER) ## pin the newest allowed dependencies, by hash (needs the network)
 	$(PYTHON) -m venv .venv/lock

@@ -27,7 +27,8 @@ class Exit(IntEnum):
 EPILOG = """\b
 Exit codes:
   0   done
-  1   a check found differences (reconcile, replica verify, config check, db check), or an import rejected rows
+  1   a check found something (reconcile, journal verify, replica verify, config check, db check),
+      or an import rejected rows
   2   usage, or a value that cannot be
   3   not found
   4   conflict: something is in the way

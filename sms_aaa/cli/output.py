@@ -103,6 +103,11 @@ def document(value: object) -> None:
     click.echo(json.dumps(_plain(value), indent=2))
 
 
+def json_line(value: object) -> None:
+    """The same on one line: for what is told as it is found."""
+    click.echo(json.dumps(_plain(value)))
+
+
 def say(line: str = "") -> None:
     """A line of the answer."""
     click.echo(_safe(line))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,11 +12,12 @@ from sms_aaa.cli.caller import Caller, pass_caller
 from sms_aaa.cli.exits import Exit, Failure
 from sms_aaa.cli.options import confirm, listing_options, ticket_option, yes_option
 from sms_aaa.cli.output import Cell, Format, Shown, document, facts, listing, note, octets, say
+from sms_aaa.cli.progress import progress_of
 from sms_aaa.cli.status import Counts, age, filling
 from sms_aaa.cli.verbs import Verbs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from sms_aaa.flows.verifying import Difference, Suspects
     from sms_aaa.node.replica import Replica, ReplicaFault, ReplicaMeta
@@ -31,9 +30,6 @@ AWAY_SECONDS_MAX = 30.0
 """How long the replicator may be away while somebody waits for its work: it is started again when it dies."""
 
 LOOK_SECONDS = 0.2
-SAID_EVERY_SECONDS = 5.0
-"""How often the progress is a line in a log; a terminal has a bar."""
-
 Got = TypeVar("Got")
 _COLUMNS = ("kind", "name", "id", "difference", "fields")
 
@@ -124,7 +120,7 @@ def rebuild(caller: Caller, *, no_wait: bool, yes: bool, ticket: str | None) -> 
         say("asked for; see `sms-aaa replica status`")
         return
     try:
-        with _progress() as progress:
+        with progress_of("services") as progress:
             generation = _wait_for_another(caller, before, progress)
     except KeyboardInterrupt:
         raise Failure(Exit.ABORTED, "not waited for any longer", "the rebuild goes on: `replica status`") from None
@@ -170,7 +166,7 @@ def _compare(caller: Caller, watched: _Watched) -> tuple[Suspects, list[Differen
             )
         connection.commit()
         begin_snapshot(connection)
-        with _progress() as progress:
+        with progress_of("services") as progress:
             suspects = _unless_fault(find_suspects(connection, watched.replica, progress=progress))
         connection.commit()
         connection.autocommit = True  # from now on each look sees what is then
@@ -321,30 +317,3 @@ def _keep(caller: Caller, generation: str, services: int, differences: int) -> N
 
 def _instant(at_ns: int) -> Cell:
     return datetime.fromtimestamp(at_ns // 1_000_000_000, UTC) if at_ns else Shown(None, "never")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, else a line now and then; on stderr."""
-    if not sys.stderr.isatty():
-        yield _lines()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("services"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("services", total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)
-
-
-def _lines() -> Callable[[int, int], None]:
-    said_at = time.monotonic()
-
-    def say_so(done: int, of: int) -> None:
-        nonlocal said_at
-        if time.monotonic() - said_at >= SAID_EVERY_SECONDS:
-            said_at = time.monotonic()
-            note(f"{done} of {of} services")
-
-    return say_so

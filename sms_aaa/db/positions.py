@@ -31,6 +31,25 @@ def list_positions(connection: Connection, node: str, stream: int) -> dict[int, 
     return {int(row[0]): (int(row[1]), bool(row[2])) for row in rows}
 
 
+@dataclass(frozen=True, slots=True)
+class PositionRow:
+    """`updated_at`: when it moved last; of a finished file, from when its retention counts."""
+
+    sequence: int
+    position: int
+    finished: bool
+    updated_at: datetime
+
+
+def list_position_rows(connection: Connection, node: str, stream: int) -> list[PositionRow]:
+    with connection.cursor(row_factory=class_row(PositionRow)) as cursor:
+        return cursor.execute(
+            """select sequence, position, finished, updated_at from journal_position
+               where node = %s and stream = %s order by sequence""",
+            (node, stream),
+        ).fetchall()
+
+
 def insert_position(connection: Connection, node: str, stream: int, sequence: int, position: int) -> None:
     """A file that is begun; nothing happens when it is known already."""
     connection.execute(

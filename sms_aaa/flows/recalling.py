@@ -29,6 +29,7 @@ from sms_aaa.rules.reasons import Reason
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from pathlib import Path
 
     from sms_aaa.db.decisions import DecisionRow
     from sms_aaa.db.engine import Connection
@@ -172,6 +173,19 @@ def _names(connection: Connection, decisions: list[DecisionRow]) -> _Names:
     versions = db_plans.list_versions(connection, ids)
     plans = {row.id: f"{row.name} version {row.version}" for row in versions}
     return _Names(db_nas.list_nas_names(connection), plans)
+
+
+def nas_names(connection: Connection | None, state_folder: Path) -> dict[int, str]:
+    """By id: from PostgreSQL, else from the node's replica, else none."""
+    if connection is not None:
+        return db_nas.list_nas_names(connection)
+    opened = Replica.open(state_folder)
+    if not isinstance(opened, Replica):
+        return {}
+    try:
+        return _names_alone(opened).nas
+    finally:
+        opened.close()
 
 
 def _names_alone(replica: Replica | None) -> _Names:

@@ -133,6 +133,17 @@ def read(
     return Batch(found.records, found.damaged, found.next_offset, at_end=found.next_offset >= end)
 
 
+def read_header(file: JournalFile) -> frames.FileHeader | JournalFault:
+    """What the file says of itself: stream, database, size. A fault when it is not what its name says."""
+    with _opened(file) as fd:
+        if isinstance(fd, JournalFault):
+            return fd
+        try:
+            return _checked_header(fd, file)
+        except OSError as error:
+            return fault_of(JournalFaultKind.READ, file.path, error)
+
+
 def delete_file(file: JournalFile) -> JournalFault | None:
     """Removes an orphan for good; one that is gone already is no fault. Which may go is the caller's to know (J9)."""
     try:

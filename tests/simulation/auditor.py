@@ -1,0 +1,351 @@
+"""The auditor: knows what every session truly used and what arrived, and counts again. Its law stands in faults.py.
+
+It is a second model, made from the truth and not from the rules: it knows which counter run a reading belongs to, and
+how often it wrapped, so it need not guess; what it works out is only how much of that anybody could see.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from faults import CLOCK, RESET, SLIP, STALE, UNKNOWN, WRAP, Fault, allowed_names
+from network import SECOND
+from speech import counters_of, stamp_of
+from world import RATE_KBPS, WORD, Clock
+
+from sms_aaa.rules.session import State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from network import Delivery
+    from world import Nas, Saying, Session, World
+
+NEAR = timedelta(seconds=10)
+"""How far a time may be from the true one, where the NAS's clock is right or overruled: delays and whole seconds."""
+
+_BELIEVED_AHEAD, _BELIEVED_BEHIND = 60, 7 * 86_400
+_TRUSTED = {Clock.RIGHT, Clock.EPOCH, Clock.AHEAD}
+
+Key = tuple[int, str, str]
+
+
+@dataclass(slots=True)
+class Counted:
+    """A life as the server has it. `sessions`: whose records it took, where that can be seen; `service`: likewise."""
+
+    key: Key
+    life: int
+    sessions: set[int] = field(default_factory=set)
+    state: State = State.NONE
+    octets_in: int = 0
+    octets_out: int = 0
+    started_at: datetime | None = None
+    stopped_at: datetime | None = None
+    estimated: bool = False
+    service: int | None = None
+    deltas: list[tuple[int, int, datetime, datetime]] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`base`: the world's beginning. `order_known`: it was settled in the order of the deliveries."""
+
+    lives: list[Counted]
+    quarantined: dict[str, int]
+    base: datetime
+    order_known: bool = True
+    services: list[int] | None = None
+
+
+@dataclass(slots=True)
+class Bounds:
+    """Octets (in, out) that must and may be counted; of each set of names one must stand there."""
+
+    low: list[int] = field(default_factory=lambda: [0, 0])
+    high: list[int] = field(default_factory=lambda: [0, 0])
+    must: list[set[str]] = field(default_factory=list)
+
+
+def audit(world: World, deliveries: Sequence[Delivery], outcome: Outcome) -> list[str]:
+    """What the server did wrong, in words; nothing if it did all right."""
+    arrived: dict[int, list[Delivery]] = defaultdict(list)
+    for one in deliveries:
+        if one.saying.session >= 0 and one.saying.spoilt is None:
+            arrived[one.saying.session].append(one)
+    lives: dict[Key, list[Counted]] = defaultdict(list)
+    for life in outcome.lives:
+        lives[life.key].append(life)
+    complaints = [
+        f"phantom: {key} life {life.life}" for key, some in lives.items() if not _known(world, key) for life in some
+    ]
+    for key, sessions in _by_key(world, arrived).items():
+        pairs, strays = _pair(sessions, lives.get(key, []))
+        complaints += strays
+        for session, life in pairs:
+            said = f"session {session.number} ({session.name} of {session.nas.name})"
+            complaints += [f"{said}: {one}" for one in _Case(session, life, arrived[session.number], outcome).judge()]
+    return complaints + _judge_quarantine(deliveries, outcome)
+
+
+def key_of(session: Session) -> Key:
+    return session.nas.place + 1, session.nas.name if session.nas.by_prefix else "", session.name
+
+
+def _known(world: World, key: Key) -> bool:
+    return any(key_of(session) == key for session in world.sessions)
+
+
+def _by_key(world: World, arrived: dict[int, list[Delivery]]) -> dict[Key, list[Session]]:
+    heard: dict[Key, list[Session]] = defaultdict(list)
+    for session in world.sessions:
+        if arrived.get(session.number):
+            heard[key_of(session)].append(session)
+    return heard
+
+
+def _pair(sessions: list[Session], lives: list[Counted]) -> tuple[list[tuple[Session, Counted]], list[str]]:
+    """Each session with its life; and what has no partner."""
+    if len(lives) != len(sessions):
+        kind = "phantom life" if len(lives) > len(sessions) else "lost life"
+        numbers = [session.number for session in sessions]
+        return [], [f"{kind}: sessions {numbers} of {key_of(sessions[0])} are {len(lives)} lives"]
+    if any(life.sessions for life in lives):
+        complaints = [
+            f"mixed: life {life.life} of {life.key} took records of {sorted(life.sessions)}"
+            for life in lives
+            if len(life.sessions) != 1
+        ]
+        by_session = {next(iter(life.sessions)): life for life in lives}
+        if complaints or by_session.keys() != {session.number for session in sessions}:
+            return [], complaints or [f"torn: a session of {key_of(sessions[0])} has more than one life"]
+        return [(session, by_session[session.number]) for session in sessions], []
+    by_time = sorted(lives, key=lambda life: (life.started_at, life.life))
+    return list(zip(sorted(sessions, key=lambda session: session.begins), by_time, strict=True)), []
+
+
+def _judge_quarantine(deliveries: Iterable[Delivery], outcome: Outcome) -> list[str]:
+    """Each delivery is a record of its own, duplicates included, unless a worker's cache spared it."""
+    reasons = {Fault.NO_SESSION_ID: "no-acct-session-id", Fault.IMPLAUSIBLE: "implausible-counters"}
+    most: dict[str, int] = defaultdict(int)
+    kinds: dict[str, set[tuple[int, int]]] = defaultdict(set)
+    for one in deliveries:
+        if (reason := reasons.get(one.saying.spoilt)) is not None:
+            most[reason] += 1
+            kinds[reason].add((one.saying.session, one.saying.order))
+    found = outcome.quarantined
+    return [
+        f"quarantine: {found.get(reason, 0)} records as {reason}, {len(kinds[reason])} to {most[reason]} are right"
+        for reason in sorted(most.keys() | found.keys())
+        if not len(kinds[reason]) <= found.get(reason, 0) <= most[reason]
+    ]
+
+
+class _Case:
+    """One true session beside its life."""
+
+    def __init__(self, session: Session, life: Counted, arrived: list[Delivery], outcome: Outcome) -> None:
+        self.session, self.life, self.outcome = session, life, outcome
+        self.nas = session.nas
+        self.arrived = arrived
+        self.readings = sorted({one.saying for one in arrived}, key=lambda saying: saying.order)
+
+    def judge(self) -> list[str]:
+        return [*self._octets(), *self._names(), *self._end(), *self._times(), *self._deltas(), *self._owner()]
+
+    def bounds(self) -> Bounds:
+        ideal = _count(self.nas, self.readings)
+        if not self.outcome.order_known:
+            ideal.low = [
+                min(low, wire) for low, wire in zip(ideal.low, counters_of(self.nas, self.readings[-1]), strict=True)
+            ]
+            ideal.must = []
+            return ideal
+        chain, late = self._chain()
+        bounds = _count(self.nas, chain)
+        bounds.high = [max(pair) for pair in zip(bounds.high, ideal.high, strict=True)]
+        if late:
+            bounds.must.append({STALE})
+        return bounds
+
+    def _chain(self) -> tuple[list[Saying], bool]:
+        """The readings that were the newest when they came; and whether one came late that stood above the newest."""
+        chain: list[Saying] = []
+        late = False
+        seen = set()
+        for one in self.arrived:
+            saying = one.saying
+            if not chain or saying.order > chain[-1].order:
+                chain.append(saying)
+            elif saying not in seen and saying.status != "start":
+                newest, this = counters_of(self.nas, chain[-1]), counters_of(self.nas, saying)
+                late |= this[0] > newest[0] or this[1] > newest[1]
+            seen.add(saying)
+        return chain, late
+
+    def _octets(self) -> list[str]:
+        bounds = self.bounds()
+        counted = (self.life.octets_in, self.life.octets_out)
+        complaints = []
+        for way, octets, low, high in zip(("in", "out"), counted, bounds.low, bounds.high, strict=True):
+            if octets > high:
+                complaints.append(f"{octets - high:,} octets {way} too many: {octets:,} counted, {high:,} used")
+            if octets < low:
+                complaints.append(f"{low - octets:,} octets {way} lost: {octets:,} counted, {low:,} told")
+        return complaints
+
+    def _names(self) -> list[str]:
+        must = self.bounds().must + self._clock_names() + self._owner_names()
+        missing = [
+            f"not named: {' or '.join(sorted(names))}; names are {sorted(self.life.names)}"
+            for names in must
+            if not names & self.life.names
+        ]
+        allowed = allowed_names(self._faults()) | {name for names in must for name in names}
+        return missing + [f"named without a cause: {name}" for name in sorted(self.life.names - allowed)]
+
+    def _faults(self) -> set[Fault]:
+        clocks = {
+            Clock.EPOCH: Fault.CLOCK_1970,
+            Clock.AHEAD: Fault.CLOCK_AHEAD,
+            Clock.BEHIND: Fault.CLOCK_BEHIND,
+            Clock.DRIFTING: Fault.CLOCK_DRIFTING,
+            Clock.SET: Fault.CLOCK_SET,
+        }
+        return self.session.faults | ({clocks[self.nas.clock]} if self.nas.clock in clocks else set())
+
+    def _clock_names(self) -> list[set[str]]:
+        """A time beyond belief must be named, and a leap that leaves a span behind the one before."""
+        base = int(self.outcome.base.timestamp())
+        for one in self.arrived:
+            received = base + one.received / SECOND
+            if self.nas.stamps:
+                ahead = stamp_of(self.nas, one.saying, base) - received
+                if ahead > _BELIEVED_AHEAD or ahead < -_BELIEVED_BEHIND:
+                    return [{CLOCK}]
+        return []
+
+    def _owner_names(self) -> list[set[str]]:
+        return [{UNKNOWN}] if self.outcome.services is not None and self.session.subscriber is None else []
+
+    def _owner(self) -> list[str]:
+        if self.outcome.services is None:
+            return []
+        whose = self.session.subscriber
+        right = None if whose is None else self.outcome.services[whose]
+        return [] if self.life.service == right else [f"is of service {self.life.service}, not of {right}"]
+
+    def _end(self) -> list[str]:
+        stopped = self.readings[-1].status == "stop"
+        right = (State.CLOSED, False) if stopped else (State.LAPSED, True)
+        found = (self.life.state, self.life.estimated)
+        return [] if found == right else [f"ended as {found}, not as {right}"]
+
+    def _times(self) -> list[str]:
+        if self.nas.clock not in _TRUSTED:
+            return []
+        told = self.nas.session_time or self.readings[0].status == "start"
+        began, ended = self.session.begins, self.readings[-1].at
+        complaints = []
+        for what, found, right in (("began", self.life.started_at, began), ("ended", self.life.stopped_at, ended)):
+            off = (found or datetime.max.replace(tzinfo=self.outcome.base.tzinfo)) - self.outcome.base
+            if (told or what == "ended") and abs(off - timedelta(seconds=right)) > NEAR:
+                complaints.append(f"{what} at {off}, truly at {timedelta(seconds=right)}")
+        return complaints
+
+    def _deltas(self) -> list[str]:
+        deltas = self.life.deltas
+        if (sum(d[0] for d in deltas), sum(d[1] for d in deltas)) != (self.life.octets_in, self.life.octets_out):
+            return ["its totals are not the sum of its deltas"]
+        if any(d[0] < 0 or d[1] < 0 or d[2] > d[3] for d in deltas):
+            return ["a delta is negative, in octets or in time"]
+        if any(later[2] < earlier[3] for earlier, later in pairwise(deltas)):
+            return ["two deltas overlap"]
+        return []
+
+
+def _count(nas: Nas, chain: Sequence[Saying]) -> Bounds:
+    """What readings in this order tell somebody who knows what happened between them."""
+    bounds = Bounds()
+    before: Saying | None = None
+    top = [0, 0]
+    for saying in chain:
+        if saying.status == "start":
+            continue
+        run = [saying.run_in, saying.run_out]
+        old = counters_of(nas, before) if before is not None else (0, 0)
+        new = counters_of(nas, saying)
+        if before is not None and saying.run != before.run:
+            _count_reset(bounds, old, new, run)
+            top = run
+        else:
+            grown = [max(now - high, 0) for now, high in zip(run, top, strict=True)]
+            _count_on(bounds, nas, (before, saying), (old, new), grown)
+            top = [max(pair) for pair in zip(top, run, strict=True)]
+        before = saying
+    bounds.low = [max(low, 0) for low in bounds.low]
+    return bounds
+
+
+def _count_on(
+    bounds: Bounds,
+    nas: Nas,
+    readings: tuple[Saying | None, Saying],
+    wires: tuple[tuple[int, int], tuple[int, int]],
+    grown: list[int],
+) -> None:
+    """One counter run: what the counters grew by; less only where 32 bits were too few to tell."""
+    before, saying = readings
+    old, new = wires
+    fell = [now < then for then, now in zip(old, new, strict=True)]
+    for way in (0, 1):
+        bounds.high[way] += grown[way]
+    wraps = _wraps(nas, before, saying)
+    if sum(wraps) == 0:
+        for way in (0, 1):
+            bounds.low[way] += grown[way]
+        if any(fell):
+            bounds.must.append({SLIP})
+    elif sum(wraps) == 1 and _explains(old, new, wraps.index(1), saying.at - (before.at if before else 0)):
+        for way in (0, 1):
+            bounds.low[way] += grown[way]
+        bounds.must.append({WRAP})
+    else:
+        for way in (0, 1):
+            bounds.low[way] += new[way] - old[way]  # it may look like a slip: what makes up for it counts nothing
+        if any(fell):
+            bounds.must.append({WRAP, RESET, SLIP})
+
+
+def _wraps(nas: Nas, before: Saying | None, saying: Saying) -> list[int]:
+    if nas.gigawords:
+        return [0, 0]
+    old = (before.run_in, before.run_out) if before is not None else (0, 0)
+    return [saying.run_in // WORD - old[0] // WORD, saying.run_out // WORD - old[1] // WORD]
+
+
+def _explains(old: tuple[int, int], new: tuple[int, int], way: int, seconds: int) -> bool:
+    """Whether one wrap is what anybody would take it for: it stood high, stands low, and the rate reaches."""
+    reached = new[way] + WORD - old[way] <= RATE_KBPS * 125 * seconds
+    return reached and old[way] >= WORD // 2 > new[way] and new[1 - way] >= old[1 - way]
+
+
+def _count_reset(bounds: Bounds, old: tuple[int, int], new: tuple[int, int], run: list[int]) -> None:
+    """Counted anew in between: seen by what fell."""
+    fell = [now < then for then, now in zip(old, new, strict=True)]
+    for way in (0, 1):
+        bounds.high[way] += run[way]
+        if not fell[way]:
+            bounds.low[way] += new[way] - old[way]
+        elif all(fell) or new[way] < old[way] // 2:
+            bounds.low[way] += new[way]
+        else:
+            # It looks like a slip: what makes up for it is not counted either.
+            bounds.low[way] += new[way] - old[way]
+    if any(fell):
+        bounds.must.append({RESET} if all(fell) else {RESET, SLIP})
