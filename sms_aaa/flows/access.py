@@ -1,5 +1,7 @@
 """Access-Request -> Access-Accept or -Reject: load, decide, reserve, speak the NAS's dialect.
 
+The first step stands in flows/deciding.py, the others here.
+
 A batch at a time, in three steps, because that is what the way can afford: one reader transaction on the replica for
 all look-ups; one short write transaction on the live set for the reservations of those that passed (the other worker
 waits for it, so nothing slow is done inside); then the replies are signed. The door owns the transactions, the time and
@@ -13,49 +15,33 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from sms_aaa.db.places import Claim
-from sms_aaa.flows.passwords import BELIEVED, PasswordCheck, PasswordChecks, believed, pretend, tell_credential
+from sms_aaa.flows.passwords import PasswordCheck
 from sms_aaa.flows.tables import Nas, Plan
-from sms_aaa.flows.whereabouts import tell_terms, whereabouts
 from sms_aaa.node.live_change import LimitReached, LiveFault, device_key
 from sms_aaa.node.records import DecisionRecord
-from sms_aaa.node.replica import ReplicaFault
 from sms_aaa.radius import dictionary
-from sms_aaa.radius.credentials import Credential, Method, Pap, StoredPassword, read_credential
+from sms_aaa.radius.credentials import Credential, Method, StoredPassword
 from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.faults import PacketFault
 from sms_aaa.radius.packet import HEADER_OCTETS, PACKET_OCTETS_MAX, Code, Packet, as_text, attribute
-from sms_aaa.rules.access import Whereabouts, decide, decide_rights, seconds_left
-from sms_aaa.rules.entitlement import Entitlement, IdentityKind, SessionsPolicy
-from sms_aaa.rules.identity import mac_identity
+from sms_aaa.rules.access import seconds_left
+from sms_aaa.rules.entitlement import Entitlement, SessionsPolicy
 from sms_aaa.rules.reasons import UNPROVED, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sms_aaa.flows.tables import Tables
-    from sms_aaa.flows.vault import Vault
     from sms_aaa.node.live_change import LiveChange
-    from sms_aaa.node.replica import ReplicaView
-    from sms_aaa.rules.realms import Named
 
 CLASS_MAGIC = b"SMS\x01"
-TOKEN_OCTETS = 8
-SALT_OCTETS = 4
-RANDOM_OCTETS = TOKEN_OCTETS + SALT_OCTETS
-"""How much randomness a request may need; the door draws it for a batch at once."""
-
 REPLY_OCTETS_MAX = PACKET_OCTETS_MAX - HEADER_OCTETS - 18
 """For attributes beside the Message-Authenticator."""
 
-_CALL_CHECK = (10).to_bytes(4, "big")
 _PPP = (1).to_bytes(4, "big")
-_USERNAME = int(IdentityKind.USERNAME)
-_MAC = int(IdentityKind.MAC)
 _CLASS_BEFORE_SERVICE = bytes((dictionary.CLASS, 22)) + CLASS_MAGIC
 _FRAMED_IP_ADDRESS_HEADER = bytes((dictionary.FRAMED_IP_ADDRESS, 6))
 # Members of an enum are found through its metaclass: once here, not for each login.
 _ACCEPTED = Reason.ACCEPTED
-_WITHOUT_COMPARISON = UNPROVED - {Reason.BAD_PASSWORD}
 _REPLACES = SessionsPolicy.REPLACE_SAME_DEVICE
 _ACCESS_ACCEPT, _ACCESS_REJECT = int(Code.ACCESS_ACCEPT), int(Code.ACCESS_REJECT)
 _FRAMED_PPP = attribute(dictionary.SERVICE_TYPE, (2).to_bytes(4, "big")) + attribute(dictionary.FRAMED_PROTOCOL, _PPP)
@@ -119,98 +105,6 @@ class Case(Struct, gc=False):
 
     def refuse(self, reason: Reason, saw: bytes = b"") -> None:
         self.reason, self.saw = reason, saw
-
-
-def decide_requests(
-    requests: Sequence[AccessRequest],
-    *,
-    tables: Tables,
-    vault: Vault,
-    view: ReplicaView,
-    randomness: bytes,
-    now: int,
-    passwords: PasswordChecks,
-) -> list[Case | PacketFault | ReplicaFault]:
-    """The first step: who it is, and whether the rights are there.
-
-    A fault, and so silence, where a credential is cut wrong, or where the replica cannot say who it is.
-
-    `randomness`: RANDOM_OCTETS for each request. `now`: epoch seconds.
-    """
-    decide_plain, decide_either = (
-        (_decide, _decide_under_either) if tables.realms is None else (_decide_in_realm, _decide_in_realm)
-    )
-    return [
-        (decide_plain if request.other is None else decide_either)(
-            request, tables, vault, view, randomness[at : at + RANDOM_OCTETS], now, passwords
-        )
-        for request, at in zip(requests, range(0, len(requests) * RANDOM_OCTETS, RANDOM_OCTETS), strict=True)
-    ]
-
-
-def refuse_request(request: AccessRequest, reason: Reason, saw: bytes, *, is_told: bool) -> Case | PacketFault:
-    """The first step for a request that the door turns away: nobody is looked up and no password is tried.
-
-    What it offers is read all the same: cut wrong it meets silence as ever, and MS-CHAP is refused in its own words.
-    """
-    proof = read_credential(request.packet, request.digests)
-    if isinstance(proof, PacketFault):
-        return proof
-    method = Method.NONE if proof is None else proof.method
-    return Case(request, proof, None, None, None, method, reason, b"", b"", saw=saw, is_told=is_told)
-
-
-def distrust(case: Case) -> bool:
-    """For a replica that is too old to let anybody in by it: whether this case was refused for that.
-
-    Whom it refuses is refused for the reason that it has.
-    """
-    if case.reason is not _ACCEPTED:
-        return False
-    case.refuse(Reason.BACKEND_UNAVAILABLE, b"the replica is too old")
-    return True
-
-
-def prove_case(case: Case, passwords: PasswordChecks, *, matches: bool) -> Case:
-    """What the work beside the loop found. The case that goes on with the second step, or with work of its own."""
-    work, case.work = case.work, None
-    assert work is not None
-    if case.is_refused_anyhow():
-        return case
-    if matches:
-        passwords.remember(work)
-    elif case.otherwise is not None:
-        return case.otherwise
-    else:
-        case.reason, case.saw = Reason.BAD_PASSWORD, b""
-    return case
-
-
-def _decide_under_either(
-    request: AccessRequest,
-    tables: Tables,
-    vault: Vault,
-    view: ReplicaView,
-    randomness: bytes,
-    now: int,
-    passwords: PasswordChecks,
-    named: Named | None = None,
-) -> Case | PacketFault | ReplicaFault:
-    """Under the wrong secret a right password looks like noise: it is refused only if it is wrong under both."""
-    case = _decide(request, tables, vault, view, randomness, now, passwords, named)
-    if type(case) is not Case or request.other is None:
-        return case
-    is_open = case.work is not None and not case.is_refused_anyhow()
-    if case.reason not in UNPROVED and not is_open:
-        return case
-    other = AccessRequest(request.packet, request.nas, request.other, caller=request.caller)
-    second = _decide(other, tables, vault, view, randomness, now, passwords, named)
-    if type(second) is not Case or second.reason in UNPROVED:
-        return case
-    if is_open and second.work is not None:
-        case.otherwise = second
-        return case
-    return second
 
 
 def devices_of(cases: Sequence[Case]) -> list[bytes]:
@@ -312,108 +206,6 @@ def decision_of(case: Case) -> DecisionRecord:
     )
 
 
-def _decide_in_realm(
-    request: AccessRequest,
-    tables: Tables,
-    vault: Vault,
-    view: ReplicaView,
-    randomness: bytes,
-    now: int,
-    passwords: PasswordChecks,
-) -> Case | PacketFault | ReplicaFault:
-    """Where there are realms: the name may have one, and be refused for it."""
-    assert tables.realms is not None
-    named = tables.realms.find(request.packet.attributes.get(dictionary.USER_NAME, b""))
-    if named is None or not named.is_refused:
-        decide_one = _decide if request.other is None else _decide_under_either
-        return decide_one(request, tables, vault, view, randomness, now, passwords, named)
-    proof = read_credential(request.packet, request.digests)
-    if isinstance(proof, PacketFault):
-        return proof
-    method = Method.NONE if proof is None else proof.method
-    pretend(proof, vault)
-    token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]
-    return Case(request, proof, None, None, None, method, Reason.REALM_UNKNOWN, token, salts)
-
-
-def _decide(
-    request: AccessRequest,
-    tables: Tables,
-    vault: Vault,
-    view: ReplicaView,
-    randomness: bytes,
-    now: int,
-    passwords: PasswordChecks,
-    named: Named | None = None,
-) -> Case | PacketFault | ReplicaFault:
-    packet = request.packet
-    proof = read_credential(packet, request.digests)
-    if isinstance(proof, PacketFault):
-        return proof
-    username = packet.attributes.get(dictionary.USER_NAME, b"")
-    method = Method.NONE if proof is None else proof.method
-    stored = where = asked = None
-    entitlement = view.entitlement(_USERNAME, username) if proof is not None else None
-    if entitlement is None and proof is not None and named is not None:
-        entitlement = view.entitlement(_USERNAME, named.identity)
-    if entitlement is None and (device := _device(packet, username)) is not None:
-        by_mac = view.entitlement(_MAC, device)
-        if by_mac is not None or proof is None:
-            # The address that the NAS saw is the proof.
-            entitlement, method, proof = by_mac, Method.MAC, None
-    if isinstance(entitlement, ReplicaFault):
-        return entitlement
-    plan = tables.plans.get(entitlement.plan_version_id) if entitlement is not None else None
-    node_plan = plan.plan if plan is not None else None
-    if entitlement is not None and (entitlement.terms is not None or named is not None):
-        where = whereabouts(packet, request.nas.nas_id, entitlement.terms, named)
-    if method is not Method.MAC:
-        stored = vault.open_password(entitlement.credential, entitlement.service_id) if entitlement else None
-        asked = proof if stored is None or stored.hashed is None else believed(proof, stored)
-        reason = decide(asked, entitlement, stored, node_plan, now=now, where=where)
-        if reason in _WITHOUT_COMPARISON:
-            pretend(proof, vault)
-    else:
-        reason = (
-            Reason.UNKNOWN_USER if entitlement is None else decide_rights(entitlement, node_plan, now=now, where=where)
-        )
-    token, salts = randomness[:TOKEN_OCTETS], randomness[TOKEN_OCTETS:]
-    case = Case(request, proof, entitlement, stored, plan, method, reason, token, salts)
-    if asked is BELIEVED or reason is not _ACCEPTED:
-        _look_later(case, passwords)
-    return case if where is None else _bound(case, where, now, tables)
-
-
-def _look_later(case: Case, passwords: PasswordChecks) -> None:
-    """What has to be done beside the loop for a password, or has to seem so; and what was wrong with the credential."""
-    if case.reason is Reason.NO_CREDENTIAL:
-        case.saw = tell_credential(case.entitlement, case.stored, case.method)
-    if type(case.proof) is not Pap:
-        return
-    if case.is_refused_anyhow():
-        username = case.request.packet.attributes.get(dictionary.USER_NAME, b"")
-        case.work = passwords.dummy_check(username, case.proof.password)
-    elif case.entitlement is not None and case.stored is not None:
-        case.work = passwords.check(case.entitlement.credential, case.stored, case.proof.password)
-
-
-def _bound(case: Case, where: Whereabouts, now: int, tables: Tables) -> Case:
-    """The case with what its terms, or its realm's, were held against and saw."""
-    assert case.entitlement is not None
-    case.decided_at = now
-    case.saw = tell_terms(case.reason, case.entitlement.terms, where, tables.nas_names) or case.saw
-    return case
-
-
-def _device(packet: Packet, username: bytes) -> bytes | None:
-    attributes = packet.attributes
-    if dictionary.EAP_MESSAGE in attributes:
-        # RFC 3579 section 2.1: who does not speak EAP rejects it; to let it in by its address ends no conversation.
-        return None
-    call_check = attributes.get(dictionary.SERVICE_TYPE) == _CALL_CHECK
-    return mac_identity(username, attributes.get(dictionary.CALLING_STATION_ID, b""), call_check=call_check)
-
-
 def device_of(packet: Packet, nas_id: int) -> bytes:
     """Which device asks: what makes a retransmission or a re-login the same one; b"" when nothing tells."""
     attributes = packet.attributes
@@ -443,14 +235,22 @@ def encode_class(service_id: int, token: bytes) -> bytes:
 
 def read_class(packet: Packet) -> tuple[int, bytes] | None:
     """(service id, token) from the Class that is ours; others may have put theirs beside it."""
-    for value in packet.all(dictionary.CLASS):
-        if len(value) == 20 and value.startswith(CLASS_MAGIC):
-            return int.from_bytes(value[4:12], "big"), value[12:]
-    return None
+    value = packet.attributes.get(dictionary.CLASS)
+    if value is not None and packet.repeated is not None:
+        value = next((one for one in packet.all(dictionary.CLASS) if _is_ours(one)), None)
+    if value is None or not _is_ours(value):
+        return None
+    return int.from_bytes(value[4:12], "big"), value[12:]
+
+
+def _is_ours(value: bytes) -> bool:
+    return len(value) == 20 and value.startswith(CLASS_MAGIC)
 
 
 def copied_proxy_states(packet: Packet) -> bytes:
     """RFC 2865 section 5.33: unmodified and in order."""
+    if dictionary.PROXY_STATE not in packet.attributes:
+        return b""
     return b"".join(attribute(dictionary.PROXY_STATE, value) for value in packet.all(dictionary.PROXY_STATE))
 
 

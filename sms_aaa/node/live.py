@@ -32,11 +32,14 @@ from msgspec import Struct
 
 from sms_aaa.node.environment import DAMAGE_ERRORS, StoreFaultKind, open_allocated
 from sms_aaa.node.live_change import (
+    ENTRY,
     ENTRY_OCTETS,
+    NO_DEVICE,
     SERVICE,
     LiveChange,
     LiveEntry,
     LiveFault,
+    LiveFlag,
     LiveState,
     OnlineSession,
     Release,
@@ -59,7 +62,7 @@ SCAN_SERVICES_MAX = 1_000_000
 _UNTIL_OFFSET, _STATE_OFFSET = 16, 28
 _SCAN_SERVICES = 10_000  # whose values are looked at in one go
 _REBUILT = b"rebuilt"
-_RESERVED, _ONLINE = int(LiveState.RESERVED), int(LiveState.ONLINE)
+_RESERVED, _ONLINE, _NEIGHBOUR = int(LiveState.RESERVED), int(LiveState.ONLINE), int(LiveFlag.NEIGHBOUR)
 
 Seen = TypeVar("Seen")
 
@@ -118,6 +121,17 @@ class LiveSet:
 
     def write(self) -> LiveChange:
         return LiveChange(self._env, self._services)
+
+    @contextmanager
+    def look(self) -> Iterator[LiveView]:
+        """One short reader transaction for a batch: LiveView."""
+        try:
+            transaction = self._env.begin(db=self._services)
+        except lmdb.Error:
+            yield LiveView(None)  # sees nothing; who then writes meets the fault
+            return
+        with transaction:
+            yield LiveView(transaction)
 
     def count(self, service_id: int, now: int) -> int | LiveFault:
         """How many places of the service are taken at `now` (epoch seconds)."""
@@ -231,6 +245,36 @@ class LiveSet:
                 return look(transaction)
         except (lmdb.Error, struct.error) as error:
             return fault_of(error)
+
+
+class LiveView:
+    """What stands in the live set, as of when the look began. What cannot be read does not stand there."""
+
+    __slots__ = ("_transaction",)
+
+    def __init__(self, transaction: lmdb.Transaction | None) -> None:
+        self._transaction = transaction
+
+    def knows(self, service_id: int, token: bytes, *, nas_id: int, until: int, session: int) -> bool:
+        """Whether the login is online to `until` or longer, with all that LiveChange.promote would put down."""
+        if self._transaction is None:
+            return False
+        try:
+            value = self._transaction.get(SERVICE.pack(service_id), b"")
+        except lmdb.Error:
+            return False
+        at = value.find(token)
+        if at < 0 or at % ENTRY_OCTETS or len(value) % ENTRY_OCTETS:
+            return False
+        _, its_device, its_until, its_nas, its_state, its_session, its_flags = ENTRY.unpack_from(value, at)
+        return (
+            its_until >= until
+            and its_state == _ONLINE
+            and its_session == session
+            and its_nas == nas_id
+            and its_device != NO_DEVICE
+            and not its_flags & _NEIGHBOUR
+        )
 
 
 @contextmanager

@@ -37,7 +37,7 @@ ENTRIES_PER_SERVICE_MAX = 256
 ENTRY = struct.Struct("=8s8sQIIII")
 ENTRY_OCTETS = ENTRY.size
 SERVICE = struct.Struct(">Q")
-_NO_DEVICE = bytes(DEVICE_OCTETS)
+NO_DEVICE = bytes(DEVICE_OCTETS)
 _pack, _unpack_from, _iter_unpack = ENTRY.pack, ENTRY.unpack_from, ENTRY.iter_unpack
 _key_of = SERVICE.pack
 
@@ -193,7 +193,7 @@ class LiveChange:
             kept, seen, until = ([], 0, until) if value is None else _others(value, token, device, now, until, replaces)
             if 0 < sessions_max <= seen:
                 return LimitReached(seen)
-            entry = _pack(token, device or _NO_DEVICE, until, nas_id, _RESERVED, 0, 0)
+            entry = _pack(token, device or NO_DEVICE, until, nas_id, _RESERVED, 0, 0)
             if kept:
                 kept.append(entry)
                 entry = b"".join(kept) if len(kept) <= ENTRIES_PER_SERVICE_MAX else _bounded(kept)
@@ -214,10 +214,10 @@ class LiveChange:
         entries = self._load(service_id)
         at = _index_of(entries, token, device)
         if at is None:
-            entries.append(_pack(token, device or _NO_DEVICE, until, nas_id, _ONLINE, session, 0))
+            entries.append(_pack(token, device or NO_DEVICE, until, nas_id, _ONLINE, session, 0))
         else:
             _, its_device, its_until, _, _, its_session, its_flags = _unpack_from(entries[at])
-            known_device = its_device if its_device != _NO_DEVICE else device or _NO_DEVICE
+            known_device = its_device if its_device != NO_DEVICE else device or NO_DEVICE
             if its_flags & _NEIGHBOUR:
                 its_flags &= ~_NEIGHBOUR  # the NAS speaks to this node now
             else:
@@ -238,7 +238,7 @@ class LiveChange:
             _, its_device, _, _, _, its_session, its_flags = _unpack_from(entries[at])
             device = device or its_device
             flags |= its_flags & _SEVERAL | (_SEVERAL if session and its_session and session != its_session else 0)
-        entry = _pack(token, device or _NO_DEVICE, until, nas_id, _ONLINE, session, flags)
+        entry = _pack(token, device or NO_DEVICE, until, nas_id, _ONLINE, session, flags)
         if at is None:
             entries.append(entry)
         else:
@@ -370,7 +370,7 @@ def _without_others(entries: list[bytes], token: bytes, nas_id: int, session: in
 
 def _count_devices(entries: list[bytes], own: bytes) -> int:
     """How many devices but `own` have these entries; one without a device is one of its own."""
-    devices = {entry[8:16] if entry[8:16] != _NO_DEVICE else entry[:8] for entry in entries}
+    devices = {entry[8:16] if entry[8:16] != NO_DEVICE else entry[:8] for entry in entries}
     return len(devices - {own})
 
 

@@ -126,6 +126,11 @@ class SecretDigests:
         authenticator = _md5(header + request_authenticator + attributes + self._secret).digest()
         return header + authenticator + attributes
 
+    def plain_reply(self, code: int, identifier: int, request_authenticator: bytes) -> bytes:
+        """As `reply` with neither attributes nor Message-Authenticator, which is what most Accounting-Responses are."""
+        header = bytes((code, identifier, 0, HEADER_OCTETS))
+        return header + _md5(header + request_authenticator + self._secret).digest()
+
     def request(
         self, code: int, identifier: int, authenticator: bytes, attributes: bytes, *, message_authenticator: bool
     ) -> bytes:

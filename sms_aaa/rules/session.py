@@ -1,7 +1,8 @@
 """The session machine: records of one Acct-Session-Id, in any order, become lives, usage deltas and anomalies.
 
 Identity. A session is NAS + Acct-Session-Id + life. NASes use an id again, so records whose time spans
-[event time - Acct-Session-Time, event time] lie together are one life; a span that lies apart opens another. Except
+[event time - Acct-Session-Time, event time] overlap, or begin together, are one life; a span that lies apart opens
+another, however soon it begins: a NAS that lost a Stop may use the id again within seconds. Except
 that a NAS whose clock was set in between has not begun anew: where the span lies apart but Acct-Session-Time and the
 counters went on, as long as the time that passed here, it is the same life, and the clock is named.
 
@@ -14,8 +15,8 @@ equal times the higher counters are newer.
 Usage. A newer reading gives the delta to the one before. An older one changes nothing, and is named. Newer with
 lower counters: a 32-bit counter wrapped, if neither reading had Gigawords, it stood high and stands low, the other
 went on and the service's rate explains the distance; else the NAS began to count anew (a run within the life), and the
-counter that fell counts from zero. One that fell by less than half did not begin anew, it only slipped, and counts
-nothing. Each is named. So usage never falls, and each octet is counted once.
+counter that fell counts from zero. One that fell by less than half did not begin anew, it only slipped and counts
+nothing; nor does what makes up for a small slip. Each is named. So usage never falls, and each octet is counted once.
 
 End. CLOSED is what a Stop does. A NAS that rebooted, or fell silent, ends its sessions by inference (LAPSED): a newer
 record opens the same one again, since many a NAS says Accounting-On without having lost a session.
@@ -34,10 +35,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 TOLERANCE = timedelta(seconds=60)
-"""How far apart two spans of one life may lie."""
+"""How far apart two records of one life may say that it began."""
 
 RESTART_TOLERANCE = timedelta(seconds=2)
-"""What began this much after the Stop of the same id is another life: a repeated record carries its old times."""
+"""What began this much after the last record of a life of the same id is another one, be its Stop heard or not."""
 
 CLOCK_AHEAD = timedelta(seconds=60)
 CLOCK_BEHIND = timedelta(days=7)
@@ -45,6 +46,9 @@ CLOCK_BEHIND = timedelta(days=7)
 
 HEARD_SECONDS_MIN = 300
 """NASes round interim intervals up as they like: no session is missed that is heard this often."""
+
+SLIP_PART = 64
+"""A counter that fell by no more than this part of itself slipped: NASes count their two directions unevenly."""
 
 _WORD = 1 << 32
 _UNKNOWN_RATE_KBPS = 1_000_000
@@ -211,7 +215,9 @@ def find_life(lives: list[Life], reading: Reading) -> Life | None:
 def _belongs(life: Life, begin: datetime, reading: Reading) -> bool:
     if life.stopped_at is not None and begin > life.stopped_at + RESTART_TOLERANCE:
         return False
-    return begin <= life.updated_at + TOLERANCE and reading.at >= life.started_at - TOLERANCE
+    if abs(begin - life.started_at) <= TOLERANCE:
+        return True
+    return begin <= life.updated_at + RESTART_TOLERANCE and reading.at >= life.started_at - RESTART_TOLERANCE
 
 
 def _goes_on(life: Life, reading: Reading) -> bool:
@@ -348,6 +354,8 @@ def _count(life: Life, reading: Reading, before: State, rate_kbps: int) -> Step:
         seconds = max(life.reading_seconds, int((reading.at - life.started_at).total_seconds()))
     elapsed = max(seconds - life.reading_seconds, 0)
     used_in, used_out, anomaly = _usage(life, reading, (octets_in, octets_out), elapsed, rate_kbps)
+    if anomaly is AnomalyKind.COUNTER_SLIP:
+        octets_in, octets_out = _made_up(life.reading_in, octets_in), _made_up(life.reading_out, octets_out)
     reset = anomaly is AnomalyKind.COUNTER_RESET
     to_at = max(reading.at, life.reading_at)
     counted = Delta(
@@ -368,6 +376,14 @@ def _count(life: Life, reading: Reading, before: State, rate_kbps: int) -> Step:
     )
     delta = counted if used_in or used_out or elapsed else None
     return Step(_advance(life, reading, counted, seconds, stored=delta is not None), delta, anomaly)
+
+
+def _made_up(before: int, after: int) -> int:
+    """Where a counter that slipped goes on from: what makes up for a little was counted before.
+
+    A fall by more is anything, a wrap perhaps that nobody can be sure of: it goes on from where it stands.
+    """
+    return before if before - before // SLIP_PART <= after < before else after
 
 
 def _advance(life: Life, reading: Reading, counted: Delta, seconds: int, *, stored: bool) -> Life:

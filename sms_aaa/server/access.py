@@ -13,20 +13,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sms_aaa.config import WhenTooOld
 from sms_aaa.flows.access import (
-    RANDOM_OCTETS,
     AccessRequest,
     Case,
     answer_case,
     claim_of,
-    decide_requests,
     decision_of,
     devices_of,
-    distrust,
-    prove_case,
-    refuse_request,
     reserve_places,
     withdraw_place,
 )
+from sms_aaa.flows.deciding import RANDOM_OCTETS, Known, decide_requests, distrust, prove_case, refuse_request
 from sms_aaa.flows.passwords import KEY_OCTETS, PasswordCheck, PasswordChecks
 from sms_aaa.metrics import LATENCY_AT, Word, observe, reason_word
 from sms_aaa.node.journal import Appended, Dropped, Stream, Writer
@@ -124,15 +120,8 @@ class AccessWay:
         self._passwords.now = began
         asked, requests, ready = self._screen(endpoint, asked, began)
         with reader.replica.read() as view:
-            cases = decide_requests(
-                requests,
-                tables=reader.tables,
-                vault=reader.vault,
-                view=view,
-                randomness=os.urandom(RANDOM_OCTETS * len(requests)),
-                now=int(time.time()),
-                passwords=self._passwords,
-            )
+            known = Known(reader.tables, reader.vault, view, self._passwords, int(time.time()))
+            cases = decide_requests(requests, known, randomness=os.urandom(RANDOM_OCTETS * len(requests)))
         for one, case in zip(asked, cases, strict=True):
             if type(case) is not Case:
                 self._give_up(endpoint, one, case)

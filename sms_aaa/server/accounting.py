@@ -10,7 +10,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sms_aaa.flows.accounting import AccountingRequest, apply_to_live_set, find_logins, pack_requests, reply_to
+from sms_aaa.flows.accounting import (
+    AccountingRequest,
+    apply_to_live_set,
+    find_logins,
+    leave_out_known,
+    pack_requests,
+    reply_to,
+)
 from sms_aaa.metrics import LATENCY_AT, SYNC_AT, Word, observe
 from sms_aaa.node.journal import Appended, Stream, Writer
 from sms_aaa.node.live import ENTRIES_PER_CHANGE
@@ -29,6 +36,10 @@ if TYPE_CHECKING:
 BATCH_MAX = 1024
 RETRY_SECONDS = 1.0
 """After a fault of the journal, how long until it is tried again: a full disk is not hammered."""
+
+AHEAD = 0.5
+"""Of the time that a session may be silent: by so much longer it is put down as online, so that not each Interim has to
+be written. The settler gives the place of a silent session back in time; while there is none it is held longer."""
 
 
 class AccountingWay:
@@ -76,10 +87,12 @@ class AccountingWay:
     def _make_durable(self, requests: Sequence[AccountingRequest], now_ns: int, began: float) -> bool:
         if began < self._not_before:
             return False
-        appended = self._journal.append(pack_requests(requests, now_ns=now_ns), now_ns)
+        payloads = pack_requests(requests, now_ns=now_ns)
+        writing = time.monotonic()
+        appended = self._journal.append(payloads, now_ns)
         if isinstance(appended, Appended):
             self._counters[Word.RECORDS_JOURNALED] += len(requests)
-            observe(self._counters, SYNC_AT, int((time.monotonic() - began) * 1e6), 1)
+            observe(self._counters, SYNC_AT, int((time.monotonic() - writing) * 1e6), 1)
             return True
         self._counters[Word.JOURNAL_FAULTS] += 1
         self._not_before = began + RETRY_SECONDS
@@ -91,7 +104,10 @@ class AccountingWay:
         if not logins:
             return
         longest = self._worker.reader.tables.interim_seconds_max
-        until = now + silence_seconds(longest, self._child.settings.session.stale_multiple)
+        silence = silence_seconds(longest, self._child.settings.session.stale_multiple)
+        with self._live.look() as view:
+            logins = leave_out_known(logins, view, until=now + silence)
+        until = now + silence + int(silence * AHEAD)
         for start in range(0, len(logins), ENTRIES_PER_CHANGE):
             with self._live.write() as change:
                 apply_to_live_set(logins[start : start + ENTRIES_PER_CHANGE], change, until=until)

@@ -22,7 +22,8 @@ from sms_aaa.config import LimitsSettings
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.schema import upgrade
-from sms_aaa.flows.access import RANDOM_OCTETS, answer_case, decide_requests, decision_of, devices_of, reserve_places
+from sms_aaa.flows.access import answer_case, decision_of, devices_of, reserve_places
+from sms_aaa.flows.deciding import RANDOM_OCTETS, Known, decide_requests
 from sms_aaa.flows.passwords import PasswordChecks
 from sms_aaa.flows.rating import PlanShelf
 from sms_aaa.flows.settling import settle_accounting
@@ -145,15 +146,8 @@ def bench_access(root: Path) -> None:
             assert not refused
             marks.append(time.perf_counter())
             with replica.read() as view:
-                cases = decide_requests(
-                    requests,
-                    tables=tables,
-                    vault=vault,
-                    view=view,
-                    passwords=passwords,
-                    randomness=os.urandom(RANDOM_OCTETS * len(requests)),
-                    now=int(time.time()),
-                )
+                known = Known(tables, vault, view, passwords, int(time.time()))
+                cases = decide_requests(requests, known, randomness=os.urandom(RANDOM_OCTETS * len(requests)))
             marks.append(time.perf_counter())
             now_ns = time.time_ns()
             defence.note(list(zip(asked, cases, strict=True)), now_ns // 10**9, is_late=False)  # type: ignore[arg-type] # no fault is among them

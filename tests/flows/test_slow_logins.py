@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from make import make_vault
 
-from sms_aaa.flows.access import (
-    RANDOM_OCTETS,
-    AccessRequest,
-    Case,
-    answer_case,
-    decide_requests,
-    decision_of,
-    prove_case,
-)
+from sms_aaa.flows.access import AccessRequest, Case, answer_case, decision_of
+from sms_aaa.flows.deciding import RANDOM_OCTETS, Known, decide_requests, prove_case
 from sms_aaa.flows.passwords import KEY_OCTETS, PasswordChecks
 from sms_aaa.flows.tables import Tables
 from sms_aaa.flows.vault import NONCE_OCTETS
@@ -92,15 +85,8 @@ class Worker:
         assert nas.older is not None
         request = AccessRequest(packet, nas, nas.digests, nas.older)
         with self.replica.read() as view:
-            [case] = decide_requests(
-                [request],
-                tables=self.tables,
-                vault=VAULT,
-                view=view,
-                randomness=bytes(RANDOM_OCTETS),
-                now=0,
-                passwords=self.passwords,
-            )
+            known = Known(self.tables, VAULT, view, self.passwords, now=0)
+            [case] = decide_requests([request], known, randomness=bytes(RANDOM_OCTETS))
         assert isinstance(case, Case)
         return case
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from make import make_vault
 
-from sms_aaa.flows.access import RANDOM_OCTETS, AccessRequest, Case, answer_case, decide_requests, refuse_request
+from sms_aaa.flows.access import AccessRequest, Case, answer_case
+from sms_aaa.flows.deciding import RANDOM_OCTETS, Known, decide_requests, refuse_request
 from sms_aaa.flows.passwords import PasswordChecks
 from sms_aaa.flows.tables import Tables
 from sms_aaa.node.replica import Replica
@@ -91,15 +92,9 @@ class Node:
 
     def decide(self, request: AccessRequest) -> Case:
         with self.replica.read() as view:
-            [case] = decide_requests(
-                [request],
-                tables=self.tables,
-                vault=self.vault,
-                view=view,
-                randomness=bytes(RANDOM_OCTETS),
-                now=1,
-                passwords=PasswordChecks(key=bytes(32), remember_seconds=0),
-            )
+            passwords = PasswordChecks(key=bytes(32), remember_seconds=0)
+            known = Known(self.tables, self.vault, view, passwords, now=1)
+            [case] = decide_requests([request], known, randomness=bytes(RANDOM_OCTETS))
         assert isinstance(case, Case)
         return case
 

@@ -170,6 +170,30 @@ def test_a_counter_that_slips_by_a_few_octets_is_neither_a_wrap_nor_counted_anew
     assert anomalies == [AnomalyKind.COUNTER_SLIP]
 
 
+def test_what_makes_up_for_a_slip_is_not_counted_again() -> None:
+    lives, deltas, anomalies = play(
+        reading(Event.INTERIM, 300, (5_000_000, 12_000_000)),
+        reading(Event.INTERIM, 700, (4_999_990, 13_000_000)),
+        reading(Event.STOP, 800, (5_000_005, 13_000_000)),
+    )
+    assert (lives[0].octets_in, lives[0].octets_out) == (5_000_005, 13_000_000)
+    assert [(d.before_in, d.after_in, d.octets_in) for d in deltas[1:]] == [
+        (5_000_000, 5_000_000, 0),
+        (5_000_000, 5_000_005, 5),
+    ]
+    assert anomalies == [AnomalyKind.COUNTER_SLIP]
+
+
+def test_an_id_that_is_used_again_soon_after_the_last_word_of_a_life_opens_another() -> None:
+    """The Stop was lost and the subscriber was back within the minute: neither usage may be taken for the other's."""
+    before = reading(Event.INTERIM, 900, (700, 900))
+    after = reading(Event.INTERIM, 1800, (1200, 1400), at=T0 + timedelta(seconds=900 + 38 + 1800))
+    for order in ((before, after), (after, before)):
+        lives, _, anomalies = play(*order)
+        assert sorted((life.octets_in, life.octets_out) for life in lives) == [(700, 900), (1200, 1400)]
+        assert anomalies == []
+
+
 def test_a_life_whose_start_was_lost_is_told_from_the_one_before_by_where_it_began() -> None:
     lives, _, anomalies = play(
         reading(Event.STOP, 600, (1000, 0)),

@@ -317,7 +317,7 @@ def _count_on(
         bounds.must.append({WRAP})
     else:
         for way in (0, 1):
-            bounds.low[way] += 0 if fell[way] else new[way] - old[way]
+            bounds.low[way] += new[way] - old[way]  # it may look like a slip: what makes up for it counts nothing
         if any(fell):
             bounds.must.append({WRAP, RESET, SLIP})
 

@@ -260,7 +260,7 @@ class _Maker:
         heavy = not nas.gigawords and self.chance(0.5)
         may_fall = len(times) >= 4 and not heavy
         reset = self.random.randrange(2, len(times)) if may_fall and self.chance(0.2) else -1
-        if times[reset][1] == times[reset - 1][1]:
+        if reset > 0 and times[reset][1] == times[reset - 1][1]:
             reset = -1  # nothing begins anew between two words of one second
         slip = self.random.randrange(2, len(times) - 1) if may_fall and reset < 0 and self.chance(0.06) else -1
         login, relogin = 0, self.random.randrange(1, len(times)) if len(times) > 2 and self.chance(0.12) else -1
@@ -281,9 +281,9 @@ class _Maker:
                 run_in, run_out = run_in + grown_in, run_out + grown_out
                 total_in, total_out = total_in + grown_in, total_out + grown_out
             slipped = 0
-            if order == slip and run_in > 1000:
+            if order == slip and run_in - grown_in > 1000:
                 # It reports a little less than it did before, and then goes on.
-                slipped = min(grown_in + self.random.randint(1, 200), run_in)
+                slipped = grown_in + self.random.randint(1, (run_in - grown_in) // 100)
                 self.note(Fault.COUNTER_SLIP, session)
             session.sayings.append(
                 Saying(
