@@ -75,6 +75,23 @@ def list_changes(connection: Connection, cursor: str, *, services_max: int) -> C
     return Changes(by_kind["service"], by_kind["nas"], by_kind["plan"], by_kind["realm"], get_cursor(connection))
 
 
+def list_changed_services(connection: Connection, snapshot: str | None, *, limit: int) -> tuple[list[int] | None, str]:
+    """Services that changed since `snapshot`, and the snapshot for the next look, in any transaction.
+
+    None instead of the services: they are more than `limit`, or nobody knows since when (`snapshot` None). Whoever
+    asks must have looked within RETENTION_DAYS, over the connection that he asks over.
+    """
+    row = connection.execute(
+        sql.SQL(
+            """select pg_current_snapshot()::text,
+                      array(select distinct object_id from feed where {} and kind = 'service' limit %(limit)s)"""
+        ).format(NEW),
+        {"snapshot": snapshot, "limit": limit + 1},
+    ).fetchone()
+    assert row is not None
+    return (row[1] if snapshot is not None and len(row[1]) <= limit else None), row[0]
+
+
 def count_changes(connection: Connection, cursor: str) -> int:
     """How many things changed since `cursor`."""
     row = connection.execute(
