@@ -45,9 +45,6 @@ IMPLAUSIBLE_TIMES = "implausible-times"
 STANDINGS_MAX = 8_192
 """Of a shard, kept between batches: about 1 kB each."""
 
-CHANGES_MAX = 10_000
-"""Services that changed between two batches; beyond that all is forgotten, which is cheaper."""
-
 UNHEARD_MAX = timedelta(days=1)
 """Without a look at the change feed, which forgets too."""
 
@@ -113,14 +110,14 @@ class ShardMemory:
 class RaterMemory:
     """What a rater knows from batch to batch, over one connection: after another it is to be made anew."""
 
-    __slots__ = ("_calendar", "_cursor", "_heard_at", "_priced", "_shards", "shelf")
+    __slots__ = ("_calendar", "_heard_at", "_priced", "_shards", "_snapshot", "shelf")
 
     def __init__(self, shelf: PlanShelf) -> None:
         self.shelf = shelf
         self._calendar = _Calendar()
         self._priced: dict[int, tuple[_Priced, ...]] = {}
         self._shards: dict[int, ShardMemory] = {}
-        self._cursor: str | None = None
+        self._snapshot: str | None = None
         self._heard_at: datetime | None = None
 
     def recall(self, connection: Connection, claimed: ClaimedShard, now: datetime) -> ShardMemory:
@@ -137,14 +134,14 @@ class RaterMemory:
         self._shards[shard] = kept
 
     def _hear_changes(self, connection: Connection, now: datetime) -> None:
-        since = self._cursor if self._heard_at is not None and now - self._heard_at < UNHEARD_MAX else None
-        changed, self._cursor = db_feed.list_changed_services(connection, since, limit=CHANGES_MAX)
-        self._heard_at = now
-        if changed is None:
+        is_recent = self._heard_at is not None and now - self._heard_at < UNHEARD_MAX
+        news = db_feed.list_news(connection, self._snapshot if is_recent else None)
+        self._snapshot, self._heard_at = news.snapshot, now
+        if news.is_much:
             self._shards.clear()
             return
         for kept in self._shards.values():
-            for service_id in changed:
+            for service_id in news.services:
                 kept.latest.pop(service_id, None)
 
     def place(self, connection: Connection, kept: ShardMemory, queued: Sequence[QueuedDelta]) -> list[Placed]:
