@@ -112,9 +112,13 @@ create index session_prefix on session (framed_ipv6_prefix) where framed_ipv6_pr
 create index session_delegated on session (delegated_ipv6_prefix) where delegated_ipv6_prefix is not null;
 comment on index session_ended is 'What the mover takes next: no interim changes it.';
 
-create table session_boundary (before timestamptz not null);
-comment on table session_boundary is 'One row: what ended before it may have been moved to the history. Moves with what is moved.';
-insert into session_boundary values ('-infinity');
+create table session_boundary (
+    before timestamptz not null default '-infinity',
+    erased_before timestamptz not null default '-infinity'
+);
+comment on table session_boundary is 'One row. What ended before `before` may have been moved to the history; moves with what is moved.';
+comment on column session_boundary.erased_before is 'Deltas that ended before it are past their retention and erased: no proof asks for them.';
+insert into session_boundary default values;
 
 create view session_all as select * from session union all select * from session_history;
 comment on view session_all is 'Every session there is: what is asked for by people is asked for here.';

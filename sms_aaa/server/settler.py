@@ -193,7 +193,7 @@ class Settler:
 
     def _upkeep(self, connection: Connection) -> None:
         """Partitions ahead; what is past its retention goes."""
-        db_partitions.create_ahead(connection, datetime.now(UTC))
+        self._historian.keep_partitions(connection)
         db_feed.delete_old(connection)
         db_places.delete_old(connection)
         connection.commit()
