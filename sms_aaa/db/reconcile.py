@@ -1,7 +1,8 @@
 """Queries that prove counted = rated = posted: they count again from the facts, not from running totals.
 
-A law that compares two tables joins them fully: what only one of them has is the worst difference there is. What takes
-a tariff to judge is not judged here but read out row by row, for flows/reconciling.py.
+A law that compares two tables joins them fully: what only one of them has is the worst difference there is. Where
+deltas are past their retention and erased, nothing is asked of them. What takes a tariff to judge is not judged here
+but read out row by row, for flows/reconciling.py.
 """
 
 from __future__ import annotations
@@ -194,6 +195,7 @@ _LAWS: tuple[tuple[str, LiteralString], ...] = (
         """select 'session ' || s.id, format('session %s/%s, deltas %s/%s', s.octets_in, s.octets_out,
                   coalesce(sum(d.octets_in), 0), coalesce(sum(d.octets_out), 0))
            from session_all s left join usage_delta d on d.session_id = s.id
+           where s.started_at >= (select erased_before from session_boundary)
            group by s.id, s.octets_in, s.octets_out, s.deltas
            having s.octets_in <> coalesce(sum(d.octets_in), 0) or s.octets_out <> coalesce(sum(d.octets_out), 0)
              or s.deltas <> count(d.seq)""",
@@ -250,9 +252,22 @@ _LAWS: tuple[tuple[str, LiteralString], ...] = (
            where t.posted is null or t.posted <> coalesce(e.posted, 0)""",
     ),
     (
+        "what an account pays stands in a cycle of that account, for a subscription that exists",
+        """select format('account %s cycle %s subscription %s', x.account_id, x.cycle_id, x.subscription_id),
+                  x.kind || ' of ' || case when c.id is null then 'no such cycle' else 'no such subscription' end
+           from (select 'total' as kind, account_id, cycle_id, subscription_id from usage_total
+                 union select 'charge', account_id, cycle_id, subscription_id from charge
+                 union select 'entry', account_id, cycle_id, subscription_id from entry) x
+           left join cycle c on c.id = x.cycle_id and c.account_id = x.account_id
+           left join subscription u on u.id = x.subscription_id
+           where c.id is null or u.id is null""",
+    ),
+    (
         "a session's deltas are numbered without a gap",
-        """select 'session ' || session_id, format('%s deltas, last number %s', count(*), max(seq))
-           from usage_delta group by session_id having count(*) <> max(seq)""",
+        """select 'session ' || session_id, format('%s deltas, numbers %s to %s', count(*), min(seq), max(seq))
+           from usage_delta group by session_id
+           having count(*) <> max(seq) - min(seq) + 1
+             or min(seq) > 1 and min(from_at) >= (select erased_before from session_boundary)""",
     ),
 )
 
