@@ -78,6 +78,10 @@ class UdpWorker:
             signers=Signers(child.counters, child.state_folder, name=name, database_id=database_id),
             drops=DropLog(child.state_folder, name=name, database_id=database_id),
         )
+        # What the predecessor in this slot counted goes on: for Prometheus a counter only ever rises.
+        self.dispatcher.sent = child.counters[Word.REPLIES]
+        self.dispatcher.shed = child.counters[Word.SHED]
+        self.dispatcher.unsent = child.counters[Word.SEND_FAULTS]
         self._others = [child.board.slot(at).counters for at in range(child.board.slot_count) if at != child.order.slot]
         self._sharing_due = 0.0
         self.shedder = Shedder(child.settings.limits, child.counters)
