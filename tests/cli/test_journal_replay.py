@@ -84,9 +84,13 @@ def clock_of_1970() -> list[Said]:
     """A NAS whose clock is set in mid-session."""
     first = said("interim", 20, session="clock", seconds=600, octets_in=10, octets_out=10)
     ahead = said("interim", 30, session="clock", seconds=1200, octets_in=20, octets_out=20)
-    back = Said(status="stop", at=BEGAN + timedelta(hours=-40, minutes=40), session="clock", seconds=1800, octets_in=30,
-                octets_out=30)  # fmt: skip
-    return [first, ahead, back]
+    behind = BEGAN - timedelta(hours=40)
+    back, stop = (
+        Said(status=status, at=behind + timedelta(minutes=minutes), session="clock", seconds=minutes * 60,
+             octets_in=minutes, octets_out=minutes)
+        for status, minutes in (("interim", 30), ("stop", 40))
+    )  # fmt: skip
+    return [first, ahead, back, back, stop]
 
 
 class Journal:
