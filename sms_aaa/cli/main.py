@@ -31,7 +31,7 @@ COMMANDS = {
     "usage": ("sms_aaa.cli.usage:usage", "What was used, when, and what it costs: show, export."),
     "explain": ("sms_aaa.cli.explain:explain", "From an amount down to the packets."),
     "reconcile": ("sms_aaa.cli.reconcile:reconcile", "Prove that counted = rated = posted."),
-    "journal": ("sms_aaa.cli.journal:journal", "What was answered and is kept: status, show, verify."),
+    "journal": ("sms_aaa.cli.journal:journal", "What was answered and is kept: status, show, verify, replay."),
     "replica": ("sms_aaa.cli.replica:replica", "The node's copy of what a login needs: status, verify, rebuild."),
     "config": ("sms_aaa.cli.settings:config", "The settings: show, check."),
     "db": ("sms_aaa.cli.database:db", "The database's schema: upgrade, check, status."),

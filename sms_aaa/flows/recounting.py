@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import anomalies as db_anomalies
 from sms_aaa.db import session_story as db_story
 from sms_aaa.flows.explaining import explain, list_usage
-from sms_aaa.flows.rating import PlanShelf
+from sms_aaa.flows.shelf import PlanShelf
 from sms_aaa.rules.session import State
 
 if TYPE_CHECKING:
