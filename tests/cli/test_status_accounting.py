@@ -32,8 +32,8 @@ def test_with_the_database_away_it_says_that_nothing_is_lost():
     assert said == [
         "10 records/s come in, 0 records/s are settled",
         (
-            "PostgreSQL is away: 3.00 MB of the journal wait, the oldest for 00:01:05; records are answered and nothing is "
-            "lost, they are settled when it is back"
+            "PostgreSQL is away: 3.00 MB of the journal wait, the oldest for 00:01:05; records are answered and "
+            "nothing is lost, they are settled when it is back"
         ),
     ]
 
@@ -47,8 +47,8 @@ def test_what_is_wrong_is_said_with_the_command_that_shows_more():
     assert said[1:] == [
         "the settler is 00:10:00 behind, 1.00 GB of the journal wait: nothing is lost",
         (
-            "2 batches could not be made durable and were not answered: see the disk (`sms-aaa journal status`); NASes ask "
-            "again"
+            "2 batches could not be made durable and were not answered: see the disk (`sms-aaa journal status`); "
+            "NASes ask again"
         ),
         "rating: 4 deltas wait, the oldest for 00:00:05",
         "3 records were put aside: `sms-aaa quarantine list` says why",
