@@ -38,13 +38,13 @@ _COLUMNS = (
 )  # fmt: skip
 _TABLE_COLUMNS = ("id", "at", "node", "place", "reason", "username", "session", "tries")
 _REMEDIES = {
-    "unknown-nas": "`sms-aaa nas list`: a NAS that was removed; nothing brings it back",
+    "unknown-nas": "this database has no such NAS: was it restored from an older state?",
     "no-acct-session-id": "the NAS sent no Acct-Session-Id: mend the NAS, then dismiss it",
     "implausible-counters": "no port counts that much: mend the NAS, then dismiss it",
     "too-late": "its session ended long ago and lies in the history: dismiss it",
     "version": "written by another version of this program: retry it with that one or a newer",
     "refused": "PostgreSQL refused it: see its log, mend that, then retry",
-    "damaged": "the disk changed it: restore the file from a copy and `sms-aaa journal replay` it, then dismiss it",
+    "damaged": "the disk changed it: restore its file from a copy, `sms-aaa journal replay` it, then retry",
 }
 
 
@@ -244,7 +244,7 @@ def _tell(tried: Sequence[Tried], form: Format, *, done: str | None = None) -> N
     listing(columns, rows, form, empty="nothing waits")
     for one in tried:
         if one.ending == "unreadable":
-            note(f"sms-aaa: {one.row.id}: only octets of it are here: restore its file, `sms-aaa journal replay` it")
+            note(f"sms-aaa: {one.row.id}: only octets of it are here: restore its file, replay it, retry")
 
 
 def _not_found(row_id: int) -> Failure:
