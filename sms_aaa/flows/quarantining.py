@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import audit as db_audit
 from sms_aaa.db import quarantine as db_quarantine
 from sms_aaa.db.engine import Conflict, Poison
-from sms_aaa.flows.settling import settle_accounting, settle_decisions
+from sms_aaa.flows.recording import settle_decisions
+from sms_aaa.flows.settling import settle_accounting
 from sms_aaa.node.journal import Stream
 from sms_aaa.node.records import AccountingRecord, DecisionBatch, unpack_accounting, unpack_decisions
 from sms_aaa.rules.session import Place
