@@ -22,6 +22,7 @@ COMMANDS = {
     "realm": ("sms_aaa.cli.realm:realm", "The realms of user names: add, list, show, set, remove."),
     "credential": ("sms_aaa.cli.credential:credential", "Passwords, in the clear or hashed: set, show."),
     "sessions": ("sms_aaa.cli.sessions:sessions", "Who is online, or was."),
+    "whohad": ("sms_aaa.cli.whohad:whohad", "Whose an address, prefix or port was at an instant."),
     "why": ("sms_aaa.cli.why:why", "Why a login was let in or refused."),
     "rejects": ("sms_aaa.cli.rejects:rejects", "The last refusals, with their reasons."),
     "lockouts": ("sms_aaa.cli.lockouts:lockouts", "Who is kept out after failed logins: list, clear."),
