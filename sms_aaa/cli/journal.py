@@ -11,6 +11,7 @@ import click
 from sms_aaa.cli.caller import Caller, pass_caller
 from sms_aaa.cli.exits import Exit, Failure
 from sms_aaa.cli.journal_place import READABLE, journal_place, perhaps_connected
+from sms_aaa.cli.journal_replay import replay
 from sms_aaa.cli.journal_verify import verify
 from sms_aaa.cli.options import listing_options, parse_instant
 from sms_aaa.cli.output import Cell, Format, Shown, document, facts, heading, json_line, listing, note, octets, say
@@ -47,6 +48,7 @@ def journal() -> None:
 
 
 journal.add_command(verify)
+journal.add_command(replay)
 
 
 @journal.command()

@@ -252,6 +252,17 @@ _LAWS: tuple[tuple[str, LiteralString], ...] = (
            where t.posted is null or t.posted <> coalesce(e.posted, 0)""",
     ),
     (
+        "what an account pays stands in a cycle of that account, for a subscription that exists",
+        """select format('account %s cycle %s subscription %s', x.account_id, x.cycle_id, x.subscription_id),
+                  x.kind || ' of ' || case when c.id is null then 'no such cycle' else 'no such subscription' end
+           from (select 'total' as kind, account_id, cycle_id, subscription_id from usage_total
+                 union select 'charge', account_id, cycle_id, subscription_id from charge
+                 union select 'entry', account_id, cycle_id, subscription_id from entry) x
+           left join cycle c on c.id = x.cycle_id and c.account_id = x.account_id
+           left join subscription u on u.id = x.subscription_id
+           where c.id is null or u.id is null""",
+    ),
+    (
         "a session's deltas are numbered without a gap",
         """select 'session ' || session_id, format('%s deltas, numbers %s to %s', count(*), min(seq), max(seq))
            from usage_delta group by session_id

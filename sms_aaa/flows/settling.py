@@ -34,6 +34,7 @@ from sms_aaa.flows.learning import learn_devices
 from sms_aaa.flows.memory import Lives, Memory
 from sms_aaa.node.journal import Stream
 from sms_aaa.node.live_change import Release, session_key
+from sms_aaa.node.records import pack_accounting
 from sms_aaa.radius.packet import as_text
 from sms_aaa.rules.identity import canonical_mac
 from sms_aaa.rules.session import AnomalyKind, Life, Place, State, find_life, step
@@ -107,11 +108,11 @@ def settle_accounting(
             rebooted.append(said)
         elif said.quarantine:
             quarantined += 1
-            quarantine(connection, Stream.ACCOUNTING, place, reason=said.reason, raw=record.packet)
+            quarantine(connection, Stream.ACCOUNTING, place, reason=said.reason, raw=pack_accounting(record))
     work, locked = _load(connection, memory, heard, rebooted)
     for place, record in records if work.too_late else ():
         if place in work.too_late:
-            quarantine(connection, Stream.ACCOUNTING, place, reason=TOO_LATE, raw=record.packet)
+            quarantine(connection, Stream.ACCOUNTING, place, reason=TOO_LATE, raw=pack_accounting(record))
     for said in heard:
         if said.reading.place not in work.too_late:
             _step(work, said)

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sms_aaa.node.journal import JournalFault, JournalFaultKind, Stream, fault_of, stream_folder
-from sms_aaa.node.journal_reader import Batch, JournalFile, is_orphan, list_files, read, read_header, readable_end
+from sms_aaa.node.journal_reader import (
+    READ_RECORDS_MAX,
+    Batch,
+    JournalFile,
+    is_orphan,
+    list_files,
+    read,
+    read_header,
+    readable_end,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,10 +72,18 @@ def look(file: JournalFile, *, stream: Stream, board: Board | None) -> Look:
     return Look(file, stream, state, end, header, None)
 
 
-def walk(file: JournalFile, *, stream: Stream, database_id: bytes, offset: int, end: int) -> Iterator[Batch]:
+def walk(
+    file: JournalFile,
+    *,
+    stream: Stream,
+    database_id: bytes,
+    offset: int,
+    end: int,
+    records_max: int = READ_RECORDS_MAX,
+) -> Iterator[Batch]:
     """What stands in [offset, end), batch by batch; ends early where the file cannot be read any more."""
     while offset < end:
-        batch = read(file, stream=stream, database_id=database_id, offset=offset, end=end)
+        batch = read(file, stream=stream, database_id=database_id, offset=offset, end=end, records_max=records_max)
         if isinstance(batch, JournalFault):
             return
         yield batch

@@ -10,9 +10,9 @@ from make import Said, make_desk, make_nas, make_plan, make_subscriber, rate_all
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.positions import insert_quarantine
-from sms_aaa.flows.rating import PlanShelf
 from sms_aaa.flows.reconciling import FEE_LAW, LAW_ROWS_MAX, PRICE_LAW, Reconciliation, reconcile
 from sms_aaa.flows.settling import settle_accounting
+from sms_aaa.flows.shelf import PlanShelf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
