@@ -10,6 +10,7 @@ wait for each other at its lock; two that create the same life at once collide o
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,18 @@ class Settled:
     releases: list[Release]
     sessions: dict[SessionKey, Lives] = field(default_factory=dict)
     """What the batch made of its sessions: for Memory.keep, once it is committed."""
+    kinds: Counter[AnomalyKind] = field(default_factory=Counter)
+    """The anomalies by kind."""
+    rebooted: int = 0
+    """Sessions that ended because their NAS rebooted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lapsed:
+    """How many sessions were closed for their silence, and the places that are free by that."""
+
+    sessions: int
+    releases: list[Release]
 
 
 @dataclass(slots=True)
@@ -122,12 +135,22 @@ def settle_accounting(
         for session in work.changed.values()
         if session.id in work.ended
     ]
+    stopped = len(ended)
     for reboot in rebooted:
         ended += db_sessions.close_rebooted(connection, locked[reboot] + _of_nas(work, reboot), reboot.at)
     releases = _free(connection, ended)
     _tell_places(connection, work, ended)
     quarantined += len(work.too_late)
-    return Settled(len(records), len(work.deltas), len(work.anomalies), quarantined, releases, work.sessions)
+    return Settled(
+        len(records),
+        len(work.deltas),
+        len(work.anomalies),
+        quarantined,
+        releases,
+        work.sessions,
+        Counter(anomaly.kind for anomaly in work.anomalies),
+        len(ended) - stopped,
+    )
 
 
 def _of_nas(work: _Work, reboot: Rebooted) -> list[int]:
@@ -203,11 +226,11 @@ def _decision_fields(place: Place, batch: DecisionBatch) -> Iterator[tuple[Any, 
         )
 
 
-def close_stale_sessions(connection: Connection, *, now: datetime, multiple: int, limit: int) -> list[Release]:
-    """Closes softly what has gone silent; those of it whose places are free again."""
+def close_stale_sessions(connection: Connection, *, now: datetime, multiple: int, limit: int) -> Lapsed:
+    """Closes softly what has gone silent."""
     closed = db_sessions.close_stale(connection, now=now, multiple=multiple, limit=limit)
     db_places.tell_nodes(connection, {session.id for session in closed})
-    return _free(connection, closed)
+    return Lapsed(len(closed), _free(connection, closed))
 
 
 def _load(
