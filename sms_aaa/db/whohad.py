@@ -186,8 +186,8 @@ def _port_blocks(asked: IPv4Network | IPv6Network, port: int | None, when: When)
     """A block ends when it is told to be free, else with its session."""
     if asked.version == 6:
         return []
-    text = """select session_id, 'port_block', host(address), port_from, port_to, protocol::int, from_at, null::timestamptz,
-                     ended_at as to_at
+    text = """select session_id, 'port_block', host(address), port_from, port_to, protocol::int, from_at,
+                     null::timestamptz, ended_at as to_at
               from (select b.*, coalesce(b.to_at, s.stopped_at) as ended_at
                     from (select * from port_block where {match} and {port} and from_at <= {latest}) b
                     join lateral (select stopped_at from session_all where id = b.session_id) s on true) b
