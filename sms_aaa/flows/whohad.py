@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sms_aaa.db import whohad as db_whohad
-from sms_aaa.db.whohad import When
+from sms_aaa.db.whohad import Span, When
 from sms_aaa.rules.holding import Holding, doubts_of
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from ipaddress import IPv4Network, IPv6Network
 
     from sms_aaa.db.engine import Connection
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from sms_aaa.rules.holding import Doubt
 
 HOLDERS_MAX = 1000
+_EVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +54,57 @@ def find_holders(
     tolerance_seconds: int,
 ) -> Answers:
     """Who had `asked` (with all its bits: an address) at `at`, give or take the tolerance. Ports tell in IPv4 only."""
-    span = {"since": at - timedelta(seconds=tolerance_seconds), "until": at + timedelta(seconds=tolerance_seconds)}
-    found = db_whohad.list_found(connection, asked, port, When.DURING, **span, limit=HOLDERS_MAX + 1)
-    if found:
-        return Answers(_answers(connection, found[:HOLDERS_MAX], at), None, None, len(found) > HOLDERS_MAX)
-    before = db_whohad.list_found(connection, asked, port, When.BEFORE, **span, limit=1)
-    after = db_whohad.list_found(connection, asked, port, When.AFTER, **span, limit=1)
-    return Answers(
-        [],
-        next(iter(_answers(connection, before, at)), None),
-        next(iter(_answers(connection, after, at)), None),
-        is_cut=False,
-    )
+    tolerance = timedelta(seconds=tolerance_seconds)
+    span = Span(since=at - tolerance, until=at + tolerance)
+    question = _Question(connection, asked, port, span)
+    held = [_answer(*one, at) for one in sorted(question.find(When.DURING, HOLDERS_MAX + 1), key=_beginning)]
+    if held:
+        return Answers(held[:HOLDERS_MAX], None, None, is_cut=len(held) > HOLDERS_MAX)
+    before = max(question.find(When.BEFORE, 1), key=_end, default=None)
+    after = min(question.find(When.AFTER, 1), key=_beginning, default=None)
+    return Answers([], _answer(*before, at) if before else None, _answer(*after, at) if after else None, is_cut=False)
 
 
-def _answers(connection: Connection, found: list[Found], at: datetime) -> list[Answer]:
-    holders = db_whohad.list_holders(connection, sorted({one.session_id for one in found})) if found else {}
-    return [_answer(one, holders[one.session_id], at) for one in found]
+@dataclass(frozen=True, slots=True)
+class _Question:
+    connection: Connection
+    asked: IPv4Network | IPv6Network
+    port: int | None
+    span: Span
+
+    def find(self, when: When, limit: int) -> list[tuple[Found, Holder]]:
+        """Up to `limit` of each source."""
+        about = (self.connection, self.asked)
+        found = db_whohad.list_by_session(*about, when, self.span, limit=limit)
+        apart = db_whohad.list_former(*about, when, self.span, limit=limit)
+        apart += db_whohad.list_port_blocks(*about, self.port, when, self.span, limit=limit)
+        if not apart:
+            return found
+        holders = db_whohad.list_holders(self.connection, sorted({one.session_id for one in apart}))
+        ended = [(_ended(one, holders[one.session_id]), holders[one.session_id]) for one in apart]
+        return found + [(one, holder) for one, holder in ended if self._is_so(one, when)]
+
+    def _is_so(self, found: Found, when: When) -> bool:
+        """Where the session's end is that of a port block, it is known only now."""
+        match when:
+            case When.DURING:
+                return found.to_at is None or found.to_at >= self.span.since
+            case When.BEFORE:
+                return found.to_at is not None and found.to_at < self.span.since
+            case When.AFTER:
+                return True
+
+
+def _ended(found: Found, holder: Holder) -> Found:
+    return found if found.to_at is not None else replace(found, to_at=holder.stopped_at)
+
+
+def _beginning(one: tuple[Found, Holder]) -> datetime:
+    return one[0].from_at
+
+
+def _end(one: tuple[Found, Holder]) -> datetime:
+    return one[0].to_at or _EVER
 
 
 def _answer(found: Found, holder: Holder, at: datetime) -> Answer:
