@@ -6,8 +6,7 @@ A counter that is lower than before has wrapped, has begun anew or has slipped:
   the service's rate explains the distance. Both may wrap between two readings.
 - It began anew (a reset), and counts from zero, if the rate allows for as much as it shows in that time. A box that
   lost its counters lost both: where only one is seen to have fallen, the other counts from zero too if the rate allows
-  for it, else it is its growth. One that fell by less than half while the other went on did not begin anew; nor did two
-  that fell by next to nothing.
+  for it, else it is its growth. What fell by next to nothing did not begin anew.
 - Else it slipped, and counts nothing.
 
 So usage is never negative. Everything else about order and repetition is in session.py and late.py.
@@ -78,7 +77,7 @@ def octets_between(
     fallen, before, other, grown = (
         (after_in, before_in, after_out, grown_out) if grown_in < 0 else (after_out, before_out, after_in, grown_in)
     )
-    if fallen >= before // 2 or fallen > plausible:
+    if _is_slight(before, fallen) or fallen > plausible:
         used, fall = 0, Fall.SLIP
     else:
         used, fall = fallen, Fall.RESET

@@ -80,10 +80,10 @@ def known_of(started_at: datetime, deltas: Iterable[Delta], late: Iterable[Known
         if not delta.late:
             seconds += delta.seconds
             found.append(Known(seconds, delta.after_in, delta.after_out, delta.to_at, delta.after_place))
-    return sorted(found, key=_order)
+    return sorted(found, key=order_of)
 
 
-def _order(known: Known) -> tuple[int, int, int]:
+def order_of(known: Known) -> tuple[int, int, int]:
     return known.seconds, known.octets_in, known.octets_out
 
 
@@ -96,11 +96,11 @@ def _between(result: Step, reading: Reading, known: Sequence[Known], rate_kbps: 
     life = result.life
     octets_in, octets_out = counters_of(life, reading)
     late = Known(seconds_of(life, reading), octets_in, octets_out, reading.at, reading.place)
-    at = bisect_left(known, _order(late), key=_order)
+    at = bisect_left(known, order_of(late), key=order_of)
     if at in {0, len(known)}:
         return result, None
     before, after = known[at - 1], known[at]
-    if _order(after) == _order(late):
+    if order_of(after) == order_of(late):
         return Step(life, None, None), None
     narrow = not (reading.gigawords or life.reading_gigawords)
     to = _step_over(before, late, narrow=narrow, rate_kbps=rate_kbps)

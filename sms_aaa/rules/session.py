@@ -121,7 +121,7 @@ class AnomalyKind(StrEnum):
     """A counter fell: the NAS began to count anew in mid-session, and both count from zero."""
 
     COUNTER_SLIP = "counter-slip"
-    """A counter fell by less than half while the other went on. It adds nothing."""
+    """A counter fell by next to nothing, or so that no rate explains what it shows. It adds nothing."""
 
     IMPLAUSIBLE_RATE = "implausible-rate"
     """More octets than twice the plan's rate allows for. They are counted all the same: usage is a fact."""
