@@ -25,6 +25,7 @@ COMMANDS = {
     "session": ("sms_aaa.cli.session:session", "One session, down to its records: show."),
     "stale": ("sms_aaa.cli.stale:stale", "Who misses interims, and which NAS is silent."),
     "anomalies": ("sms_aaa.cli.anomalies:anomalies", "What was odd about accounting records: list, show."),
+    "whohad": ("sms_aaa.cli.whohad:whohad", "Whose an address, prefix or port was at an instant."),
     "why": ("sms_aaa.cli.why:why", "Why a login was let in or refused."),
     "rejects": ("sms_aaa.cli.rejects:rejects", "The last refusals, with their reasons."),
     "lockouts": ("sms_aaa.cli.lockouts:lockouts", "Who is kept out after failed logins: list, clear."),
@@ -32,6 +33,10 @@ COMMANDS = {
     "explain": ("sms_aaa.cli.explain:explain", "From an amount down to the packets."),
     "reconcile": ("sms_aaa.cli.reconcile:reconcile", "Prove that counted = rated = posted."),
     "journal": ("sms_aaa.cli.journal:journal", "What was answered and is kept: status, show, verify, replay."),
+    "quarantine": (
+        "sms_aaa.cli.quarantine:quarantine",
+        "Records that could not be settled: list, show, retry, dismiss.",
+    ),
     "replica": ("sms_aaa.cli.replica:replica", "The node's copy of what a login needs: status, verify, rebuild."),
     "config": ("sms_aaa.cli.settings:config", "The settings: show, check."),
     "db": ("sms_aaa.cli.database:db", "The database's schema: upgrade, check, status."),

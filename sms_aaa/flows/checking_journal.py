@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sms_aaa.node.journal_reader import JournalFile
     from sms_aaa.node.journal_survey import Look
 
-_REPLAY = "restore the file from a copy, then `sms-aaa journal replay` it"
+_REPLAY = "restore the file from a copy, `sms-aaa journal replay` it, then `sms-aaa quarantine retry` what is left"
 _REMEDIES = {
     JournalFaultKind.HEADER: "restore the file from a copy, or move it away and keep it: it is settled no further",
     JournalFaultKind.MISSING: "restore the file: nothing of its stream is settled until then",
@@ -131,7 +131,8 @@ def _check_file(
         progress(before + reached)
     if reached < seen.end and seen.end > FILE_HEADER_OCTETS:
         _name(checked, seen, "read", f"it can be read to {reached} only, not to {seen.end}", _REPLAY)
-    if row is not None and row.position > seen.end:
+    # In an orphan zeros at the end of its last record look like the zeros behind it: reading takes the record whole.
+    if row is not None and row.position > max(seen.end, reached):
         detail = f"settled to {row.position}, but its records end at {seen.end}: octets are gone"
         _name(checked, seen, "position-beyond-end", detail, _REPLAY)
 

@@ -141,13 +141,35 @@ def test_an_interim_that_its_stop_overtook_adds_nothing(world: World) -> None:
     assert world.count("session") == 1
 
 
-def test_an_older_reading_with_higher_counters_is_named_and_not_counted(world: World) -> None:
+def test_around_a_reset_the_order_and_the_batches_change_no_total(world: World) -> None:
+    columns = "octets_in, octets_out, state, deltas"
+    for number, order in enumerate(itertools.permutations(range(4))):
+        name, size = f"s-{number}", (1, 2, 4)[number % 3]
+        said = [
+            at(300, octets=(100, 1000), session=name),
+            at(600, octets=(200, 2000), session=name),
+            at(900, octets=(50, 500), session=name),
+            at(1200, "stop", (80, 800), session=name),
+        ]
+        for start in range(0, 4, size):
+            world.settle(*(said[which] for which in order[start : start + size]))
+        query = f"select {columns} from session where acct_session_id = '{name}'"
+        stored = world.connection.execute(query).fetchall()
+        assert [row[:3] for row in stored] == [(280, 2800, 2)], order
+        world.settle(*said)
+        assert world.connection.execute(query).fetchall() == stored, order
+    assert "stale-reading" not in world.anomalies()
+
+
+def test_an_older_reading_with_higher_counters_is_of_a_run_that_was_not_heard_of(world: World) -> None:
     world.settle(at(0, "start"), at(600, octets=(30, 50)))
     world.settle(at(300, octets=(500, 50)))
-    assert world.session()["octets_in"] == 30
-    assert world.anomalies() == ["stale-reading"]
-    world.settle(at(300, octets=(500, 50)))
-    assert world.anomalies() == ["stale-reading"], "the same oddity is named once"
+    world.settle(at(300, octets=(500, 50), identifier=2, delay=5))
+    session = world.session()
+    assert (session["octets_in"], session["octets_out"], session["run"]) == (530, 100, 2)
+    assert world.anomalies() == ["late-reading"]
+    late = world.connection.execute("select octets_in, from_at, to_at from usage_delta where late").fetchall()
+    assert late == [(500, T0, T0 + timedelta(seconds=300))]
 
 
 def test_counters_that_fall_are_a_reset_and_count_on(world: World) -> None:
@@ -187,8 +209,8 @@ def test_accounting_on_leaves_sessions_that_started_after_it(world: World) -> No
 def test_a_silent_session_closes_softly_and_a_late_record_opens_the_same_one(world: World) -> None:
     world.settle(at(0, "start", service_id=world.service_id), at(300, octets=(10, 20)))
     soon, late = T0 + timedelta(seconds=1100), T0 + timedelta(seconds=1300)
-    assert close_stale_sessions(world.connection, now=soon, multiple=3, limit=10) == []
-    assert close_stale_sessions(world.connection, now=late, multiple=3, limit=10) == [
+    assert close_stale_sessions(world.connection, now=soon, multiple=3, limit=10).sessions == 0
+    assert close_stale_sessions(world.connection, now=late, multiple=3, limit=10).releases == [
         Release(world.service_id, b"token-01", session_key("s-1"))
     ]
     assert world.session()["state"] == 3
@@ -337,3 +359,54 @@ def test_usage_deltas_are_never_changed(world: World) -> None:
 
 def _fields(said: Said) -> dict[str, object]:
     return {name: getattr(said, name) for name in Said.__slots__}
+
+
+def test_usage_is_rolled_up_by_hours_and_days_of_the_accounts_zone(world: World) -> None:
+    # Berlin, 2026-11-10 23:40 to 2026-11-11 01:10: midnight is at 23:00 UTC.
+    begin = utc("2026-11-10 22:40:00")
+    world.settle(
+        Said(status="start", at=begin),
+        Said(status="stop", at=begin + timedelta(minutes=90), seconds=5400, octets_in=900, octets_out=9000),
+    )
+    hours = world.connection.execute(
+        "select hour_at, octets_in, octets_out, seconds from usage_hour order by hour_at"
+    ).fetchall()
+    assert hours == [
+        (utc("2026-11-10 22:00:00"), 200, 2000, 1200),
+        (utc("2026-11-10 23:00:00"), 600, 6000, 3600),
+        (utc("2026-11-11 00:00:00"), 100, 1000, 600),
+    ]
+    days = world.connection.execute("select day::text, octets_in, seconds from usage_day order by day").fetchall()
+    assert days == [("2026-11-10", 200, 1200), ("2026-11-11", 700, 4200)]
+
+
+def test_seventy_days_over_three_months_and_a_reset_are_right_by_day_month_and_in_total(world: World) -> None:
+    """Interims every 8 hours from the end of August; the NAS counts anew after 40 days."""
+    begin = utc("2026-08-25 10:07:00")
+    end = begin + timedelta(days=70)
+    records = [Said(status="start", at=begin)]
+    for number in range(1, 70 * 3 + 1):
+        at, counted = begin + timedelta(hours=8 * number), number if number <= 120 else number - 120
+        records.append(
+            Said(
+                status="interim" if at < end else "stop",
+                at=at,
+                seconds=8 * 3600 * number,
+                octets_in=counted * 28_800,
+                octets_out=counted * 288_000,
+            )
+        )
+    world.settle(*records)
+    assert world.anomalies() == ["counter-reset"]
+    # 1 octet a second up: a whole day has as many octets as seconds, but where the clock is set back in October.
+    days = dict(world.connection.execute("select day::text, octets_in from usage_day").fetchall())
+    assert (days["2026-09-15"], days["2026-10-25"]) == (86_400, 90_000)
+    assert days["2026-08-25"] == 86_400 - (12 * 3600 + 7 * 60)  # from 12:07 in Berlin
+    months = world.connection.execute(
+        "select to_char(day, 'YYYY-MM'), sum(octets_in), sum(octets_out) from usage_day group by 1 order by 1"
+    ).fetchall()
+    assert months[1:3] == [
+        ("2026-09", 30 * 86_400, 300 * 86_400),
+        ("2026-10", 31 * 86_400 + 3600, 310 * 86_400 + 36_000),
+    ]
+    assert sum(days.values()) == 70 * 86_400 == world.session()["octets_in"]
