@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sms_aaa.db import rating_queue as db_queue
-from sms_aaa.db.engine import Conflict, Connection, Poison
+from sms_aaa.db.engine import Conflict, Connection, Poison, join_by_key
 from sms_aaa.flows.cycles import open_cycles, postpone_next
 from sms_aaa.flows.meters import RaterMemory
 from sms_aaa.flows.rating import rate_batch, suspend_next
@@ -56,6 +56,7 @@ class Rater:
         work_with_database(self._child, self._rate_on, repeatable=True)
 
     def _rate_on(self, connection: Connection) -> None:
+        join_by_key(connection)
         # What was known over another connection may have been lost with it.
         memory = RaterMemory(self._shelf)
         while True:

@@ -32,7 +32,7 @@ from make import make_desk, make_plan
 
 from sms_aaa.config import Settings
 from sms_aaa.db import usage as db_usage
-from sms_aaa.db.engine import connect
+from sms_aaa.db.engine import connect, join_by_key
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.reconcile import list_violations
 from sms_aaa.db.schema import upgrade
@@ -261,6 +261,7 @@ def main() -> None:
             upgrade(server.dsn)
             with connect(server.dsn, name="bench", statement_timeout_seconds=300) as connection:
                 provision(connection, asked)
+                join_by_key(connection)
                 open_all(connection, asked, Spent(0, postgres_cpu(folder), 0), folder)
                 for number, kind in enumerate(asked.kinds.split(",")):
                     queue_up(connection, asked, kind, 1 + number * asked.deltas)
