@@ -128,6 +128,17 @@ PORT_BLOCKS = """
 """
 
 JOURNAL = """
+alter table quarantine
+    add column tries integer not null default 0,
+    add column resolution text check (resolution in ('settled', 'dismissed')),
+    add column resolved_by text,
+    add column note text not null default '';
+update quarantine set resolution = 'dismissed' where resolved_at is not null;
+alter table quarantine add check ((resolved_at is null) = (resolution is null));
+comment on column quarantine.raw is 'The journal record as it was framed; of a damaged stretch its first octets.';
+comment on column quarantine.reason is 'Why it could not be settled, at the last try.';
+comment on column quarantine.note is 'Why it was dismissed.';
+create index quarantine_waiting on quarantine (reason, id) where resolved_at is null;
 """
 
 QUEUE = """

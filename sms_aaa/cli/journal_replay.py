@@ -10,7 +10,7 @@ import click
 
 from sms_aaa.cli.caller import Caller, pass_caller
 from sms_aaa.cli.exits import Exit, Failure
-from sms_aaa.cli.journal_place import READABLE, journal_place
+from sms_aaa.cli.journal_place import READABLE, journal_place, release_places
 from sms_aaa.cli.options import confirm, listing_options, parse_instant, ticket_option, yes_option
 from sms_aaa.cli.output import Cell, Format, document, facts, heading, listing, note, octets
 from sms_aaa.cli.progress import progress_of
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from sms_aaa.flows.replaying import Plan, Replayed
     from sms_aaa.flows.surveying import JournalPlace
     from sms_aaa.node.journal_reader import Batch, JournalFile
-    from sms_aaa.node.live_change import Release
 
 STATEMENT_TIMEOUT_SECONDS = 600
 CONFLICT_TRIES_MAX = 5
@@ -216,7 +215,7 @@ def _replay(
                 if moves(plan, batch, position):
                     position = batch.next_offset
                 done.add(step)
-                _release(caller, step.releases)
+                release_places(caller, step.releases)
                 progress((before + batch.next_offset) // _MEGABYTE, of // _MEGABYTE)
             before += plan.file.seen.end
             told = {"node": plan.file.node, "records": done.records, "deltas": done.deltas, "position": position}
@@ -255,22 +254,6 @@ def _replay_batch(
         else:
             return done
     raise AssertionError("unreachable")
-
-
-def _release(caller: Caller, releases: Sequence[Release]) -> None:
-    """The places of sessions that ended are free on this node too, if it has a live set."""
-    from sms_aaa.node.live import LiveSet
-    from sms_aaa.server.worker import boot_id, yield_lock
-
-    node = caller.settings.node
-    folder = Path(node.live_folder)
-    if not releases or not (folder / "live" / "data.mdb").exists():
-        return
-    live = LiveSet.open(folder, boot_id=boot_id(), octets=node.live_octets)
-    if not isinstance(live, LiveSet) or live.release(releases, pause=yield_lock) is not None:
-        note("sms-aaa: places of sessions that ended could not be freed here: they lapse by themselves")
-    if isinstance(live, LiveSet):
-        live.close()
 
 
 def _tell(plans: Sequence[Plan], done: Replayed | None, form: Format, *, dry_run: bool) -> None:

@@ -32,6 +32,10 @@ COMMANDS = {
     "explain": ("sms_aaa.cli.explain:explain", "From an amount down to the packets."),
     "reconcile": ("sms_aaa.cli.reconcile:reconcile", "Prove that counted = rated = posted."),
     "journal": ("sms_aaa.cli.journal:journal", "What was answered and is kept: status, show, verify, replay."),
+    "quarantine": (
+        "sms_aaa.cli.quarantine:quarantine",
+        "Records that could not be settled: list, show, retry, dismiss.",
+    ),
     "replica": ("sms_aaa.cli.replica:replica", "The node's copy of what a login needs: status, verify, rebuild."),
     "config": ("sms_aaa.cli.settings:config", "The settings: show, check."),
     "db": ("sms_aaa.cli.database:db", "The database's schema: upgrade, check, status."),

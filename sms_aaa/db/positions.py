@@ -109,10 +109,11 @@ def list_quarantined_offsets(connection: Connection, node: str, stream: int, seq
 def insert_quarantine(
     connection: Connection, node: str, stream: int, sequence: int, record_offset: int, *, reason: str, raw: bytes
 ) -> None:
-    """A record that cannot be settled, whole, with the reason; the same one once."""
+    """A record that cannot be settled, whole, with the reason of the last try; the same one once."""
     connection.execute(
         """insert into quarantine (node, stream, sequence, record_offset, reason, raw)
-           values (%s, %s, %s, %s, %s, %s) on conflict do nothing""",
+           values (%s, %s, %s, %s, %s, %s) on conflict (node, stream, sequence, record_offset) do update
+             set reason = excluded.reason, raw = excluded.raw where quarantine.resolved_at is null""",
         (node, stream, sequence, record_offset, reason, raw),
     )
 

@@ -110,6 +110,21 @@ def find_file(root: Path, name: str) -> tuple[Stream, JournalFile] | JournalFaul
     return _at(Path(name))
 
 
+def read_at(folder: Path, stream: Stream, sequence: int, offset: int) -> bytes | None:
+    """The payload of the record that stands at a place; None where there is none that can be read."""
+    found = _at(folder / f"{sequence:020d}{SUFFIX}")
+    if isinstance(found, JournalFault):
+        return None
+    file = found[1]
+    header = read_header(file)
+    if isinstance(header, JournalFault):
+        return None
+    batch = read(file, stream=stream, database_id=header.database_id, offset=offset, end=file.octets, records_max=1)
+    if isinstance(batch, JournalFault) or not batch.records or batch.records[0].offset != offset:
+        return None
+    return batch.records[0].payload
+
+
 def _at(path: Path) -> tuple[Stream, JournalFile] | JournalFault:
     text = path.name.removesuffix(SUFFIX)
     if not (text.isascii() and text.isdigit()):

@@ -84,9 +84,13 @@ def clock_of_1970() -> list[Said]:
     """A NAS whose clock is set in mid-session."""
     first = said("interim", 20, session="clock", seconds=600, octets_in=10, octets_out=10)
     ahead = said("interim", 30, session="clock", seconds=1200, octets_in=20, octets_out=20)
-    back = Said(status="stop", at=BEGAN + timedelta(hours=-40, minutes=40), session="clock", seconds=1800, octets_in=30,
-                octets_out=30)  # fmt: skip
-    return [first, ahead, back]
+    behind = BEGAN - timedelta(hours=40)
+    back, stop = (
+        Said(status=status, at=behind + timedelta(minutes=minutes), session="clock", seconds=minutes * 60,
+             octets_in=minutes, octets_out=minutes)
+        for status, minutes in (("interim", 30), ("stop", 40))
+    )  # fmt: skip
+    return [first, ahead, back, back, stop]
 
 
 class Journal:
@@ -284,19 +288,38 @@ def test_a_file_whose_position_was_deleted_with_it_is_known_by_what_it_left(stoc
 
 
 def test_a_stretch_that_was_restored_is_settled_and_once(stocked, node, journal):
+    """Its first record is the one that the quarantine names; those behind it are in no table."""
     sequence = journal.write(list(session("s-1", 0, 30)))
     path = node.folder / "journal" / "accounting" / f"{sequence:020d}.journal"
     sound = path.read_bytes()
+    [_, _, third, _] = [int(one["place"].partition(":")[2]) for one in shown(stocked, sequence)]
     with path.open("r+b") as file:
-        file.seek(len(sound) - 40)
-        file.write(b"\xff")  # the Stop
-    journal.settle(node.dsn, sequence)
-    assert total(node.dsn) == (2, 20_000, 140_000)
+        file.seek(third)
+        file.write(bytes(len(sound) - third - 8) + b"\xff" * 8)  # the last interim, and the Stop
+    assert stocked.done("journal", "replay", str(sequence), "--yes").count("damaged")
+    assert total(node.dsn) == (1, 10_000, 70_000)
     path.write_bytes(sound)
     done = stocked.type("journal", "replay", str(sequence), "--yes", "--json").json()["done"]
-    assert (done["records_settled"], done["octets_up"], done["octets_down"]) == (1, 10_000, 70_000)
-    assert total(node.dsn) == (3, 30_000, 210_000)
+    assert (done["records_settled"], done["octets_up"], done["octets_down"]) == (1, 20_000, 140_000)
+    [waiting] = stocked.type("quarantine", "list", "--json").json()
+    assert waiting["place"] == f"{sequence}:{third}"
+    stocked.done("quarantine", "retry", str(waiting["id"]), "--yes")
+    assert total(node.dsn) == (2, 30_000, 210_000)
     assert stocked.type("journal", "replay", str(sequence), "--yes", "--json").json()["done"] is None
+
+
+def shown(stocked, sequence: int) -> list[dict[str, object]]:
+    return stocked.type("journal", "show", str(sequence), "--json").json()
+
+
+def test_what_a_delta_holds_is_known_even_where_its_session_no_longer_says_so(stocked, node, journal):
+    sequence = journal.write(list(session("s-1", 0, 20)))
+    journal.settle(node.dsn, sequence)
+    with connect(node.dsn, name="test") as connection:
+        connection.execute("update session set reading_seconds = 0, reading_in = 0, reading_out = 0, state = 1")
+    before = total(node.dsn)
+    assert stocked.type("journal", "replay", str(sequence), "--yes", "--json").json()["done"] is None
+    assert total(node.dsn) == before
 
 
 def test_a_record_that_postgresql_refuses_is_put_aside_and_the_others_go_on(stocked, node, journal):
