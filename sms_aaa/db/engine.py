@@ -63,8 +63,8 @@ def connect(dsn: str, *, name: str, statement_timeout_seconds: int = 30, repeata
 def join_by_key(connection: Connection) -> None:
     """From now on joins look up row by row through an index, where there is one.
 
-    For who joins batches of thousands to tables of millions: the planner, told 5,000 keys, reads the table once instead,
-    and that takes the longer the more there is in it. The transaction is committed.
+    For who joins batches of thousands to tables of millions. The planner, told 5,000 keys, would read such a table
+    through instead, and that takes the longer the more there is in it. Commits.
     """
     connection.execute("set enable_hashjoin = off")
     connection.execute("set enable_mergejoin = off")
