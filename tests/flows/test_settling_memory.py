@@ -1,4 +1,4 @@
-"""What a settler remembers between batches is right whoever changed a session meanwhile, and two settlers never deadlock."""
+"""What a settler remembers is right whoever changed a session meanwhile, and two settlers never wait in a circle."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from make import Said, make_desk, make_nas, make_plan, make_subscriber, record_of, utc
+from psycopg.errors import DeadlockDetected
 
 from sms_aaa.db import session_copy, sessions
 from sms_aaa.db.engine import Conflict, connect
@@ -136,7 +137,7 @@ def test_a_life_that_began_at_another_node_is_seen(node: Node, other: Node) -> N
     node.settle(start("s-1"), start("s-2"))
     other.settle(interim(300, 10, status="stop"), start(seconds=1000))
     # Without Acct-Session-Time it is of the latest life: who remembers only the first one would count it there.
-    node.settle(Said(status="interim", at=T0 + timedelta(seconds=1300), octets_in=7, octets_out=7))
+    settle_at_last(node, [Said(status="interim", at=T0 + timedelta(seconds=1300), octets_in=7, octets_out=7)])
     rows = node.connection.execute(
         "select life, state, octets_in from session where acct_session_id = 's-1' order by life"
     ).fetchall()
@@ -192,7 +193,7 @@ def test_two_nodes_that_settle_the_same_sessions_never_wait_in_a_circle(database
                     batch = [interim(300 * (step + 1), 10 * (step + 1), name) for name in some]
                     if step == 6:
                         batch.append(Said(status="on", at=T0 + timedelta(seconds=1), session=""))
-                    _settle_at_last(node, batch)
+                    settle_at_last(node, batch)
             except BaseException as failure:  # noqa: BLE001 - told in the main thread
                 failures.append(failure)
 
@@ -203,20 +204,18 @@ def test_two_nodes_that_settle_the_same_sessions_never_wait_in_a_circle(database
         thread.join(60)
     assert failures == []
     with connect(database_dsn, name="proof") as connection:
-        assert connection.execute(
-            "select deadlocks from pg_stat_database where datname = current_database()"
-        ).fetchone() == (0,)
-        assert connection.execute("select count(*), count(distinct acct_session_id) from session").fetchone() == (
-            60,
-            60,
-        )
+        rows = connection.execute("select count(*), count(distinct acct_session_id) from session").fetchall()
+        assert rows == [(60, 60)]
         assert_lawful(connection)
 
 
-def _settle_at_last(node: Node, batch: list[Said]) -> None:
+def settle_at_last(node: Node, batch: list[Said]) -> None:
+    """As server/stream.py does: who is in somebody's way tries again. A deadlock is not among what is expected."""
     for _ in range(20):
         try:
             node.settle(*batch)
+        except DeadlockDetected:
+            raise
         except Conflict:
             node.connection.rollback()
             node.memory.refuse()
