@@ -26,6 +26,7 @@ from sms_aaa.node.records import AccountingRecord, unpack_accounting
 from sms_aaa.rules.session import Place, silence_seconds
 from sms_aaa.server.database import work_with_database
 from sms_aaa.server.historian import Historian
+from sms_aaa.server.journal_room import JournalRoom
 from sms_aaa.server.pressure import Pressure
 from sms_aaa.server.priority import Priority, take
 from sms_aaa.server.stream import Fenced, StreamSettler
@@ -65,6 +66,7 @@ class Settler:
         self._memory = Memory()
         self._due = {"gauges": 0.0, "counts": 0.0, "upkeep": 0.0, "stale": 0.0}
         self._may_lapse_at = float("inf")
+        self._room = JournalRoom(child, self._stream)
         self._pressure = Pressure(child.state_folder, time.monotonic())
         self._historian = Historian(child)
 
@@ -207,6 +209,7 @@ class Settler:
 
     def _measure_backlog(self) -> None:
         """Octets of what is not settled yet, and the age of its oldest record."""
+        self._room.keep(time.monotonic())
         waiting, first = self._stream.waiting()
         self._counters[Word.BACKLOG_OCTETS] = waiting
         records = [unpack_accounting(record.payload) for record in first]

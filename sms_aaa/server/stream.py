@@ -69,13 +69,17 @@ class StreamSettler(Generic[Stored]):
         self._batch_max = batch_max
         self._folder = child.journal_folder(stream)
         self._positions: dict[int, tuple[int, bool]] = {}
+        self._finished_at: dict[int, float] = {}
+        self._deleted_early: set[int] = set()
         self._faulty: set[int] = set()
         self._orphans: set[int] = set()
         self.database_id = b""
 
     def begin(self, connection: Connection, database_id: bytes) -> None:
         self.database_id = database_id
-        self._positions = db_positions.list_positions(connection, self._node, int(self._stream))
+        rows = db_positions.list_position_rows(connection, self._node, int(self._stream))
+        self._positions = {row.sequence: (row.position, row.finished) for row in rows}
+        self._finished_at = {row.sequence: row.updated_at.timestamp() for row in rows if row.finished}
 
     def settle(self, connection: Connection) -> Pass:
         """A batch of each live file and of the oldest other that has something, each committed."""
@@ -116,11 +120,33 @@ class StreamSettler(Generic[Stored]):
             connection, self._node, int(self._stream), older_than_days=older_than_days
         )
         files = list_files(self._folder)
-        for file in files if isinstance(files, list) else []:
-            if file.sequence in finished and delete_file(file) is None:
-                db_positions.delete_position(connection, self._node, int(self._stream), file.sequence)
-                self._positions.pop(file.sequence, None)
+        if isinstance(files, JournalFault):
+            return
+        deleted = {file.sequence for file in files if file.sequence in finished and delete_file(file) is None}
+        # None goes only because its file is not seen: in a folder that is mounted late it would be settled again.
+        for sequence in deleted | self._deleted_early:
+            db_positions.delete_position(connection, self._node, int(self._stream), sequence)
+            self._positions.pop(sequence, None)
+            self._finished_at.pop(sequence, None)
         connection.commit()
+        self._deleted_early.clear()
+
+    def make_room(self, octets: int, *, older_than_hours: int) -> int:
+        """Deletes settled files before their time, the oldest first, until so many octets are free; how many files.
+
+        None that is not settled to its end, none that was settled less than so long ago (J9). What is settled is known
+        without PostgreSQL; their positions stay until `clean`.
+        """
+        settled_before = time.time() - older_than_hours * 3600
+        files = list_files(self._folder)
+        freed, before = 0, len(self._deleted_early)
+        for file in files if isinstance(files, list) else []:
+            if freed >= octets:
+                break
+            if self._finished_at.get(file.sequence, float("inf")) < settled_before and delete_file(file) is None:
+                freed += file.octets
+                self._deleted_early.add(file.sequence)
+        return len(self._deleted_early) - before
 
     def _check_all_there(self, connection: Connection, files: list[JournalFile]) -> None:
         present = {file.sequence for file in files}
@@ -192,7 +218,7 @@ class StreamSettler(Generic[Stored]):
                 refused = poison
                 break
             else:
-                self._positions[sequence] = (batch.next_offset, finished)
+                self._note(sequence, batch.next_offset, finished=finished)
                 self._keeper.after(stored)
                 return
         assert refused is not None
@@ -234,7 +260,7 @@ class StreamSettler(Generic[Stored]):
         stored = self._store(connection, sequence, rest)
         self._move(connection, sequence, position, batch.next_offset, finished=finished)
         connection.commit()
-        self._positions[sequence] = (batch.next_offset, finished)
+        self._note(sequence, batch.next_offset, finished=finished)
         self._counters[Word.QUARANTINED] += 1
         self._keeper.after(stored)
 
@@ -249,6 +275,12 @@ class StreamSettler(Generic[Stored]):
         db_positions.insert_quarantine(
             connection, self._node, int(self._stream), sequence, offset, reason=reason, raw=raw
         )
+
+    def _note(self, sequence: int, position: int, *, finished: bool) -> None:
+        """The position is committed."""
+        self._positions[sequence] = (position, finished)
+        if finished:
+            self._finished_at[sequence] = time.time()
 
     def _move(self, connection: Connection, sequence: int, position: int, end: int, *, finished: bool) -> None:
         if sequence not in self._positions:
