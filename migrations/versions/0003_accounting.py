@@ -36,6 +36,21 @@ create table session_address (
 comment on table session_address is 'Addresses that a session had before those in its row; written only when one changes in mid-session.';
 comment on column session_address.heard_at is 'The last record that told it: sure until here. It ended somewhere until to_at, when another was told.';
 create index session_address_at on session_address using gist (address inet_ops);
+
+alter table usage_delta add column late boolean not null default false;
+comment on column usage_delta.late is 'Of a reading that came late: it lies inside of what earlier deltas count, and adds what they lack.';
+create table late_reading (
+    session_id bigint not null,
+    seconds bigint not null,
+    octets_in bigint not null,
+    octets_out bigint not null,
+    at timestamptz not null,
+    node text not null,
+    sequence bigint not null,
+    record_offset bigint not null,
+    primary key (session_id, seconds, octets_in, octets_out)
+);
+comment on table late_reading is 'Readings that came late. With the deltas they are all that a session was counted with: where the next late one stands.';
 """
 
 SETTLING = """
@@ -125,6 +140,24 @@ comment on view session_all is 'Every session there is: what is asked for by peo
 """
 
 PORT_BLOCKS = """
+create table port_block (
+    session_id bigint not null,
+    address inet not null,
+    port_from integer not null check (port_from between 0 and 65535),
+    port_to integer not null check (port_to between port_from and 65535),
+    protocol smallint not null check (protocol between 0 and 255),
+    from_at timestamptz not null,
+    to_at timestamptz check (to_at >= from_at),
+    node text not null,
+    sequence bigint not null,
+    record_offset bigint not null,
+    primary key (session_id, address, port_from, port_to, protocol, from_at)
+) partition by range (from_at);
+comment on table port_block is 'Ports of an address outside a NAT that a session had, and the record that told it.';
+comment on column port_block.protocol is 'IANA''s number; 0: all of them.';
+comment on column port_block.to_at is 'When it was told to be free again. Null: until its session ends, which is not repeated here.';
+create table port_block_default partition of port_block default;
+create index port_block_held on port_block (address, port_from, from_at);
 """
 
 JOURNAL = """
