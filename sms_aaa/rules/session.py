@@ -133,6 +133,7 @@ class AnomalyKind(StrEnum):
     """Neither our Class nor the user name tells a service: the session is kept, and belongs to no account."""
 
     READDRESSED = "re-addressed"
+    PORT_BLOCK = "bad-port-block"  # what a record tells of ports behind a NAT could not be read: all else counts
     """An address changed in mid-session, or a late record tells another one: both are kept, with their times."""
 
 
@@ -282,7 +283,7 @@ def step(life: Life | None, number: int, reading: Reading, *, rate_kbps: int = 0
         if reading.event is Event.START or not _has_usage(reading):
             return Step(life, None, None)
         return _count(life, reading, State.NONE, rate_kbps)
-    result = _count(life, reading, life.state, rate_kbps) if is_newer(life, reading) else _older(life, reading)
+    result = _count(life, reading, life.state, rate_kbps) if is_newer(life, reading) else older(life, reading)
     if result.anomaly is None and _clock_was_set(life, reading):
         return Step(result.life, result.delta, AnomalyKind.CLOCK)
     return result
@@ -366,7 +367,7 @@ def seconds_of(life: Life, reading: Reading) -> int:
     return max(0, int((reading.at - life.started_at).total_seconds()))
 
 
-def _older(life: Life, reading: Reading) -> Step:
+def older(life: Life, reading: Reading) -> Step:
     """No usage. A Stop closes whenever it comes; a repetition opens nothing; one beyond what was counted is named."""
     if reading.event is Event.STOP:
         ended_at = max(reading.at, life.updated_at)
