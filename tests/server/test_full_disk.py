@@ -108,7 +108,7 @@ def is_well(daemon: Daemon) -> bool:
     return daemon.is_healthy() and daemon.metrics()[UNWRITABLE] == 0
 
 
-def test_on_a_full_disk_accounting_is_silent_logins_go_on_and_with_space_all_is_answered_once(
+def test_j6_on_a_full_disk_accounting_is_silent_logins_go_on_and_with_space_all_is_answered_once(
     database_dsn: str, small_disk: Path
 ) -> None:
     daemon = Daemon(small_disk / "state", dsn=database_dsn, SMS_AAA_ACCESS_WORKERS="1", **SMALL_FILES)
@@ -124,7 +124,7 @@ def test_on_a_full_disk_accounting_is_silent_logins_go_on_and_with_space_all_is_
             flooded = flood(nas)
             assert flooded * 3_800 > FILE_OCTETS - 1_000_000
             unheard = reading(2)
-            for _ in range(2):
+            for _ in range(2):  # nor from the cache of duplicates
                 assert nas.account(unheard) is None
             wait_until(lambda: says(daemon, JournalFaultKind.NO_SPACE), "the full disk, said everywhere", 10)
             login = nas.login(b"alice", b"wonderland")
@@ -154,10 +154,10 @@ def test_on_a_full_disk_accounting_is_silent_logins_go_on_and_with_space_all_is_
         assert daemon.stop() == 0
 
 
-def test_at_its_bound_old_settled_files_make_room_and_then_accounting_is_silent(
+def test_j9_at_its_bound_old_settled_files_make_room_and_then_accounting_is_silent(
     database_dsn: str, tmp_path: Path
 ) -> None:
-    """J9: what was settled within retention_hours_min stays, even when accounting has to go unanswered for it."""
+    """What was settled within retention_hours_min stays, even when accounting has to go unanswered for it."""
     daemon = Daemon(
         tmp_path / "state",
         dsn=database_dsn,
