@@ -6,7 +6,7 @@ how often it wrapped, so it need not guess; what it works out is only how much o
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -54,13 +54,20 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`base`: the world's beginning. `order_known`: it was settled in the order of the deliveries."""
+    """`base`: the world's beginning.
+
+    `tried`: which nodes may have records of a session; None: all was settled in the order of the deliveries. Where two
+    nodes have some, it is not known in which order they were settled.
+    """
 
     lives: list[Counted]
     quarantined: dict[str, int]
     base: datetime
-    order_known: bool = True
+    tried: dict[int, set[str]] | None = None
     services: list[int] | None = None
+
+    def order_is_known(self, session: int) -> bool:
+        return self.tried is None or len(self.tried[session]) == 1
 
 
 @dataclass(slots=True)
@@ -90,7 +97,7 @@ def audit(world: World, deliveries: Sequence[Delivery], outcome: Outcome) -> lis
         for session, life in pairs:
             said = f"session {session.number} ({session.name} of {session.nas.name})"
             complaints += [f"{said}: {one}" for one in _Case(session, life, arrived[session.number], outcome).judge()]
-    return complaints + _judge_quarantine(deliveries, outcome)
+    return complaints
 
 
 def key_of(session: Session) -> Key:
@@ -129,20 +136,19 @@ def _pair(sessions: list[Session], lives: list[Counted]) -> tuple[list[tuple[Ses
     return list(zip(sorted(sessions, key=lambda session: session.begins), by_time, strict=True)), []
 
 
-def _judge_quarantine(deliveries: Iterable[Delivery], outcome: Outcome) -> list[str]:
-    """Each delivery is a record of its own, duplicates included, unless a worker's cache spared it."""
+def judge_quarantine(
+    deliveries: Iterable[Delivery], found: dict[str, int], *, at_least_once: bool = False
+) -> list[str]:
+    """Each delivery is a record of its own; at a daemon a duplicate is spared, and what was asked again is one more."""
     reasons = {Fault.NO_SESSION_ID: "no-acct-session-id", Fault.IMPLAUSIBLE: "implausible-counters"}
-    most: dict[str, int] = defaultdict(int)
-    kinds: dict[str, set[tuple[int, int]]] = defaultdict(set)
-    for one in deliveries:
-        if (reason := reasons.get(one.saying.spoilt)) is not None:
-            most[reason] += 1
-            kinds[reason].add((one.saying.session, one.saying.order))
-    found = outcome.quarantined
+    spoilt = [(reasons[one.saying.spoilt], one) for one in deliveries if one.saying.spoilt in reasons]
+    most = Counter(reason for reason, _ in spoilt)
+    least = Counter(reason for reason, _ in {(reason, id(one.saying)) for reason, one in spoilt})
     return [
-        f"quarantine: {found.get(reason, 0)} records as {reason}, {len(kinds[reason])} to {most[reason]} are right"
+        f"quarantine: {found.get(reason, 0)} records as {reason}, {least[reason]} to {most[reason]} are right"
         for reason in sorted(most.keys() | found.keys())
-        if not len(kinds[reason]) <= found.get(reason, 0) <= most[reason]
+        if found.get(reason, 0) < (least if at_least_once else most)[reason]
+        or found.get(reason, 0) > most[reason] * (3 if at_least_once else 1)
     ]
 
 
@@ -160,7 +166,7 @@ class _Case:
 
     def bounds(self) -> Bounds:
         ideal = _count(self.nas, self.readings)
-        if not self.outcome.order_known:
+        if not self.outcome.order_is_known(self.session.number):
             ideal.low = [
                 min(low, wire) for low, wire in zip(ideal.low, counters_of(self.nas, self.readings[-1]), strict=True)
             ]
