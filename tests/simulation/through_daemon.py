@@ -120,11 +120,8 @@ def provision(daemon: Daemon, worlds: list[World]) -> list[Play]:
     return plays
 
 
-def play(
-    stage: Stage, plays: list[Play], *, seed: int, troubles: tuple[Fault, ...], rate: float
-) -> tuple[Sender, list[str]]:
-    """Everything sent, and settled; complaints. The daemons run before and after it."""
-    base = int(time.time()) - SPAN_AGO_SECONDS
+def play(stage: Stage, plays: list[Play], *, base: int, seed: int, troubles: tuple[Fault, ...], rate: float) -> Sender:
+    """Everything sent, answered and settled. The daemons run before and after it."""
     ports = {name: daemon.accounting_port for name, daemon in stage.daemons.items()}
     sender = Sender(plays, ports=ports, base=base, rate=rate, seed=seed)
     sender.start()
@@ -137,7 +134,7 @@ def play(
     for daemon in stage.daemons.values():
         daemon.wait_healthy()
         wait_until(lambda d=daemon: _is_settled(d), "everything settled", SETTLED_SECONDS_MAX)
-    return sender, judge(stage.first, plays, base)
+    return sender
 
 
 def _is_settled(daemon: Daemon) -> bool:
@@ -240,13 +237,21 @@ def _lives(daemon: Daemon) -> list[Counted]:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run did."""
+    """What a run did, and what the auditor said of it."""
 
-    sessions: int
-    answered: int
+    plays: list[Play]
+    base: int
     asked_again: int
     faults: Counter[Fault]
     complaints: list[str]
+
+    @property
+    def sessions(self) -> int:
+        return sum(len(one.world.sessions) for one in self.plays)
+
+    @property
+    def answered(self) -> int:
+        return sum(len(one.answered) for one in self.plays)
 
 
 def run(folder: Path, *, first: int, seeds: int, rate: float = 500.0) -> Run:
@@ -301,8 +306,9 @@ def play_worlds(stage: Stage, *, first: int, seeds: int, troubles: tuple[Fault, 
         daemon.start(healthy=False)
     for daemon in stage.daemons.values():
         daemon.wait_healthy()
-    sender, complaints = play(stage, plays, seed=first, troubles=troubles, rate=rate)
+    base = int(time.time()) - SPAN_AGO_SECONDS
+    sender = play(stage, plays, base=base, seed=first, troubles=troubles, rate=rate)
     for world in worlds:
         stage.faults.update(world.faults)
         stage.faults.update(carry(world)[1])
-    return Run(sum(len(world.sessions) for world in worlds), sender.done, sender.asked_again, stage.faults, complaints)
+    return Run(plays, base, sender.asked_again, stage.faults, judge(stage.first, plays, base))
