@@ -44,6 +44,20 @@ alter table anomaly drop constraint anomaly_session_id_fkey;
 comment on column usage_delta.session_id is 'In session, or in session_history once it was moved there; `reconcile` proves it.';
 alter table session add column version integer not null default 1;
 comment on column session.version is 'Counted up by whoever changes the row: a settler that has it in memory sees whether it still knows it.';
+-- An interim changes nothing that an index has, so its row stays in its page (HOT) as long as there is room: half of it.
+-- The check for silent sessions reads the open ones instead of an index that every interim would have to move in.
+alter table session set (fillfactor = 50);
+drop index session_heard;
+-- Services tell their accounts: nobody asks for sessions by account.
+drop index session_account;
+-- The name first, so that a session is found by it alone too.
+alter table session
+    drop constraint session_nas_id_nas_key_acct_session_id_life_key,
+    add constraint session_name unique (acct_session_id, nas_id, nas_key, life);
+-- Services, accounts and NASes are never deleted; to look for each at each new session costs more than to store it.
+-- `reconcile` proves that they are there.
+alter table session
+    drop constraint session_nas_id_fkey, drop constraint session_service_id_fkey, drop constraint session_account_id_fkey;
 """
 
 ROLLUPS = """
@@ -98,9 +112,13 @@ create index session_prefix on session (framed_ipv6_prefix) where framed_ipv6_pr
 create index session_delegated on session (delegated_ipv6_prefix) where delegated_ipv6_prefix is not null;
 comment on index session_ended is 'What the mover takes next: no interim changes it.';
 
-create table session_boundary (before timestamptz not null);
-comment on table session_boundary is 'One row: what ended before it may have been moved to the history. Moves with what is moved.';
-insert into session_boundary values ('-infinity');
+create table session_boundary (
+    before timestamptz not null default '-infinity',
+    erased_before timestamptz not null default '-infinity'
+);
+comment on table session_boundary is 'One row. What ended before `before` may have been moved to the history; moves with what is moved.';
+comment on column session_boundary.erased_before is 'Deltas that ended before it are past their retention and erased: no proof asks for them.';
+insert into session_boundary default values;
 
 create view session_all as select * from session union all select * from session_history;
 comment on view session_all is 'Every session there is: what is asked for by people is asked for here.';
@@ -164,7 +182,6 @@ drop table rating_queue_0002;
 LISTINGS = """
 create index session_started on session (started_at, id);
 create index session_station on session (calling_station_id, started_at);
-create index session_named on session (acct_session_id);
 create index session_history_started on session_history (started_at, id);
 create index session_history_station on session_history (calling_station_id, started_at);
 create index session_history_nas on session_history (nas_id, started_at);

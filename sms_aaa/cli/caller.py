@@ -114,6 +114,20 @@ class Caller:
 
         return Desk(connection, self.actor(ticket), self._vault(connection), lambda: os.urandom(NONCE_OCTETS))
 
+    def load_vault(self) -> Vault:
+        """Under the key that is there; Failure when it is not."""
+        from sms_aaa.config import key_path
+        from sms_aaa.flows.vault import Vault
+        from sms_aaa.node.key import KeyFault, read_or_create_key
+
+        path = key_path(self.settings)
+        if not path.exists():
+            raise Failure(Exit.INVALID, f"{path}: the key is missing", "run it on a node, as the daemon's user")
+        key = read_or_create_key(path, fresh=b"")
+        if isinstance(key, KeyFault):
+            raise Failure(Exit.INVALID, key.reason, key.remedy)
+        return Vault(key)
+
     def _vault(self, connection: Connection) -> Vault:
         from sms_aaa.config import key_path
         from sms_aaa.db.nas import list_nas

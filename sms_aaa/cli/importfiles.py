@@ -84,13 +84,26 @@ def open_export(path: str) -> Iterator[IO[str]]:
     if path == STANDARD:
         yield sys.stdout
         return
+    with open_export_octets(path) as octets:
+        file = io.TextIOWrapper(octets, encoding="utf-8", newline="")
+        yield file
+        file.detach()  # which flushes it
+
+
+@contextmanager
+def open_export_octets(path: str) -> Iterator[IO[bytes]]:
+    """The same for what is no text."""
+    if path == STANDARD:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
     if Path(path).exists() and not Path(path).is_file():
         raise Failure(Exit.INVALID, f"{path} is no file", f"name one, or write `{STANDARD}` for standard output")
     beside = Path(f"{path}.part")
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+        with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""`sms-aaa usage`: what a subscriber used in a cycle, and what it costs."""
+"""`sms-aaa usage`: what a subscriber used, by cycle, hour, day, month or session, and what a cycle costs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from sms_aaa.cli.caller import Caller, pass_caller
 from sms_aaa.cli.exits import Exit, Failure
 from sms_aaa.cli.options import listing_options, parse_instant
 from sms_aaa.cli.output import Cell, Format, Shown, document, heading, listing, money, octets, say
-from sms_aaa.cli.verbs import Verb
+from sms_aaa.cli.usage_export import export
+from sms_aaa.cli.usage_spans import AskedSpan, show_spans, span_options
+from sms_aaa.cli.verbs import DefaultVerbs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,18 +36,36 @@ def cycle_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return at(cycle(command))
 
 
-@click.command(cls=Verb)
+@click.group(cls=DefaultVerbs, default="show", subcommand_metavar="NAME | COMMAND [ARGS]...")
+def usage() -> None:
+    """What was used: by a subscriber in a cycle, by hour, day, month or session; or by all, as a file.
+
+    `usage NAME` is `usage show NAME`, with all its options.
+    """
+
+
+@usage.command()
 @click.argument("name")
 @cycle_options
+@span_options
 @listing_options
 @pass_caller
-def usage(caller: Caller, name: str, at: str | None, cycle: int | None, form: Format) -> None:
-    """Show what a subscriber used in this cycle, and what it costs so far.
+def show(caller: Caller, name: str, at: str | None, cycle: int | None, *, asked: AskedSpan, form: Format) -> None:
+    """Show what a subscriber used in this cycle, and what it costs so far; or, --by hour and so on, when it was used.
 
-    The exact price is what tariff and octets make; posted is its rounding, which the ledger has.
+    The exact price is what tariff and octets make; posted is its rounding, which the ledger has. Hours, days and
+    months are those of the account's clock; a record between two of them is shared out by time.
 
-    Example: sms-aaa usage alice --cycle -1
+    Example: sms-aaa usage show alice --cycle -1
+
+    Example: sms-aaa usage alice --by day --from 2026-01-01 --to 2026-02-01
     """
+    if asked.by is not None:
+        if at is not None or cycle is not None:
+            raise click.UsageError("--by takes --from and --to; --at and --cycle name a cycle.")
+        show_spans(caller, name, asked, form)
+        return
+    asked.check_unused()
     with caller.connect() as connection:
         found = find_cycles(connection, name, at, cycle)
     if form is Format.JSON:
@@ -61,6 +81,9 @@ def usage(caller: Caller, name: str, at: str | None, cycle: int | None, form: Fo
         return
     for one in found:
         usage_listing(one, form)
+
+
+usage.add_command(export)
 
 
 def find_cycles(connection: Connection, name: str, at: str | None, cycle: int | None) -> list[CycleUsage]:

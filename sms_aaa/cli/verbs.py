@@ -35,6 +35,18 @@ class Verbs(click.Group):
     command_class = Verb
 
 
+class DefaultVerbs(Verbs):
+    """A group one of whose commands need not be named: `usage alice` is `usage show alice`."""
+
+    def __init__(self, *args: Any, default: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._default = default
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = {*self.commands, *ctx.help_option_names}
+        return super().parse_args(ctx, args if args and args[0] in known else [self._default, *args])
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module when it is needed."""
 

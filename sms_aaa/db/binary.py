@@ -10,6 +10,8 @@ An instant is an int here: microseconds since 2000-01-01 00:00 UTC, as the serve
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from ipaddress import ip_address
 from struct import Struct, pack, unpack_from
 from typing import TYPE_CHECKING
 
@@ -36,11 +38,43 @@ _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
 _LENGTH = Struct(">i")
 
+WIRE_TYPES = {"timestamptz": "int8", "inet": "bytea", "cidr": "bytea"}
+"""What set_types is to be told of a column whose values are made here; psycopg then packs them in C."""
+
+ADDRESSES_KEPT = 65_536
+_FAMILIES = {4: 2, 6: 3}  # PGSQL_AF_INET, PGSQL_AF_INET6
+
 
 def instant_us(instant: datetime) -> int:
     """Microseconds since 2000 of an instant with its zone."""
     since = instant - _EPOCH
     return since.days * _DAY_US + since.seconds * _SECOND_US + since.microseconds
+
+
+def optional_us(instant: datetime | None) -> int | None:
+    """instant_us of one that may be missing."""
+    return None if instant is None else (instant - _EPOCH) // _MICROSECOND
+
+
+@lru_cache(ADDRESSES_KEPT)
+def inet(address: str | None) -> bytes | None:
+    """An IPv4 or IPv6 address without a prefix."""
+    return None if address is None else _network(address, "", is_cidr=False)
+
+
+@lru_cache(ADDRESSES_KEPT)
+def cidr(prefix: str | None) -> bytes | None:
+    """A prefix such as 2001:db8::/56, the bits behind it zero."""
+    if prefix is None:
+        return None
+    address, _, bits = prefix.partition("/")
+    return _network(address, bits, is_cidr=True)
+
+
+def _network(address: str, bits: str, *, is_cidr: bool) -> bytes:
+    known = ip_address(address)
+    length = int(bits) if bits else known.max_prefixlen
+    return bytes((_FAMILIES[known.version], length, is_cidr, len(known.packed))) + known.packed
 
 
 def instant_of(instant_us: int) -> datetime:

@@ -31,6 +31,11 @@ Poison = (psycopg.DataError, psycopg.IntegrityError)
 Misfit = (psycopg.ProgrammingError,)
 """A DSN that cannot be read, or a statement that does not fit the database: a table or a right is missing."""
 
+
+class Outrun(psycopg.errors.SerializationFailure):
+    """Seen here and not by the server: what was read is not what was locked then. One of `Conflict`."""
+
+
 UniqueViolation = psycopg.errors.UniqueViolation
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CHANNEL = "sms_aaa_feed"
 RETENTION_DAYS = 7
+NEWS_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,38 @@ def list_changes(connection: Connection, cursor: str, *, services_max: int) -> C
     for kind, object_id in rows:
         by_kind[kind].append(int(object_id))
     return Changes(by_kind["service"], by_kind["nas"], by_kind["plan"], by_kind["realm"], get_cursor(connection))
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Which services changed since a snapshot. `is_much`: so many, or plans or realms too: forget everything.
+
+    `snapshot` is for the next look, `second` the server's clock in epoch seconds.
+    """
+
+    snapshot: str
+    second: int
+    services: list[int]
+    is_much: bool
+
+
+def list_news(connection: Connection, snapshot: str | None) -> News:
+    """For who remembers services over a connection's life; None: for the first time.
+
+    It is one statement, so that what is committed while it runs is in the next answer, whatever the isolation.
+    """
+    row = connection.execute(
+        sql.SQL(
+            """select pg_current_snapshot()::text, extract(epoch from clock_timestamp())::bigint,
+                      array(select distinct object_id from feed where {new} and kind = 'service' limit %(most)s),
+                      exists (select from feed where {new} and kind in ('plan', 'realm'))"""
+        ).format(new=NEW)
+        if snapshot is not None
+        else "select pg_current_snapshot()::text, extract(epoch from clock_timestamp())::bigint, '{}'::bigint[], true",
+        {"snapshot": snapshot, "most": NEWS_MAX + 1},
+    ).fetchone()
+    assert row is not None
+    return News(row[0], row[1], row[2], is_much=row[3] or len(row[2]) > NEWS_MAX)
 
 
 def count_changes(connection: Connection, cursor: str) -> int:

@@ -58,7 +58,7 @@ def bring_back(connection: Connection, lives: Sequence[PastLife]) -> None:
     which = ([life.id for life in lives], [life.stopped_at for life in lives])
     # A life that began meanwhile may have the number.
     connection.execute(
-        """update session_history h set life = greatest(h.life, 1 + coalesce((
+        """update session_history h set version = version + 1, life = greatest(h.life, 1 + coalesce((
              select max(s.life) from session s where s.nas_id = h.nas_id and s.nas_key = h.nas_key
                and s.acct_session_id = h.acct_session_id), 0))
            from unnest(%s::bigint[], %s::timestamptz[]) back(id, stopped_at)

@@ -1,4 +1,4 @@
-"""Sessions: locked and loaded a batch at a time, stored by COPY and one merge."""
+"""Sessions: found and locked a batch at a time, ended for their NASes. session_copy.py stores them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psycopg import sql
 from sms_aaa.rules.session import HEARD_SECONDS_MIN, Life, Place, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from sms_aaa.db.engine import Connection
 
@@ -62,6 +62,8 @@ class StoredSession(Struct, frozen=True, gc=False, kw_only=True):
     service_id: int | None
     account_id: int | None
     excluded: str | None
+    version: int = 1
+    """What the row's is; counted up with each change, so that who remembers the session sees that it changed."""
     fingerprint: int | None = None
     """Heard.fingerprint of the newest record, for who keeps sessions in memory; it is not stored."""
 
@@ -80,31 +82,49 @@ _COLUMNS = (
     "id", "nas_id", "nas_key", "acct_session_id", "life", "state", "service_id", "account_id", "excluded",
     "started_at", "updated_at", "stopped_at", "seconds", "octets_in", "octets_out", "reading_at", "reading_seconds",
     "reading_in", "reading_out", "reading_gigawords", "reading_node", "reading_sequence", "reading_offset", "run",
-    "deltas", "terminate_cause", "estimated", "received_at", *_FACTS,
+    "deltas", "terminate_cause", "estimated", "received_at", "version", *_FACTS,
 )  # fmt: skip
 _ADDRESSES = {"framed_ip", "framed_ipv6_address", "nas_ip"}
 _PREFIXES = {"framed_ipv6_prefix", "delegated_ipv6_prefix"}
 
-# COPY goes as text here: an address is text on both sides, and only an object of its own has the binary form.
-_NAMES = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
 # host() and ::text: addresses are handed around as text, exactly as PostgreSQL prints them.
 _SELECT = sql.SQL(", ").join(
-    sql.SQL("host({})").format(sql.Identifier(name)) if name in _ADDRESSES else
-    sql.SQL("{}::text").format(sql.Identifier(name)) if name in _PREFIXES else
-    sql.Identifier(name)
+    sql.SQL("host(s.{})").format(sql.Identifier(name)) if name in _ADDRESSES else
+    sql.SQL("s.{}::text").format(sql.Identifier(name)) if name in _PREFIXES else
+    sql.SQL("s.{}").format(sql.Identifier(name))
     for name in _COLUMNS
 )  # fmt: skip
 
 
-def lock_sessions(connection: Connection, keys: Sequence[SessionKey]) -> list[StoredSession]:
-    """Every life of these sessions, locked in the order of their ids, so that two batches never wait in a circle."""
+def find_sessions(connection: Connection, keys: Collection[SessionKey]) -> list[StoredSession]:
+    """Every life of these sessions, as it is now; who wants to change one locks it and looks at its version."""
     nas_ids, nas_keys, session_ids = zip(*keys, strict=True) if keys else ((), (), ())
     query = sql.SQL(
-        """select {} from session where (nas_id, nas_key, acct_session_id) in
-             (select * from unnest(%s::int[], %s::text[], %s::text[])) order by id for update"""
+        """select {} from unnest(%s::int[], %s::text[], %s::text[]) k(nas_id, nas_key, acct_session_id)
+           join session s using (nas_id, nas_key, acct_session_id)"""
     ).format(_SELECT)
     cursor = connection.cursor(binary=True)
-    return [_stored(row) for row in cursor.execute(query, (list(nas_ids), list(nas_keys), list(session_ids)))]
+    cursor.execute(query, (list(nas_ids), list(nas_keys), list(session_ids)), prepare=False)
+    return [_stored(row) for row in cursor]
+
+
+def lock_sessions(connection: Connection, ids: Collection[int]) -> dict[int, int]:
+    """Locks sessions, in the order of their ids, so that two batches never wait in a circle: the version of each.
+
+    One that is not among them is no longer there.
+    """
+    rows = connection.cursor(binary=True).execute(
+        """select s.id, s.version from unnest(%s::bigint[]) k(id) join session s on s.id = k.id
+           order by s.id for no key update of s""",
+        (array_of(ids),),
+        prepare=False,  # a plan that was made for an empty table reads all of it once it is full
+    )
+    return dict(rows)
+
+
+def array_of(numbers: Iterable[int]) -> str:
+    """An array of integers as a parameter; psycopg takes four times as long for a list of them."""
+    return "{" + ",".join(map(str, numbers)) + "}"
 
 
 def reserve_ids(connection: Connection, count: int) -> list[int]:
@@ -115,37 +135,23 @@ def reserve_ids(connection: Connection, count: int) -> list[int]:
     return [int(row[0]) for row in rows.fetchall()]
 
 
-def insert_sessions(connection: Connection, sessions: Iterable[StoredSession]) -> None:
-    """New sessions. UniqueViolation when another node stored the same life meanwhile: try the batch again."""
-    with connection.cursor().copy(sql.SQL("copy session ({}) from stdin").format(_NAMES)) as copy:
-        for session in sessions:
-            copy.write_row(_row(session))
-
-
-def update_sessions(connection: Connection, sessions: Iterable[StoredSession]) -> None:
-    """Sessions that are locked: COPY beside them, one UPDATE."""
-    cursor = connection.cursor()
-    cursor.execute("create temporary table if not exists session_change (like session including defaults)")
-    cursor.execute("truncate session_change")  # there may be several batches in one transaction
-    with cursor.copy(sql.SQL("copy session_change ({}) from stdin").format(_NAMES)) as copy:
-        for session in sessions:
-            copy.write_row(_row(session))
-    changed = [name for name in _COLUMNS if name not in {"id", "nas_id", "nas_key", "acct_session_id", "life"}]
-    assignments = sql.SQL(", ").join(sql.SQL("{0} = c.{0}").format(sql.Identifier(name)) for name in changed)
-    cursor.execute(
-        sql.SQL("update session s set {}, version = s.version + 1 from session_change c where c.id = s.id").format(
-            assignments
-        )
-    )
-
-
-def close_rebooted(connection: Connection, nas_id: int, nas_key: str, before: datetime) -> list[EndedSession]:
-    """Accounting-On or -Off: ends this NAS's sessions that started before it, at their last known update."""
+def list_running(connection: Connection, nas_id: int, nas_key: str, before: datetime) -> list[int]:
+    """Ids of the NAS's open sessions that started before an instant: those that its reboot ended."""
     rows = connection.execute(
-        """update session set state = %s, stopped_at = updated_at, estimated = true
-           where nas_id = %s and nas_key = %s and state = 1 and started_at < %s
-           returning id, service_id, token, acct_session_id""",
-        (int(State.LAPSED), nas_id, nas_key, before),
+        "select id from session where nas_id = %s and nas_key = %s and state = 1 and started_at < %s",
+        (nas_id, nas_key, before),
+    ).fetchall()
+    return [int(row[0]) for row in rows]
+
+
+def close_rebooted(connection: Connection, ids: Collection[int], before: datetime) -> list[EndedSession]:
+    """Accounting-On or -Off: of these sessions, which are locked, ends the open ones at their last known update."""
+    rows = connection.execute(
+        """update session s set state = %s, stopped_at = updated_at, estimated = true, version = version + 1
+           from unnest(%s::bigint[]) k(id) where s.id = k.id and s.state = 1 and s.started_at < %s
+           returning s.id, s.service_id, s.token, s.acct_session_id""",
+        (int(State.LAPSED), array_of(ids), before),
+        prepare=False,
     ).fetchall()
     return [EndedSession(*row) for row in rows]
 
@@ -153,10 +159,11 @@ def close_rebooted(connection: Connection, nas_id: int, nas_key: str, before: da
 def close_stale(connection: Connection, *, now: datetime, multiple: int, limit: int) -> list[EndedSession]:
     """Ends softly the sessions from which nothing was *received* for a multiple of their plan's interim interval.
 
-    As rules.session.silence_seconds has it; nothing younger than its least is looked at, by the index of open sessions.
+    As rules.session.silence_seconds has it. This reads all open sessions: an index by receive time would cost every
+    interim an entry in it and in all others, and a million of them are read in a second.
     """
     rows = connection.execute(
-        """update session s set state = %(lapsed)s, stopped_at = updated_at, estimated = true
+        """update session s set state = %(lapsed)s, stopped_at = updated_at, estimated = true, version = version + 1
            where id in (
              select s.id from session s
              left join subscription u on u.service_id = s.service_id and u.during @> %(now)s
@@ -187,18 +194,6 @@ def list_held(connection: Connection, logins: Sequence[tuple[int, bytes]]) -> se
     return {bytes(row[0]) for row in rows}
 
 
-def _row(session: StoredSession) -> tuple[Any, ...]:
-    life, place = session.life, session.life.reading_place
-    facts = session.facts
-    return (
-        session.id, *session.key, life.life, int(life.state), session.service_id, session.account_id,
-        session.excluded, life.started_at, life.updated_at, life.stopped_at, life.seconds, life.octets_in,
-        life.octets_out, life.reading_at, life.reading_seconds, life.reading_in, life.reading_out,
-        life.reading_gigawords, place.node, place.sequence, place.offset, life.run, life.deltas,
-        life.terminate_cause, life.estimated, life.received_at, *[getattr(facts, name) for name in _FACTS],
-    )  # fmt: skip
-
-
 def _stored(row: Sequence[Any]) -> StoredSession:
     values = dict(zip(_COLUMNS, row, strict=True))
     place = Place(values["reading_node"], values["reading_sequence"], values["reading_offset"])
@@ -211,4 +206,5 @@ def _stored(row: Sequence[Any]) -> StoredSession:
         service_id=values["service_id"],
         account_id=values["account_id"],
         excluded=values["excluded"],
+        version=values["version"],
     )

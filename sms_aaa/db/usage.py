@@ -126,11 +126,12 @@ def insert_anomalies(connection: Connection, anomalies: Iterable[Anomaly]) -> No
 
 @dataclass(frozen=True, slots=True)
 class ServiceAccount:
-    """Who a session's usage belongs to, and the faster direction of the plan in kbit/s (0: no limit)."""
+    """Who a session's usage belongs to, in which zone, and the faster direction of the plan in kbit/s (0: no limit)."""
 
     service_id: int
     identity: str
     account_id: int | None
+    zone: str | None
     rate_kbps: int
 
 
@@ -143,13 +144,13 @@ def list_service_accounts(
     """
     with connection.cursor(row_factory=class_row(ServiceAccount)) as cursor:
         return cursor.execute(
-            """select s.id as service_id, s.identity,
-                      coalesce(g.account_id, (select account_id from assignment where service_id = s.id
-                                              order by during desc limit 1)) as account_id,
+            """select s.id as service_id, s.identity, a.id as account_id, a.zone,
                       coalesce(greatest((v.document->'policy'->>'rate_up_kbps')::int,
                                         (v.document->'policy'->>'rate_down_kbps')::int), 0) as rate_kbps
                from service s
-               left join assignment g on g.service_id = s.id and g.during @> now()
+               left join lateral (select account_id from assignment where service_id = s.id
+                                  order by during @> now() desc, during desc limit 1) g on true
+               left join account a on a.id = g.account_id
                left join subscription u on u.service_id = s.id and u.during @> now()
                left join plan_version v on v.id = u.plan_version_id
                where s.id = any(%s) or s.identity = any(%s)

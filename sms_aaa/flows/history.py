@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sms_aaa.db import history as db_history
 from sms_aaa.db import sessions as db_sessions
+from sms_aaa.db.engine import Outrun
 from sms_aaa.rules.lateness import begins_at, may_be_past, speaks_of
 from sms_aaa.rules.session import TOLERANCE, State, find_life
 
@@ -53,10 +54,21 @@ def meet_history(
             too_late.add(said.reading.place)
     if alive:
         db_history.bring_back(connection, list(alive.values()))
-        for stored in db_sessions.lock_sessions(connection, sorted(alive)):
-            if all(stored.id != known.id for known in sessions[stored.key]):
-                sessions[stored.key].append(stored)
+        _meet(connection, sessions, alive)
     return too_late
+
+
+def _meet(
+    connection: Connection, sessions: dict[SessionKey, list[StoredSession]], alive: dict[SessionKey, PastLife]
+) -> None:
+    """Puts the sessions that came back among the others, locked; another node may have brought them and gone on."""
+    found = db_sessions.find_sessions(connection, alive.keys())
+    versions = db_sessions.lock_sessions(connection, [stored.id for stored in found])
+    if any(versions.get(stored.id) != stored.version for stored in found):
+        raise Outrun
+    for stored in found:
+        if all(stored.id != known.id for known in sessions[stored.key]):
+            sessions[stored.key].append(stored)
 
 
 def _past_lives(connection: Connection, suspects: Sequence[Heard]) -> dict[SessionKey, list[PastLife]]:

@@ -19,30 +19,32 @@ from msgspec.structs import replace
 from sms_aaa.db import decisions as db_decisions
 from sms_aaa.db import places as db_places
 from sms_aaa.db import positions as db_positions
-from sms_aaa.db import realms as db_realms
 from sms_aaa.db import session_addresses as db_session_addresses
+from sms_aaa.db import session_copy as db_session_copy
 from sms_aaa.db import sessions as db_sessions
 from sms_aaa.db import usage as db_usage
 from sms_aaa.db.decisions import DecisionRow
+from sms_aaa.db.engine import Outrun
 from sms_aaa.db.sessions import EndedSession, SessionKey, StoredSession
 from sms_aaa.db.usage import Anomaly, ServiceAccount, UsageDelta
 from sms_aaa.flows.facts import merge
 from sms_aaa.flows.hearing import Heard, Rebooted, Unsettled, hear
 from sms_aaa.flows.history import TOO_LATE, meet_history
 from sms_aaa.flows.learning import learn_devices
+from sms_aaa.flows.memory import Lives, Memory
 from sms_aaa.node.journal import Stream
 from sms_aaa.node.live_change import Release, session_key
 from sms_aaa.radius.packet import as_text
 from sms_aaa.rules.identity import canonical_mac
-from sms_aaa.rules.realms import Realms
 from sms_aaa.rules.session import AnomalyKind, Life, Place, State, find_life, step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.session_addresses import FormerAddress
     from sms_aaa.node.records import AccountingRecord, DecisionBatch
+    from sms_aaa.rules.realms import Realms
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNKNOWN_SERVICE = AnomalyKind.UNKNOWN_SERVICE.value
@@ -57,19 +59,21 @@ class Settled:
     anomalies: int
     quarantined: int
     releases: list[Release]
+    sessions: dict[SessionKey, Lives] = field(default_factory=dict)
+    """What the batch made of its sessions: for Memory.keep, once it is committed."""
 
 
 @dataclass(slots=True)
 class _Work:
     """The batch in memory. Sessions by key, each with its lives; what is new and what changed, by id."""
 
-    sessions: dict[SessionKey, list[StoredSession]]
+    connection: Connection
+    memory: Memory
+    sessions: dict[SessionKey, Lives]
     too_late: set[Place]
-    by_service: dict[int, ServiceAccount]
-    by_identity: dict[str, ServiceAccount]
-    realms: Realms
-    next_id: Callable[[], int]
     new: set[int] = field(default_factory=set)
+    known: set[int] = field(default_factory=set)
+    """Sessions of which more is known now than their life: addresses, whose they are."""
     ended: set[int] = field(default_factory=set)
     moved: set[int] = field(default_factory=set)
     """Sessions that another node heard before: it has to know whose they are now."""
@@ -84,8 +88,13 @@ def settle_accounting(
     records: Sequence[tuple[Place, AccountingRecord]],
     *,
     single_nas: dict[int, bool],
+    memory: Memory | None = None,
 ) -> Settled:
-    """Settles records in the order of their journal. `single_nas`: which NAS ids exist, and are one address."""
+    """Settles records in the order of their journal. `single_nas`: which NAS ids exist, and are one address.
+
+    With a `memory`, which is to keep what this gives once it is committed, sessions need not be loaded each time.
+    """
+    memory = memory or Memory()
     heard: list[Heard] = []
     rebooted: list[Rebooted] = []
     quarantined = 0
@@ -99,7 +108,7 @@ def settle_accounting(
         elif said.quarantine:
             quarantined += 1
             quarantine(connection, Stream.ACCOUNTING, place, reason=said.reason, raw=record.packet)
-    work = _load(connection, heard)
+    work, locked = _load(connection, memory, heard, rebooted)
     for place, record in records if work.too_late else ():
         if place in work.too_late:
             quarantine(connection, Stream.ACCOUNTING, place, reason=TOO_LATE, raw=record.packet)
@@ -113,10 +122,17 @@ def settle_accounting(
         if session.id in work.ended
     ]
     for reboot in rebooted:
-        ended += db_sessions.close_rebooted(connection, reboot.nas_id, reboot.nas_key, reboot.at)
+        ended += db_sessions.close_rebooted(connection, locked[reboot] + _of_nas(work, reboot), reboot.at)
     releases = _free(connection, ended)
     _tell_places(connection, work, ended)
-    return Settled(len(records), len(work.deltas), len(work.anomalies), quarantined + len(work.too_late), releases)
+    quarantined += len(work.too_late)
+    return Settled(len(records), len(work.deltas), len(work.anomalies), quarantined, releases, work.sessions)
+
+
+def _of_nas(work: _Work, reboot: Rebooted) -> list[int]:
+    """Sessions of a NAS that this batch speaks of: it locked or made them."""
+    nas = (reboot.nas_id, reboot.nas_key)
+    return [session_id for session_id, session in work.changed.items() if session.key[:2] == nas]
 
 
 def _tell_places(connection: Connection, work: _Work, ended: Sequence[EndedSession]) -> None:
@@ -193,29 +209,51 @@ def close_stale_sessions(connection: Connection, *, now: datetime, multiple: int
     return _free(connection, closed)
 
 
-def _load(connection: Connection, heard: Sequence[Heard]) -> _Work:
-    keys = sorted({said.key for said in heard})
-    sessions: dict[SessionKey, list[StoredSession]] = {key: [] for key in keys}
-    for stored in db_sessions.lock_sessions(connection, keys):
-        sessions[stored.key].append(stored)
+def _load(
+    connection: Connection, memory: Memory, heard: Sequence[Heard], rebooted: Sequence[Rebooted]
+) -> tuple[_Work, dict[Rebooted, list[int]]]:
+    """Everything that the records are about, locked; and which sessions run at NASes that rebooted."""
+    keys = {said.key for said in heard}
+    running = {
+        reboot: db_sessions.list_running(connection, reboot.nas_id, reboot.nas_key, reboot.at) for reboot in rebooted
+    }
+    sessions = _lock(connection, memory, keys, {one for ids in running.values() for one in ids})
     too_late = meet_history(connection, heard, sessions)
+    services = memory.services
+    services.refresh(connection)
     unknown = [said for said in heard if not _are_known(sessions[said.key])]
-    realms = Realms(db_realms.list_node_realms(connection, None) if unknown else ())
-    services = db_usage.list_service_accounts(
-        connection,
-        service_ids=sorted(_ids(heard, sessions)),
-        identities=sorted({identity for said in unknown for identity in _identities(said, realms)}),
-    )
-    # At most one new life a record: the ids that are not used leave gaps, which mean nothing.
-    ids = iter(db_sessions.reserve_ids(connection, len(heard)))
-    return _Work(
-        sessions=sessions,
-        too_late=too_late,
-        by_service={service.service_id: service for service in services},
-        by_identity={service.identity: service for service in services},
-        realms=realms,
-        next_id=lambda: next(ids),
-    )
+    identities = {name for said in unknown for name in _identities(said, services.realms(connection))}
+    services.load(connection, _ids(heard, sessions), identities)
+    return _Work(connection, memory, sessions, too_late), running
+
+
+def _lock(connection: Connection, memory: Memory, keys: set[SessionKey], others: set[int]) -> dict[SessionKey, Lives]:
+    """Every life of these sessions, and `others` by id, locked in one statement, in the order of their ids.
+
+    What is remembered or was read before the lock counts if its version is still the row's. Where it is not, the row
+    is read again; a life that came meanwhile is not locked, and to lock it now would break the order: then the batch is
+    tried again.
+    """
+    sessions = memory.recall(keys)
+    _read(connection, sessions, keys - sessions.keys())
+    ids = others.union(session.id for lives in sessions.values() for session in lives)
+    versions = db_sessions.lock_sessions(connection, ids) if ids else {}
+    changed = {
+        key for key, lives in sessions.items() if any(versions.get(session.id) != session.version for session in lives)
+    }
+    if changed:
+        memory.forget(changed)
+        _read(connection, sessions, changed)
+        if any(session.id not in versions for key in changed for session in sessions[key]):
+            raise Outrun
+    return sessions
+
+
+def _read(connection: Connection, sessions: dict[SessionKey, Lives], keys: set[SessionKey]) -> None:
+    if keys:
+        sessions.update({key: [] for key in keys})
+        for stored in db_sessions.find_sessions(connection, keys):
+            sessions[stored.key].append(stored)
 
 
 def _are_known(lives: Sequence[StoredSession]) -> bool:
@@ -223,32 +261,26 @@ def _are_known(lives: Sequence[StoredSession]) -> bool:
     return bool(lives) and all(session.service_id is not None for session in lives)
 
 
-def _ids(heard: Sequence[Heard], sessions: dict[SessionKey, list[StoredSession]]) -> set[int]:
+def _ids(heard: Sequence[Heard], sessions: dict[SessionKey, Lives]) -> set[int]:
     named = {said.service_id for said in heard}
     stored = {session.service_id for lives in sessions.values() for session in lives}
     return {service for service in named | stored if service is not None}
 
 
 def _step(work: _Work, said: Heard) -> None:
-    stored_lives = work.sessions[said.key]
-    life = find_life([stored.life for stored in stored_lives], said.reading)
-    stored = next((s for s in stored_lives if life is not None and s.life.life == life.life), None)
+    lives = work.sessions[said.key]
+    life = find_life([stored.life for stored in lives], said.reading)
+    stored = next((s for s in lives if s.life is life), None)
     service = _service(work, stored, said)
-    number = max((s.life.life for s in stored_lives), default=0) + 1
+    number = max((s.life.life for s in lives), default=0) + 1
     result = step(life, number, said.reading, rate_kbps=service.rate_kbps if service is not None else 0)
     if stored is None:
-        session = _new(work, said, result.life, service)
+        session = _begin(work, lives, said, result.life, service)
     else:
         session = _merge(work, stored, said, result.life, service)
-    if stored is None:
-        stored_lives.append(session)
-        work.new.add(session.id)
-        if service is None:
-            _name(work, session.id, said, AnomalyKind.UNKNOWN_SERVICE)
-    else:
-        stored_lives[stored_lives.index(stored)] = session
-    if stored is None or replace(session, fingerprint=stored.fingerprint) != stored:
-        work.changed[session.id] = session
+        if session is not stored:
+            lives[lives.index(stored)] = session
+            _change(work, stored, session)
     if session.life.state is State.CLOSED and (life is None or life.state is not State.CLOSED):
         work.ended.add(session.id)
     elif stored is not None and _has_moved(stored, session):
@@ -259,6 +291,26 @@ def _step(work: _Work, said: Heard) -> None:
         _name_clock(work, session)
     if result.anomaly is not None and result.anomaly is not AnomalyKind.CLOCK:
         _name(work, session.id, said, result.anomaly)
+
+
+def _begin(work: _Work, lives: Lives, said: Heard, life: Life, service: ServiceAccount | None) -> StoredSession:
+    """A new life. The one before it changes its version: who remembers it as the last one is to look again."""
+    if lives:
+        before = max(lives, key=lambda session: session.life.life)
+        lives[lives.index(before)] = work.changed[before.id] = replace(before, version=before.version + 1)
+    session = _new(work, said, life, service)
+    lives.append(session)
+    work.changed[session.id] = session
+    work.new.add(session.id)
+    if service is None:
+        _name(work, session.id, said, AnomalyKind.UNKNOWN_SERVICE)
+    return session
+
+
+def _change(work: _Work, before: StoredSession, after: StoredSession) -> None:
+    work.changed[after.id] = after
+    if after.facts is not before.facts or after.service_id != before.service_id:
+        work.known.add(after.id)
 
 
 def _has_moved(before: StoredSession, after: StoredSession) -> bool:
@@ -280,10 +332,13 @@ def _name_clock(work: _Work, session: StoredSession) -> None:
 def _service(work: _Work, stored: StoredSession | None, said: Heard) -> ServiceAccount | None:
     """Whose it is. Once known it stays; before that our Class says it, else the user name, octet for octet."""
     if stored is not None and stored.service_id is not None:
-        return work.by_service.get(stored.service_id)
-    if said.service_id is not None and said.service_id in work.by_service:
-        return work.by_service[said.service_id]
-    found = (work.by_identity.get(identity) for identity in _identities(said, work.realms))
+        return work.memory.services.find(stored.service_id)
+    services = work.memory.services
+    if said.service_id is not None and (named := services.find(said.service_id)) is not None:
+        return named
+    identities = _identities(said, services.realms(work.connection))
+    services.load(work.connection, (), identities)  # known already, but where a known id is used again
+    found = (services.find_by_identity(identity) for identity in identities)
     return next((service for service in found if service is not None), None)
 
 
@@ -296,7 +351,7 @@ def _identities(said: Heard, realms: Realms) -> list[str]:
 
 def _new(work: _Work, said: Heard, life: Life, service: ServiceAccount | None) -> StoredSession:
     return StoredSession(
-        id=work.next_id(),
+        id=work.memory.next_id(work.connection),
         key=said.key,
         life=life,
         facts=said.facts,
@@ -310,12 +365,27 @@ def _new(work: _Work, said: Heard, life: Life, service: ServiceAccount | None) -
 def _merge(
     work: _Work, stored: StoredSession, said: Heard, life: Life, service: ServiceAccount | None
 ) -> StoredSession:
-    """The session after a record: a later packet may know what an earlier one did not (an address, whose it is)."""
-    if said.fingerprint != stored.fingerprint:
-        stored = _merge_facts(work, stored, said)
+    """The session after a record: a later packet may know what an earlier one did not (an address, whose it is).
+
+    One about which it says nothing new is given back as it was.
+    """
+    known = stored if said.fingerprint == stored.fingerprint else _merge_facts(work, stored, said)
+    owner = (stored.service_id, stored.account_id, stored.excluded)
     if stored.service_id is None and service is not None:
-        stored = replace(stored, service_id=service.service_id, account_id=service.account_id, excluded=None)
-    return replace(stored, life=life)
+        owner = (service.service_id, service.account_id, None)
+    elif known.facts is stored.facts and life == stored.life:
+        return stored
+    return StoredSession(
+        id=stored.id,
+        key=stored.key,
+        life=life,
+        facts=known.facts,
+        service_id=owner[0],
+        account_id=owner[1],
+        excluded=owner[2],
+        version=stored.version + 1,
+        fingerprint=known.fingerprint,
+    )
 
 
 def _merge_facts(work: _Work, stored: StoredSession, said: Heard) -> StoredSession:
@@ -343,9 +413,9 @@ def _store(connection: Connection, work: _Work) -> None:
     new = [session for session in work.changed.values() if session.id in work.new]
     changed = [session for session in work.changed.values() if session.id not in work.new]
     if new:
-        db_sessions.insert_sessions(connection, new)
+        db_session_copy.insert_sessions(connection, new)
     if changed:
-        db_sessions.update_sessions(connection, changed)
+        db_session_copy.update_sessions(connection, changed, [one for one in changed if one.id in work.known])
     if work.deltas:
         db_usage.insert_deltas(connection, work.deltas)
         db_usage.insert_queue(connection, [usage for usage in work.deltas if usage.account_id is not None])

@@ -13,6 +13,8 @@ Version 1 is opened for ever and not written any more.
 
 from __future__ import annotations
 
+import hmac
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from msgspec import DecodeError, msgpack
@@ -31,10 +33,11 @@ _decode_hashed = msgpack.Decoder(Hashed).decode
 class Vault:
     """Seals and opens under one key."""
 
-    __slots__ = ("_cipher", "_decoy")
+    __slots__ = ("_cipher", "_decoy", "_pseudonym_key")
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
+        self._pseudonym_key = hmac.digest(key, b"pseudonyms", "sha256")
         self._decoy = self.seal_password(Secret(b"nobody's password"), 0, nonce=bytes(NONCE_OCTETS))
 
     def seal_nas_secret(self, secret: Secret, nas_id: int, *, nonce: bytes) -> bytes:
@@ -68,6 +71,10 @@ class Vault:
             return None if plain is None else _stored(plain)
         plain = self._open(sealed, b"credential:%d" % service_id) if sealed[:1] == _VERSION_1 else None
         return None if plain is None else StoredPassword(plain[32:], plain[:16], plain[16:32])
+
+    def pseudonym(self, name: str) -> str:
+        """20 hex digits that stand for a name: always the same, and of no use to guess it without the key."""
+        return hmac.digest(self._pseudonym_key, name.encode(), "sha256")[:10].hex()
 
     def open_decoy(self) -> StoredPassword:
         """Nobody's password, at the cost of opening somebody's: to be compared with where there is none."""

@@ -17,6 +17,7 @@ from sms_aaa.db import partitions as db_partitions
 from sms_aaa.db import places as db_places
 from sms_aaa.db import plans as db_plans
 from sms_aaa.db import session_lists as db_session_lists
+from sms_aaa.flows.memory import Memory
 from sms_aaa.flows.settling import Settled, close_stale_sessions, quarantine, settle_accounting
 from sms_aaa.metrics import Word, set_plan_rows
 from sms_aaa.node.journal import Stream
@@ -57,6 +58,7 @@ class Settler:
         self._live = child.live_set()
         self._stream: StreamSettler[Settled] = StreamSettler(child, Stream.ACCOUNTING, self, batch_max=BATCH_MAX)
         self._single_nas: dict[int, bool] = {}
+        self._memory = Memory()
         self._due = {"gauges": 0.0, "counts": 0.0, "upkeep": 0.0, "stale": 0.0}
         self._may_lapse_at = float("inf")
         self._pressure = Pressure(child.state_folder, time.monotonic())
@@ -70,16 +72,18 @@ class Settler:
         records = self._unpack(connection, sequence, batch)
         if any(record.nas_id not in self._single_nas for _, record in records):
             self._load_nas(connection)
-        settled = settle_accounting(connection, records, single_nas=self._single_nas)
+        settled = settle_accounting(connection, records, single_nas=self._single_nas, memory=self._memory)
         return Settled(
             settled.records,
             settled.deltas,
             settled.anomalies,
             settled.quarantined + len(batch.damaged) + len(batch.records) - len(records),
             settled.releases,
+            settled.sessions,
         )
 
     def after(self, stored: Settled) -> None:
+        self._memory.keep(stored.sessions)
         counters = self._counters
         counters[Word.RECORDS_SETTLED] += stored.records
         counters[Word.DELTAS_SETTLED] += stored.deltas
@@ -107,6 +111,7 @@ class Settler:
             time.sleep(0.1)
 
     def _begin(self, connection: Connection) -> None:
+        self._memory = Memory()
         db_partitions.create_ahead(connection, datetime.now(UTC))
         self._stream.begin(connection, db_feed.get_database_id(connection))
         self._load_nas(connection)
@@ -188,7 +193,7 @@ class Settler:
 
     def _upkeep(self, connection: Connection) -> None:
         """Partitions ahead; what is past its retention goes."""
-        db_partitions.create_ahead(connection, datetime.now(UTC))
+        self._historian.keep_partitions(connection)
         db_feed.delete_old(connection)
         db_places.delete_old(connection)
         connection.commit()

@@ -1,0 +1,214 @@
+"""`usage NAME --by` and `usage export`: when what was used, and everybody's usage as a file that is known whole."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import stat
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from make import Said
+
+from sms_aaa.cli.exits import Exit
+from sms_aaa.db.engine import connect
+
+KB, MB = 10**3, 10**6
+NOON = datetime(2026, 3, 27, 11, 0, tzinfo=UTC)  # of Berlin; two days later its clocks are put forward
+
+
+@pytest.fixture
+def used(stocked, node):
+    """Alice over two days with a delta across an hour and a midnight; cam once; somebody whom nobody knows."""
+    night = NOON + timedelta(hours=11, minutes=50)  # 23:50 in Berlin
+    node.account(
+        Said(status="start", at=NOON, seconds=0),
+        Said(status="interim", at=NOON + timedelta(minutes=30), seconds=1800, octets_in=MB, octets_out=10 * MB),
+        Said(status="stop", at=NOON + timedelta(minutes=90), seconds=5400, octets_in=3 * MB, octets_out=30 * MB),
+        Said(status="start", at=night, seconds=0, session="s-2"),
+        Said(status="stop", at=night + timedelta(minutes=20), seconds=1200, octets_in=0, octets_out=9, session="s-2"),
+        Said(status="start", at=NOON, seconds=0, session="s-3", username=b"001122334455"),
+        Said(
+            status="stop", at=NOON + timedelta(minutes=1), seconds=60, octets_in=7, octets_out=8, session="s-3",
+            username=b"001122334455",
+        ),
+        Said(status="stop", at=NOON, seconds=60, octets_in=5, octets_out=6, session="s-4", username=b"stranger"),
+        rate=False,
+    )  # fmt: skip
+    return stocked
+
+
+@pytest.fixture
+def rolled(used, database_dsn):
+    """The hours and days as settling shares them out."""
+    with connect(database_dsn, name="test") as connection:
+        connection.execute("delete from usage_hour")
+        connection.execute("delete from usage_day")
+        alice, cam = (
+            connection.execute(
+                "select account_id, service_id from session where acct_session_id = %s", (name,)
+            ).fetchone()
+            for name in ("s-1", "s-3")
+        )
+        for who, begin, up, down, seconds in (
+            (alice, "2026-03-27T11:00Z", 2 * MB, 20 * MB, 3600),
+            (alice, "2026-03-27T12:00Z", MB, 10 * MB, 1800),
+            (alice, "2026-03-27T22:00Z", 0, 5, 600),
+            (alice, "2026-03-27T23:00Z", 0, 4, 600),
+            (cam, "2026-03-27T11:00Z", 7, 8, 60),
+        ):
+            connection.execute(
+                "insert into usage_hour values (%s, %s, %s, %s, %s, %s)", (*who, begin, up, down, seconds)
+            )
+        connection.execute(
+            """insert into usage_day
+               select h.account_id, h.service_id, (h.hour_at at time zone a.zone)::date, sum(octets_in),
+                      sum(octets_out), sum(seconds)
+               from usage_hour h join account a on a.id = h.account_id group by 1, 2, 3"""
+        )
+    return used
+
+
+SPAN = ("--from", "2026-03-27", "--to", "2026-03-29")
+
+
+def test_usage_by_hour_is_told_by_the_clock_of_the_account(rolled):
+    out = rolled.done("usage", "alice", "--by", "hour", "--from", "2026-03-27T12:00", "--to", "2026-03-27T14:10")
+    assert out.splitlines()[1:] == [
+        "account 1, 2026-03-27 12:00 +0100 to 2026-03-27 15:00 +0100, Europe/Berlin",
+        "hour                    octets up  octets down      both   seconds",
+        "2026-03-27 12:00 +0100    2.00 MB     20.00 MB  22.00 MB  01:00:00  ##############################",
+        "2026-03-27 13:00 +0100    1.00 MB     10.00 MB  11.00 MB  00:30:00  ###############",
+        "2026-03-27 14:00 +0100        0 B          0 B       0 B  00:00:00",
+        "total 3.00 MB up, 30.00 MB down, 33.00 MB both, online 01:30:00",
+    ]
+
+
+def test_usage_by_day_and_month_shares_what_goes_over_midnight(rolled):
+    [account] = rolled.type("usage", "alice", "--by", "day", *SPAN, "--json").json()
+    assert [(row["day"], row["octets_down"]) for row in account["usage"]] == [
+        ("2026-03-27", 30 * MB + 5),
+        ("2026-03-28", 4),
+    ]
+    assert account["total"] == {"octets_up": 3 * MB, "octets_down": 30 * MB + 9, "octets": 33 * MB + 9, "seconds": 6600}
+    [month] = rolled.type("usage", "alice", "--by", "month", *SPAN, "--csv").csv()
+    assert (month["month"], month["octets"]) == ("2026-03", str(33 * MB + 9))
+    assert "2026-03-28" in rolled.done("usage", "alice", "--by", "day", *SPAN)
+
+
+def test_a_day_whose_clocks_are_put_forward_has_23_hours(rolled):
+    lines = rolled.done("usage", "alice", "--by", "hour", "--from", "2026-03-27", "--to", "2026-03-30").splitlines()
+    assert len([line for line in lines if line.startswith("2026-03-29")]) == 23
+    assert not [line for line in lines if line.startswith("2026-03-29 02:")]
+
+
+def test_a_span_comes_to_the_same_whichever_way_it_is_asked_for(rolled):
+    for span in (SPAN, ("--from", "2026-03-27", "--to", "2026-03-28"), ("--from", "2026-03-28", "--to", "2026-03-29")):
+        totals = [
+            rolled.type("usage", "alice", "--by", by, *span, "--json").json()[0]["total"]
+            for by in ("hour", "day", "session")
+        ]
+        assert totals[0] == totals[1] == totals[2]
+        assert totals[0]["octets"] > 0
+
+
+def test_usage_by_session_names_the_sessions(used):
+    sessions = used.type("usage", "alice", "--by", "session", *SPAN, "--json").json()[0]["usage"]
+    assert [(row["acct_session_id"], row["octets"], row["seconds"]) for row in sessions] == [
+        ("s-1", 33 * MB, 5400),
+        ("s-2", 9, 1200),
+    ]
+    assert "total 3.00 MB up" in used.done("usage", "alice", "--by", "session", *SPAN)
+    assert "nothing was used" in used.done("usage", "alice", "--by", "session", "--from", "1h")
+
+
+def test_usage_of_one_service(used):
+    asked = ("--by", "session", *SPAN, "--json")
+    assert len(used.type("usage", "alice", "--service", "alice", *asked).json()[0]["usage"]) == 2
+    answer = used.type("usage", "alice", "--service", "bob", *asked)
+    assert answer.code == Exit.NOT_FOUND
+    assert "it has alice" in answer.err
+
+
+def test_options_that_do_not_go_together_are_refused(used):
+    for line in (
+        "usage alice --from 2026-01-01",
+        "usage alice --by day --cycle -1",
+        "usage alice --by day --from 2026-02-01 --to 2026-01-01",
+        "usage export --from 2026-02-01 --to 2026-01-01",
+        "usage export --from 2026-02-01 --to 2026-03-01 --by day --nas bng1",
+        "usage export --from 2026-02-01",
+        "usage",
+    ):
+        assert used.type(*line.split()).code == Exit.INVALID, line
+    assert used.type("usage", "nobody", "--by", "day").code == Exit.NOT_FOUND
+
+
+EXPORT = ("usage", "export", "--from", "2026-03-27", "--to", "2026-04-01")
+
+
+def test_an_export_is_whole_and_says_so(used, tmp_path):
+    path = tmp_path / "march.csv"
+    answer = used.type(*EXPORT, "--output", str(path))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    octets = (3 * MB + 12, 30 * MB + 23)
+    assert (answer.code, answer.out) == (0, "")
+    assert answer.err.splitlines() == [
+        f"5 rows, {octets[0]} octets up, {octets[1]} octets down: as the database counts them",
+        f"sha256 {digest}",
+    ]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert sum(int(row["octets_up"]) for row in rows) == octets[0]
+    assert {row["subscriber"] for row in rows} == {"alice", "cam", ""}
+    assert {row["nas"] for row in rows} == {"bng1"}
+
+
+def test_exports_that_adjoin_have_every_delta_once(used):
+    edge = "2026-03-27T23:00"  # in the midst of a delta
+    first = used.type(*EXPORT[:2], "--from", "2026-03-27", "--to", edge).csv()
+    second = used.type(*EXPORT[:2], "--from", edge, "--to", "2026-04-01").csv()
+    keys = [(row["session_id"], row["seq"]) for row in [*first, *second]]
+    assert len(keys) == len(set(keys)) == 5
+    assert [row["acct_session_id"] for row in second] == ["s-2"]
+
+
+def test_an_export_by_session_hour_and_day(rolled):
+    sessions = rolled.type(*EXPORT, "--by", "session", "--nas", "bng1").csv()
+    assert {(row["acct_session_id"], row["octets_down"], row["deltas"]) for row in sessions} == {
+        ("s-1", str(30 * MB), "2"), ("s-2", "9", "1"), ("s-3", "8", "1"), ("s-4", "6", "1"),
+    }  # fmt: skip
+    hours = rolled.type(*EXPORT, "--by", "hour", "--subscriber", "alice").csv()
+    assert {row["hour_at"] for row in hours} >= {"2026-03-27T11:00:00Z", "2026-03-27T23:00:00Z"}
+    assert len(hours) == 4
+    days = rolled.type(*EXPORT, "--by", "day", "--format", "jsonl")
+    assert {(row["username"], row["day"]) for row in map(json.loads, days.out.splitlines())} == {
+        ("alice", "2026-03-27"), ("alice", "2026-03-28"), ("001122334455", "2026-03-27"),
+    }  # fmt: skip
+
+
+def test_pseudonyms_are_stable_and_tell_nobody(used):
+    once, again = (used.type(*EXPORT, "--pseudonyms").csv() for _ in range(2))
+    assert {row["subscriber"] for row in once} == {row["subscriber"] for row in again}
+    shown = {row["subscriber"] for row in once} | {row["username"] for row in once}
+    assert not {"alice", "cam", "stranger"} & shown
+    assert len({row["username"] for row in once}) == 3
+
+
+def test_who_took_usage_out_is_on_record(used, database_dsn):
+    used.done(*EXPORT, "--ticket", "FIN-3")
+    with connect(database_dsn, name="test") as connection:
+        rows = connection.execute("select ticket, after->>'by' from audit where object_kind = 'usage'").fetchall()
+    assert rows == [("FIN-3", "delta")]
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(used, tmp_path):
+    assert used.type(*EXPORT, "--output", str(tmp_path)).code == Exit.INVALID
+    assert used.type(*EXPORT, "--output", str(tmp_path / "no" / "such")).code == Exit.UNAVAILABLE
+    path = tmp_path / "march.parquet"
+    answer = used.type(*EXPORT, "--format", "parquet", "--output", str(path))
+    if answer.code:
+        assert answer.code == Exit.UNAVAILABLE
+        assert "pip install 'sms-aaa[parquet]'" in answer.err
+        assert not list(tmp_path.glob("march*"))
