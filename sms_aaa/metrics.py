@@ -17,6 +17,7 @@ from sms_aaa.node import nas_rows
 from sms_aaa.node.nas_rows import NasWord
 from sms_aaa.radius.faults import PacketFault
 from sms_aaa.rules.reasons import Reason
+from sms_aaa.rules.session import AnomalyKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,7 +43,6 @@ class Word(IntEnum):
     REPLICA_REBUILDS = 12
     RECORDS_SETTLED = 13
     DELTAS_SETTLED = 14
-    ANOMALIES = 15
     QUARANTINED = 16
     BACKLOG_OCTETS = 17  # gauge: journal not settled yet, accounting
     SETTLE_LAG_MS = 18  # gauge: age of the oldest record that is not settled
@@ -82,12 +82,15 @@ class Word(IntEnum):
     LOCKOUTS = 48
     LOCKOUTS_USER = 49
     LOCKOUTS_DEVICE = 55
+    LAPSED_SILENCE = 60
+    LAPSED_REBOOT = 61
 
 
 FAULTS_AT = 64
 REASONS_AT = FAULTS_AT + 64
 LATENCY_AT = REASONS_AT + 64
 SYNC_AT = LATENCY_AT + 32
+ANOMALIES_AT = SYNC_AT + 32
 PLANS_AT = 512
 PLAN_ROWS_MAX = 512
 assert PLANS_AT + 2 * PLAN_ROWS_MAX <= nas_rows.ROWS_AT  # the NASes' rows end a slot
@@ -96,7 +99,9 @@ _REASONS = list(Reason)
 _FAULTS = list(PacketFault)
 _REASON_WORD = {reason: REASONS_AT + index for index, reason in enumerate(_REASONS)}
 assert len(_REASONS) <= 64
+_ANOMALY_WORD = {kind: ANOMALIES_AT + index for index, kind in enumerate(AnomalyKind)}
 assert len(_FAULTS) <= 64
+assert len(AnomalyKind) <= 32
 
 LATENCY_BOUNDS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000)
 _SUM, _BUCKETS = 0, 1
@@ -108,6 +113,10 @@ def reason_word(reason: Reason) -> int:
 
 def fault_word(fault: PacketFault) -> int:
     return FAULTS_AT + fault.index
+
+
+def anomaly_word(kind: AnomalyKind) -> int:
+    return _ANOMALY_WORD[kind]
 
 
 def observe(counters: memoryview, at: int, duration_us: int, times: int) -> None:
@@ -172,7 +181,6 @@ _COUNTERS: tuple[tuple[Word, str, str], ...] = (
     (Word.REPLICA_TOO_OLD, "replica_too_old", "Logins refused, or met with silence, because of the replica's age"),
     (Word.RECORDS_SETTLED, "records_settled", "Accounting records settled into sessions"),
     (Word.DELTAS_SETTLED, "deltas_settled", "Usage deltas stored"),
-    (Word.ANOMALIES, "anomalies", "Oddities of records that were named"),
     (Word.QUARANTINED, "quarantined", "Records that could not be settled and were put aside"),
     (Word.SETTLE_FAULTS, "settle_faults", "Settling batches that failed and were tried again"),
     (Word.DELTAS_RATED, "deltas_rated", "Usage deltas rated"),
@@ -180,7 +188,7 @@ _COUNTERS: tuple[tuple[Word, str, str], ...] = (
     (Word.RATE_FAULTS, "rate_faults", "Rating batches that failed and were tried again"),
 )
 
-SHED_WORDS = {
+SHED_WORDS: dict[int, str] = {
     Word.SHED_INTERIMS: "interim",  # the queue was too full
     Word.SHED_STALE: "stale-login",  # the queue was too full, and it had lain there too long
     Word.SHED_NAS: "nas-rate",
@@ -188,10 +196,22 @@ SHED_WORDS = {
     Word.SHED_PLACES: "places",  # nobody could say whether a place was free
     Word.SHED: "refusal",  # too many refusals waited for the reject delay
 }
-_LOCKOUT_WORDS = {Word.LOCKOUTS: "user-and-device", Word.LOCKOUTS_USER: "user", Word.LOCKOUTS_DEVICE: "device"}
+LAPSED_WORDS: dict[int, str] = {Word.LAPSED_SILENCE: "silence", Word.LAPSED_REBOOT: "nas-reboot"}
+_LOCKOUT_WORDS: dict[int, str] = {
+    Word.LOCKOUTS: "user-and-device",
+    Word.LOCKOUTS_USER: "user",
+    Word.LOCKOUTS_DEVICE: "device",
+}
 
-_LABELLED: tuple[tuple[dict[Word, str], str, str, str], ...] = (
+_LABELLED: tuple[tuple[dict[int, str], str, str, str], ...] = (
     (SHED_WORDS, "shed", "kind", "Requests dropped because of overload or a limit, by kind"),
+    (
+        {word: kind.value for kind, word in _ANOMALY_WORD.items()},
+        "anomalies",
+        "kind",
+        "Oddities of records that were named, by kind",
+    ),
+    (LAPSED_WORDS, "sessions_lapsed", "cause", "Sessions that were ended without a Stop, by cause"),
     (_LOCKOUT_WORDS, "lockouts", "scope", "Lockouts that set in after failed logins, by whom they keep out"),
 )
 
@@ -242,8 +262,8 @@ class Collector:
             yield counter
         for words, name, label, help_text in _LABELLED:
             labelled = CounterMetricFamily(f"sms_aaa_{name}", help_text, labels=[label])
-            for word, value in words.items():
-                labelled.add_metric([value], sum(slot.counters[word] for slot in slots.values()))
+            for at, value in words.items():
+                labelled.add_metric([value], sum(slot.counters[at] for slot in slots.values()))
             yield labelled
         yield _kernel_drops(processes, slots)
         for word, name, help_text, divisor in _GAUGES:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from sms_aaa.db.engine import begin_snapshot
 from sms_aaa.db.feed import covers
-from sms_aaa.db.rating_queue import find_shard
+from sms_aaa.db.rating_queue import claim_shard
 from sms_aaa.flows.access import encode_class
+from sms_aaa.flows.meters import RaterMemory
 from sms_aaa.flows.provisioning.desk import Desk
 from sms_aaa.flows.provisioning.nas import add_nas
 from sms_aaa.flows.provisioning.plans import add_plan
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sms_aaa.db.engine import Connection
-    from sms_aaa.flows.rating import PlanShelf
+    from sms_aaa.flows.shelf import PlanShelf
 
 SECRET = b"a secret of the tests"
 ACTOR = Actor("tester", Door.CLI, "T-1")
@@ -132,9 +133,9 @@ def make_subscriber(
 
 def rate_all(connection: Connection, shelf: PlanShelf, *, now: datetime) -> int:
     """Rates whatever is queued; how many deltas that were."""
-    deltas = 0
-    while (shard := find_shard(connection, after=-1)) is not None:
-        deltas += rate_batch(connection, shelf, shard, now=now, limit=1000).deltas
+    memory, deltas = RaterMemory(shelf), 0
+    while (claimed := claim_shard(connection, after=-1)) is not None:
+        deltas += rate_batch(connection, memory, claimed, now=now, limit=1000).deltas
     return deltas
 
 

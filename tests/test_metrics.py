@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from sms_aaa.metrics import (
     Names,
     ProcessView,
     Word,
+    anomaly_word,
     fault_word,
     observe,
     reason_word,
@@ -28,6 +30,7 @@ from sms_aaa.node.nas_rows import LAST_ROW, ROW_WORDS, ROWS_AT, NasWord, assign_
 from sms_aaa.radius.faults import PacketFault
 from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy, NodeNas
 from sms_aaa.rules.reasons import Reason
+from sms_aaa.rules.session import AnomalyKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +71,7 @@ def test_words_of_the_slots_are_added_up_and_told_under_their_names(board: Board
     first[row + NasWord.SIGNED], first[row + NasWord.UNSIGNED], first[row + NasWord.EAP] = 4, 3, 2
     first[row + NasWord.MISSING], first[row + NasWord.DROPS], first[row + NasWord.OLD_SECRET] = 5, 6, 8
     set_plan_rows(second, [(3, 11), (99, 1)])
+    second[anomaly_word(AnomalyKind.CLOCK)], second[Word.LAPSED_REBOOT] = 12, 13
     observe(first, LATENCY_AT, 600, 4)
     found = lines(board)
     assert found["sms_aaa_replies_total"] == 7
@@ -79,6 +83,8 @@ def test_words_of_the_slots_are_added_up_and_told_under_their_names(board: Board
     assert found['sms_aaa_nas_secret_proofs_total{nas="bng1",secret="old"}'] == 8
     assert found['sms_aaa_nas_drops_total{nas="bng1"}'] == 6
     assert found['sms_aaa_sessions_online{plan="home-100"}'] == 11
+    assert found['sms_aaa_anomalies_total{kind="nas-clock"}'] == 12
+    assert found['sms_aaa_sessions_lapsed_total{cause="nas-reboot"}'] == 13
     assert found['sms_aaa_sessions_online{plan="none"}'] == 1
     assert found['sms_aaa_process_up{process="accounting-1"}'] == 0
     assert found['sms_aaa_process_restarts_total{process="access-1"}'] == 2
@@ -106,6 +112,7 @@ def test_no_word_stands_for_two_things() -> None:
     words = [int(word) for word in Word]
     words += [reason_word(reason) for reason in Reason] + [fault_word(fault) for fault in PacketFault]
     words += [LATENCY_AT + offset for offset in range(len(LATENCY_BOUNDS_US) + 2)]
+    words += [anomaly_word(kind) for kind in AnomalyKind]
     words += [row + word for row in (ROWS_AT, ROWS_AT + ROW_WORDS, LAST_ROW) for word in NasWord]
     assert len(words) == len(set(words))
     assert max(words) < COUNTERS_PER_SLOT
@@ -120,6 +127,31 @@ def test_every_metric_that_the_alerts_name_is_there(board: Board) -> None:
     assign_rows(board.slot(0).counters, [NAS])
     known = {name.partition("{")[0] for name in lines(board)}
     rules = (ROOT / "etc" / "prometheus" / "sms-aaa.rules.yml").read_text()
-    named = set(re.findall(r"sms_aaa_[a-z_]+", rules))
-    assert named
-    assert named <= known
+    assert names_in(rules)
+    assert names_in(rules) <= known
+
+
+def names_in(text: str) -> set[str]:
+    return set(re.findall(r"sms_aaa_[a-z_]+", text))
+
+
+def test_every_metric_and_label_that_a_dashboard_asks_for_is_there(board: Board) -> None:
+    """What is misspelled in a panel shows as an empty one, on the night when it is needed."""
+    assign_rows(board.slot(0).counters, [NAS])
+    set_plan_rows(board.slot(1).counters, [(3, 11)])
+    told = lines(board)
+    known = {name.partition("{")[0] for name in told}
+    labels = {label for name in told for label in re.findall(r"[{,](\w+)=", name)} | {"instance"}
+    found = sorted((ROOT / "etc" / "grafana").glob("*.json"))
+    assert found
+    for path in found:
+        dashboard = json.loads(path.read_text())
+        panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+        for panel in panels:
+            assert panel["description"], panel["title"]
+            for target in panel["targets"]:
+                assert names_in(target["expr"])
+                assert names_in(target["expr"]) <= known, panel["title"]
+                used = " ".join(re.findall(r"by \(([^)]*)\)", target["expr"])).replace(",", " ").split()
+                assert set(used) <= labels, panel["title"]
+        assert len({panel["id"] for panel in panels}) == len(panels)

@@ -128,6 +128,17 @@ PORT_BLOCKS = """
 """
 
 JOURNAL = """
+alter table quarantine
+    add column tries integer not null default 0,
+    add column resolution text check (resolution in ('settled', 'dismissed')),
+    add column resolved_by text,
+    add column note text not null default '';
+update quarantine set resolution = 'dismissed' where resolved_at is not null;
+alter table quarantine add check ((resolved_at is null) = (resolution is null));
+comment on column quarantine.raw is 'The journal record as it was framed; of a damaged stretch its first octets.';
+comment on column quarantine.reason is 'Why it could not be settled, at the last try.';
+comment on column quarantine.note is 'Why it was dismissed.';
+create index quarantine_waiting on quarantine (reason, id) where resolved_at is null;
 """
 
 QUEUE = """
@@ -164,9 +175,26 @@ create view queued_delta as
       d(session_id, seq, account_id, service_id, from_at, to_at, octets_in, octets_out);
 comment on view queued_delta is 'The rating queue, a row a delta.';
 
-create table rating_shard (shard smallint primary key);
+create table rating_shard (shard smallint primary key, version bigint not null default 0) with (fillfactor = 10);
 comment on table rating_shard is 'Who works at the accounts of a shard holds its row; several of them in the order of their numbers.';
+comment on column rating_shard.version is 'Counted up by whoever changes usage totals of the shard: a rater that has them in memory sees whether it still knows them.';
 insert into rating_shard select generate_series(0, 7);
+
+-- Found for every delta and every cycle that is opened; the indexes of the exclusions take four times as long.
+create index subscription_service on subscription (service_id);
+create index assignment_service on assignment (service_id);
+
+-- A dozen look-ups and row locks for a cycle that is opened, five for a posting: `reconcile` proves instead, and proves
+-- more: that each stands in a cycle of its own account, and on a component of its subscription's plan.
+alter table usage_total drop constraint usage_total_account_id_fkey, drop constraint usage_total_cycle_id_fkey,
+    drop constraint usage_total_subscription_id_fkey, drop constraint usage_total_component_id_fkey;
+alter table charge drop constraint charge_account_id_fkey, drop constraint charge_cycle_id_fkey,
+    drop constraint charge_subscription_id_fkey, drop constraint charge_component_id_fkey;
+alter table entry drop constraint entry_account_id_fkey, drop constraint entry_cycle_id_fkey,
+    drop constraint entry_subscription_id_fkey, drop constraint entry_component_id_fkey,
+    drop constraint entry_run_id_fkey;
+create trigger cycle_stays before delete or truncate on cycle for each statement execute function refuse_change();
+create trigger component_is_final before update or delete on component for each row execute function refuse_change();
 
 insert into rating_queue (shard, queued_at, deltas, session_id, seq, account_id, service_id, from_at, to_at, octets_in,
                           octets_out)

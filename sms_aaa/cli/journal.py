@@ -11,9 +11,11 @@ import click
 from sms_aaa.cli.caller import Caller, pass_caller
 from sms_aaa.cli.exits import Exit, Failure
 from sms_aaa.cli.journal_place import READABLE, journal_place, perhaps_connected
+from sms_aaa.cli.journal_replay import replay
 from sms_aaa.cli.journal_verify import verify
 from sms_aaa.cli.options import listing_options, parse_instant
 from sms_aaa.cli.output import Cell, Format, Shown, document, facts, heading, json_line, listing, note, octets, say
+from sms_aaa.cli.record_view import RECORD_COLUMNS, record_cells, record_document, show_record
 from sms_aaa.cli.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -27,9 +29,6 @@ SHOWN_MAX = 20
 _FILE_COLUMNS = (
     "stream", "file", "writer", "octets", "end", "position", "finished", "backlog_octets", "backlog_records",
     "oldest_at", "deletable_at", "fault",
-)  # fmt: skip
-_RECORD_COLUMNS = (
-    "at", "stream", "place", "nas", "source", "status", "username", "session", "fault", "octets",
 )  # fmt: skip
 _STATUSES = {"start": "Start", "stop": "Stop", "interim": "Interim-Update", "on": "Accounting-On",
              "off": "Accounting-Off"}  # fmt: skip
@@ -47,6 +46,7 @@ def journal() -> None:
 
 
 journal.add_command(verify)
+journal.add_command(replay)
 
 
 @journal.command()
@@ -142,7 +142,7 @@ def show(
         found = _records(where, place, stream, sought, limit)
         if lines:
             for one in found:
-                json_line(_record_document(one, names, raw=raw))
+                json_line(record_document(one, names, raw=raw))
             return
         _tell(list(found), names, form, raw=raw)
 
@@ -242,46 +242,15 @@ def _file_at(where: JournalPlace, place: str) -> tuple[Look, int]:
 
 def _tell(found: list[ReadRecord], names: dict[int, str], form: Format, *, raw: bool) -> None:
     if form is Format.JSON:
-        document([_record_document(one, names, raw=raw) for one in found])
+        document([record_document(one, names, raw=raw) for one in found])
         return
     if form is Format.CSV:
-        listing(_RECORD_COLUMNS, [_record_cells(one, names) for one in found], form)
+        listing(RECORD_COLUMNS, [record_cells(one, names) for one in found], form)
         return
     for one in found:
         show_record(one, names, raw=raw)
     if not found:
         say("nothing")
-
-
-def show_record(one: ReadRecord, names: dict[int, str], *, raw: bool) -> None:
-    """A record for people, with all that it says."""
-    at = f"{one.at:%Y-%m-%d %H:%M:%S.%f}Z" if one.at is not None else "at a time unknown"
-    nas = _nas_text(one, names)
-    heading(" ".join(f"{at}  {one.status or one.fault}  {one.username} {nas}".split(" ")).rstrip())
-    say(f"  {one.stream.name.lower()} {one.sequence}:{one.offset}{f', from {one.source}' if one.source else ''}")
-    for name, value in one.attributes:
-        say(f"  {name} = {value}")
-    if one.octets and (raw or one.fault is not None):
-        say(f"  0x{one.octets}")
-
-
-def _nas_text(one: ReadRecord, names: dict[int, str]) -> str:
-    return f"on {names.get(one.nas_id, f'NAS {one.nas_id}')}" if one.nas_id else ""
-
-
-def _record_cells(one: ReadRecord, names: dict[int, str]) -> tuple[Cell, ...]:
-    return (
-        one.at, one.stream.name.lower(), f"{one.sequence}:{one.offset}", names.get(one.nas_id), one.source or None,
-        one.status or None, one.username, one.session or None, one.fault, one.octets or None,
-    )  # fmt: skip
-
-
-def _record_document(one: ReadRecord, names: dict[int, str], *, raw: bool) -> dict[str, object]:
-    cells = dict(zip(_RECORD_COLUMNS, _record_cells(one, names), strict=True))
-    if not raw:
-        del cells["octets"]
-    attributes = [{"name": name, "value": value} for name, value in one.attributes]
-    return {**cells, "attributes": attributes}
 
 
 def _nas_id(names: dict[int, str], name: str) -> int:

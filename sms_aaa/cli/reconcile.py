@@ -40,8 +40,8 @@ def reconcile(caller: Caller, limit: int, form: Format) -> None:
     """
     from sms_aaa.db.engine import begin_snapshot
     from sms_aaa.db.subscribers import list_account_names
-    from sms_aaa.flows.rating import PlanShelf
     from sms_aaa.flows.reconciling import reconcile as reconcile_all
+    from sms_aaa.flows.shelf import PlanShelf
 
     with caller.connect(statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS) as connection:
         begin_snapshot(connection)

@@ -12,13 +12,15 @@ import click
 from sms_aaa.cli.caller import Caller, pass_caller, schema_problem
 from sms_aaa.cli.exits import Exit, Failure
 from sms_aaa.cli.options import listing_options
-from sms_aaa.cli.output import Cell, Format, Shown, document, facts, heading, listing, octets, seconds
+from sms_aaa.cli.output import Cell, Format, Shown, document, facts, heading, listing, octets, say, seconds
+from sms_aaa.cli.status_accounting import Accounting, accounting_cells, accounting_of, accounting_words, look
 from sms_aaa.cli.verbs import Verb
 
 if TYPE_CHECKING:
     from sms_aaa.node.board import Board
     from sms_aaa.server.runfile import Running
 
+LOOK_SECONDS = 0.3
 _PROCESS_COLUMNS = ("process", "pid", "up", "heartbeat_ms", "restarts", "since")
 
 
@@ -40,7 +42,7 @@ class Counts:
 @listing_options
 @pass_caller
 def status(caller: Caller, form: Format) -> None:
-    """Say how the server on this machine does: processes, database, backlog, lags, drops.
+    """Say how the server on this machine does: accounting in words, processes, database, lags, drops.
 
     Counts are since its start. The exit code is 5 when no server runs.
 
@@ -66,7 +68,8 @@ def status(caller: Caller, form: Format) -> None:
 
 
 def _tell(running: Running, counts: Counts, caller: Caller, form: Format) -> None:
-    known = _facts(running, counts, caller)
+    accounting = _accounting(counts)
+    known = _facts(running, counts, caller, accounting)
     processes = _processes(running, counts.board)
     drops = _drops(counts)
     decisions = _decisions(counts)
@@ -77,12 +80,17 @@ def _tell(running: Running, counts: Counts, caller: Caller, form: Format) -> Non
                 "processes": [dict(zip(_PROCESS_COLUMNS, row, strict=True)) for row in processes],
                 "drops": dict(drops),
                 "decisions": dict(decisions),
+                "anomalies_by_kind": dict(accounting.anomalies),
+                "lapsed_by_cause": dict(accounting.lapsed),
             }
         )
         return
     facts(known, form)
     if form is Format.CSV:
         return
+    heading("accounting")
+    for line in accounting_words(accounting):
+        say(line)
     heading("processes")
     listing(_PROCESS_COLUMNS, processes, form)
     heading("logins by decision")
@@ -91,10 +99,17 @@ def _tell(running: Running, counts: Counts, caller: Caller, form: Format) -> Non
     listing(("fault", "count"), [row for row in drops if row[1]], form, empty="none")
 
 
-def _facts(running: Running, counts: Counts, caller: Caller) -> dict[str, Cell]:
-    from sms_aaa.metrics import PLAN_ROWS_MAX, PLANS_AT, SHED_WORDS, Word
+def _accounting(counts: Counts) -> Accounting:
+    """Two looks at the board, with a moment in between: so many records a second."""
+    first = look(counts.sum, time.monotonic_ns())
+    time.sleep(LOOK_SECONDS)
+    return accounting_of(counts.sum, counts.highest, first, look(counts.sum, time.monotonic_ns()))
 
-    live = sum(counts.sum(PLANS_AT + 2 * row + 1) for row in range(PLAN_ROWS_MAX))
+
+def _facts(running: Running, counts: Counts, caller: Caller, accounting: Accounting) -> dict[str, Cell]:
+    from sms_aaa.metrics import SHED_WORDS, Word, count_online
+
+    live = count_online([counts.board.slot(slot).counters for slot in counts.slots])
     refreshed_ns = counts.highest(Word.REPLICA_REFRESHED_NS)
     return {
         "node": running.node,
@@ -114,7 +129,7 @@ def _facts(running: Running, counts: Counts, caller: Caller) -> dict[str, Cell]:
         "replica_age_ms": age(refreshed_ns),
         "replica_filling": filling(counts),
         "quarantined": counts.sum(Word.QUARANTINED),
-        "anomalies": counts.sum(Word.ANOMALIES),
+        **accounting_cells(accounting),
         "decisions_dropped": counts.sum(Word.DECISIONS_DROPPED),
         "journal_faults": counts.sum(Word.JOURNAL_FAULTS),
         "our_faults": counts.sum(Word.OUR_FAULTS),

@@ -242,7 +242,7 @@ def _set_state(caller: Caller, name: str, state: ServiceState, reason: str, tick
 
 def _usages(connection: Connection, rows: Sequence[SubscriberRow]) -> list[CycleUsage]:
     from sms_aaa.flows.explaining import find_usage
-    from sms_aaa.flows.rating import PlanShelf
+    from sms_aaa.flows.shelf import PlanShelf
 
     now, shelf = datetime.now(UTC), PlanShelf()
     accounts = {row.account_id for row in rows if row.account_id is not None}

@@ -90,7 +90,7 @@ def find_cycles(connection: Connection, name: str, at: str | None, cycle: int | 
     """The cycle that is meant, of each account of the subscriber; Failure when there is none."""
     from sms_aaa.flows.explaining import find_usage, list_usage
     from sms_aaa.flows.provisioning.subscribers import get_subscriber
-    from sms_aaa.flows.rating import PlanShelf
+    from sms_aaa.flows.shelf import PlanShelf
 
     if at is not None and cycle is not None:
         raise click.UsageError("--at and --cycle exclude each other: give one.")

@@ -13,9 +13,10 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from ipaddress import ip_address
 from struct import Struct, pack, unpack_from
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from psycopg.adapt import Loader
+import psycopg
+from psycopg.adapt import Dumper, Loader
 from psycopg.pq import Format
 
 if TYPE_CHECKING:
@@ -30,10 +31,9 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DAY_US, _SECOND_US = 86_400_000_000, 1_000_000
 
-_INT4, _INT8, _TIMESTAMPTZ = 23, 20, 1184
-_INT8_ARRAY = 1016
+_INT4, _INT8, _TIMESTAMPTZ, _NUMERIC = 23, 20, 1184, 1700
+_INT4_ARRAY, _INT8_ARRAY, _TIMESTAMPTZ_ARRAY, _NUMERIC_ARRAY = 1007, 1016, 1185, 1231
 _ARRAY_HEADER = Struct(">iiIii")
-_ARRAY_EMPTY = pack(">iiI", 0, 0, _INT8)
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
 _LENGTH = Struct(">i")
@@ -82,6 +82,81 @@ def instant_of(instant_us: int) -> datetime:
     return _EPOCH + instant_us * _MICROSECOND
 
 
+class Packed:
+    """A parameter that is in its binary form already; what type it has, its class says."""
+
+    __slots__ = ("octets",)
+
+    def __init__(self, octets: bytes) -> None:
+        self.octets = octets
+
+
+class _Int8s(Packed):
+    pass
+
+
+class _Int4s(Packed):
+    pass
+
+
+class _Instants(Packed):
+    pass
+
+
+class _Numerics(Packed):
+    pass
+
+
+class _PackedDumper(Dumper):
+    format = Format.BINARY
+
+    def dump(self, obj: Packed) -> bytes:
+        return obj.octets
+
+
+class _Int8sDumper(_PackedDumper):
+    oid = _INT8_ARRAY
+
+
+class _Int4sDumper(_PackedDumper):
+    oid = _INT4_ARRAY
+
+
+class _InstantsDumper(_PackedDumper):
+    oid = _TIMESTAMPTZ_ARRAY
+
+
+class _NumericsDumper(_PackedDumper):
+    oid = _NUMERIC_ARRAY
+
+
+psycopg.adapters.register_dumper(_Int8s, _Int8sDumper)
+psycopg.adapters.register_dumper(_Int4s, _Int4sDumper)
+psycopg.adapters.register_dumper(_Instants, _InstantsDumper)
+psycopg.adapters.register_dumper(_Numerics, _NumericsDumper)
+
+
+def int8s(values: Sequence[int]) -> Packed:
+    """A parameter bigint[]."""
+    return _Int8s(int8_array(values))
+
+
+def int4s(values: Sequence[int]) -> Packed:
+    """A parameter integer[]."""
+    return _Int4s(int4_array(values))
+
+
+def instants(values_us: Sequence[int]) -> Packed:
+    """A parameter timestamptz[]."""
+    return _Instants(instant_array(values_us))
+
+
+def numerics(values: Sequence[int]) -> Packed:
+    """A parameter numeric[]."""
+    header = _ARRAY_HEADER.pack(1, 0, _NUMERIC, len(values), 1)
+    return _Numerics(header + b"".join([numeric_field(value) for value in values]))
+
+
 def int8_array(values: Sequence[int]) -> bytes:
     """A bigint[] of one dimension."""
     return _array(_INT8, "q", 8, values)
@@ -104,6 +179,25 @@ def _array(element: int, code: str, octets: int, values: Sequence[int]) -> bytes
     return _ARRAY_HEADER.pack(1, 0, element, count, 1) + pack(f">{f'i{code}' * count}", *fields)
 
 
+_NUMERIC_ZERO = pack(">ihhHh", 8, 0, 0, 0, 0)
+_NUMERIC_NEGATIVE = 0x4000
+
+
+def numeric_field(value: int) -> bytes:
+    """A whole number as a numeric, with its length before it: digits to the base 10,000, the highest first."""
+    if value == 0:
+        return _NUMERIC_ZERO
+    digits = []
+    rest = abs(value)
+    while rest:
+        rest, digit = divmod(rest, 10_000)
+        digits.append(digit)
+    digits.reverse()
+    count = len(digits)
+    sign = _NUMERIC_NEGATIVE if value < 0 else 0
+    return pack(f">ihhHh{count}h", 8 + 2 * count, count, count - 1, sign, 0, *digits)
+
+
 def read_array(octets: Buffer) -> tuple[int, ...]:
     """The elements of an integer[], bigint[] or timestamptz[] of one dimension, none of them null."""
     dimensions, nulls, element = unpack_from(">iiI", octets)
@@ -122,9 +216,21 @@ class _ArrayLoader(Loader):
         return read_array(data)
 
 
-def load_arrays(cursor: Cursor[object]) -> None:
-    """From now on arrays of integers and of instants come to this binary cursor as tuples of ints."""
-    for oid in (1007, _INT8_ARRAY, 1185):
+class _InstantLoader(Loader):
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> int:
+        [instant] = unpack_from(">q", data)
+        return int(instant)
+
+
+def load_ints(cursor: Cursor[Any]) -> None:
+    """From now on instants, and arrays of instants and integers, come to this binary cursor as ints and tuples of them.
+
+    An infinite instant is the last or the first of the ints of 8 octets.
+    """
+    cursor.adapters.register_loader(_TIMESTAMPTZ, _InstantLoader)
+    for oid in (_INT4_ARRAY, _INT8_ARRAY, _TIMESTAMPTZ_ARRAY):
         cursor.adapters.register_loader(oid, _ArrayLoader)
 
 

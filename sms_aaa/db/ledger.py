@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from struct import Struct as Layout
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from sms_aaa.db.binary import copy_rows, field
 from sms_aaa.db.rating import TotalKey
 from sms_aaa.rules.ledger import Entry
 
@@ -17,33 +20,39 @@ if TYPE_CHECKING:
 
 
 class PostedEntry(Struct, frozen=True, gc=False):
-    """An entry with what it stands for; `run_id` None: a recurring charge."""
+    """An entry with what it stands for."""
 
     key: TotalKey
-    run_id: int | None
+    run_id: int
     entry: Entry
 
 
 def insert_entries(connection: Connection, entries: Iterable[PostedEntry]) -> None:
-    connection.cursor().executemany(
-        """insert into entry (account_id, cycle_id, subscription_id, component_id, run_id, debit, credit, amount_minor,
-                              currency)
-           values (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+    """By COPY."""
+    copy_rows(
+        connection,
+        """copy entry (account_id, cycle_id, subscription_id, component_id, run_id, amount_minor, debit, credit,
+             currency) from stdin (format binary)""",
         [
-            (
-                p.key.account_id,
-                p.key.cycle_id,
-                p.key.subscription_id,
-                p.key.component_id,
-                p.run_id,
-                p.entry.debit,
-                p.entry.credit,
-                p.entry.amount_minor,
-                p.entry.currency,
+            _AMOUNT.pack(
+                9, 8, p.key.account_id, 8, p.key.cycle_id, 8, p.key.subscription_id, 4, p.key.component_id, 8,
+                p.run_id, 8, p.entry.amount_minor,
             )
+            + _text(p.entry.debit)
+            + _text(p.entry.credit)
+            + _text(p.entry.currency)
             for p in entries
         ],
-    )
+    )  # fmt: skip
+
+
+_AMOUNT = Layout(">hiqiqiqiiiqiq")
+
+
+@cache
+def _text(text: str) -> bytes:
+    """Names of accounts and currencies, of which there are few."""
+    return field(text.encode())
 
 
 @dataclass(frozen=True, slots=True)

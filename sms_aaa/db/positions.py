@@ -88,13 +88,32 @@ def list_finished(connection: Connection, node: str, stream: int, *, older_than_
     return [int(row[0]) for row in rows]
 
 
+def find_position(connection: Connection, node: str, stream: int, sequence: int) -> PositionRow | None:
+    with connection.cursor(row_factory=class_row(PositionRow)) as cursor:
+        return cursor.execute(
+            """select sequence, position, finished, updated_at from journal_position
+               where node = %s and stream = %s and sequence = %s""",
+            (node, stream, sequence),
+        ).fetchone()
+
+
+def list_quarantined_offsets(connection: Connection, node: str, stream: int, sequence: int) -> set[int]:
+    """Where in a file records stand that were put aside, whatever became of them."""
+    rows = connection.execute(
+        "select record_offset from quarantine where node = %s and stream = %s and sequence = %s",
+        (node, stream, sequence),
+    )
+    return {int(row[0]) for row in rows}
+
+
 def insert_quarantine(
     connection: Connection, node: str, stream: int, sequence: int, record_offset: int, *, reason: str, raw: bytes
 ) -> None:
-    """A record that cannot be settled, whole, with the reason; the same one once."""
+    """A record that cannot be settled, whole, with the reason of the last try; the same one once."""
     connection.execute(
         """insert into quarantine (node, stream, sequence, record_offset, reason, raw)
-           values (%s, %s, %s, %s, %s, %s) on conflict do nothing""",
+           values (%s, %s, %s, %s, %s, %s) on conflict (node, stream, sequence, record_offset) do update
+             set reason = excluded.reason, raw = excluded.raw where quarantine.resolved_at is null""",
         (node, stream, sequence, record_offset, reason, raw),
     )
 

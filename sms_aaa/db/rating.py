@@ -1,39 +1,41 @@
-"""The rater's tables: cycles, totals, rated usage, suspense; and what `usage` and `explain` read of them."""
+"""The rater's tables: cycles, totals, rated usage, suspense; and what `usage` and `explain` read of them.
+
+Instants that end in `_us` are as db/binary.py has them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
+from struct import Struct as Layout
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from psycopg.rows import class_row
 
+from sms_aaa.db.binary import Packed, copy_rows, instant_of, instants, int4s, int8s, load_ints, numeric_field, numerics
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.rating_queue import QueuedDelta
 
 
-@dataclass(frozen=True, slots=True)
-class AccountRow:
-    id: int
-    currency: str
+class TenureRow(Struct, frozen=True, gc=False):
+    """A subscription of a service, with the account that pays for the usage that is asked about.
+
+    `subscription_id` None: the service never had one. `ends_us` None: it goes on.
+    """
+
+    service_id: int
+    account_id: int
     zone: str
     anchor_day: int
-
-
-@dataclass(frozen=True, slots=True)
-class SubscriptionRow:
-    """`ends_at` None: it goes on."""
-
-    id: int
-    service_id: int
+    subscription_id: int | None
     plan_version_id: int
-    starts_at: datetime
-    ends_at: datetime | None
+    starts_us: int
+    ends_us: int | None
 
 
 class TotalKey(Struct, frozen=True, gc=False, order=True):
@@ -48,100 +50,112 @@ class TotalKey(Struct, frozen=True, gc=False, order=True):
 class Total(Struct, frozen=True, gc=False):
     """Octets so far; exact price as a numerator over the component's denominator; what of it the ledger has."""
 
+    key: TotalKey
     quantity: int
     numerator: int
     posted_minor: int
 
 
-class RatedUsage(Struct, frozen=True, gc=False, kw_only=True):
-    key: TotalKey
-    session_id: int
-    seq: int
-    slice: int
-    to_at: datetime
-    run_id: int
-    quantity: int
-    total_before: int
-    numerator: int
-
-
-def get_accounts(connection: Connection, ids: Iterable[int]) -> dict[int, AccountRow]:
-    """Accounts by their ids."""
-    with connection.cursor(row_factory=class_row(AccountRow)) as cursor:
+def list_tenures(connection: Connection, owners: Sequence[tuple[int, int]]) -> list[TenureRow]:
+    """All subscriptions of the services of these (service id, account id), in order of time."""
+    with connection.cursor(binary=True) as cursor:
+        load_ints(cursor)
         rows = cursor.execute(
-            "select id, currency, zone, anchor_day from account where id = any(%s)", (sorted(set(ids)),)
-        )
-        return {row.id: row for row in rows}
-
-
-def list_subscriptions(connection: Connection, service_ids: Iterable[int]) -> list[SubscriptionRow]:
-    """All subscriptions of these services, in order of time."""
-    with connection.cursor(row_factory=class_row(SubscriptionRow)) as cursor:
-        return cursor.execute(
-            """select id, service_id, plan_version_id, lower(during) as starts_at, upper(during) as ends_at
-               from subscription where service_id = any(%s) order by service_id, lower(during)""",
-            (sorted(set(service_ids)),),
+            """select w.service_id, a.id, a.zone, a.anchor_day, u.id, coalesce(u.plan_version_id, 0),
+                      coalesce(lower(u.during), '-infinity'), upper(u.during)
+               from unnest(%s, %s) w(service_id, account_id) join account a on a.id = w.account_id
+               left join subscription u on u.service_id = w.service_id
+               order by w.service_id, a.id, lower(u.during)""",
+            (int8s([service_id for service_id, _ in owners]), int8s([account_id for _, account_id in owners])),
         ).fetchall()
+    return [TenureRow(*row) for row in rows]
 
 
-def upsert_cycles(
-    connection: Connection, cycles: Sequence[tuple[int, datetime, datetime]]
-) -> dict[tuple[int, datetime], int]:
+def upsert_cycles(connection: Connection, cycles: Sequence[tuple[int, int, int]]) -> dict[tuple[int, int], int]:
     """Ids by (account id, start) of these (account id, start, end); ExclusionViolation if one would overlap another."""
-    rows = connection.execute(
-        """with wanted as (
-             select * from unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[])
-               w(account_id, starts_at, ends_at)),
-           added as (
-             insert into cycle (account_id, starts_at, ends_at) select * from wanted
-             on conflict (account_id, starts_at) do nothing returning id, account_id, starts_at, ends_at)
-           select * from added
-           union all
-           select c.id, c.account_id, c.starts_at, c.ends_at from cycle c join wanted using (account_id, starts_at)""",
-        ([c[0] for c in cycles], [c[1] for c in cycles], [c[2] for c in cycles]),
-    ).fetchall()
-    ends = {(account_id, starts_at): ends_at for account_id, starts_at, ends_at in cycles}
+    account_ids, starts_us, ends_us = zip(*cycles, strict=True) if cycles else ((), (), ())
+    with connection.cursor(binary=True) as cursor:
+        load_ints(cursor)
+        rows = cursor.execute(
+            """with wanted as (select * from unnest(%s, %s, %s) w(account_id, starts_at, ends_at)),
+               added as (
+                 insert into cycle (account_id, starts_at, ends_at) select * from wanted
+                 on conflict (account_id, starts_at) do nothing returning id, account_id, starts_at, ends_at)
+               select * from added
+               union all
+               select c.id, c.account_id, c.starts_at, c.ends_at from cycle c join wanted using (account_id, starts_at)
+            """,
+            (int8s(account_ids), instants(starts_us), instants(ends_us)),
+        ).fetchall()
+    ends = {(account_id, start_us): end_us for account_id, start_us, end_us in cycles}
     assert all(row[3] == ends[row[1], row[2]] for row in rows), "an account's cycles keep their bounds"
-    return {(row[1], row[2]): int(row[0]) for row in rows}
+    return {(row[1], row[2]): row[0] for row in rows}
 
 
-def list_totals(connection: Connection, keys: Sequence[TotalKey]) -> dict[TotalKey, Total]:
-    """The totals that exist; the owners' shard is locked, so they stand still."""
+class StandingRow(Struct, frozen=True, gc=False):
+    """A cycle that is open, and one of its totals; `component_id` None: the subscription has none in it."""
+
+    index: int
+    cycle_id: int
+    component_id: int | None
+    quantity: int
+    numerator: str
+    posted_minor: int
+
+
+def list_standings(connection: Connection, places: Sequence[tuple[int, int, int]]) -> list[StandingRow]:
+    """Cycles and totals of these (account id, subscription id, start of the cycle); `index` counts them from 0.
+
+    The owners' shard is locked, so they stand still.
+    """
     rows = connection.execute(
-        """select t.account_id, t.cycle_id, t.subscription_id, t.component_id, t.quantity, t.numerator, t.posted_minor
-           from unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::int[]) k(account_id, cycle_id, sub, component)
-           join usage_total t on t.account_id = k.account_id and t.cycle_id = k.cycle_id
-             and t.subscription_id = k.sub and t.component_id = k.component""",
-        _columns(keys),
+        """select w.number - 1, c.id, t.component_id, t.quantity, t.numerator::text, t.posted_minor
+           from unnest(%s, %s, %s) with ordinality w(account_id, subscription_id, starts_at, number)
+           join cycle c on c.account_id = w.account_id and c.starts_at = w.starts_at
+           left join usage_total t on t.account_id = w.account_id and t.cycle_id = c.id
+             and t.subscription_id = w.subscription_id""",
+        (
+            int8s([account_id for account_id, _, _ in places]),
+            int8s([subscription_id for _, subscription_id, _ in places]),
+            instants([start_us for _, _, start_us in places]),
+        ),
+        binary=True,
     ).fetchall()
-    return {TotalKey(*row[:4]): Total(row[4], int(row[5]), row[6]) for row in rows}
+    return [StandingRow(*row) for row in rows]
 
 
-def upsert_totals(connection: Connection, totals: dict[TotalKey, Total]) -> None:
-    ordered = sorted(totals.items())
+def insert_totals(connection: Connection, totals: Sequence[Total]) -> None:
     connection.execute(
         """insert into usage_total (account_id, cycle_id, subscription_id, component_id, quantity, numerator,
                                     posted_minor)
-           select * from unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::int[], %s::bigint[], %s::numeric[],
-                                %s::bigint[])
-           on conflict (account_id, cycle_id, subscription_id, component_id) do update
-           set quantity = excluded.quantity, numerator = excluded.numerator, posted_minor = excluded.posted_minor""",
-        (
-            *_columns([key for key, _ in ordered]),
-            [total.quantity for _, total in ordered],
-            [Decimal(total.numerator) for _, total in ordered],
-            [total.posted_minor for _, total in ordered],
-        ),
+           select * from unnest(%s, %s, %s, %s, %s, %s, %s)""",
+        _total_columns(totals),
     )
 
 
-def _columns(keys: Sequence[TotalKey]) -> tuple[list[int], list[int], list[int], list[int]]:
-    """The keys as arrays, a field each."""
+def update_totals(connection: Connection, totals: Sequence[Total]) -> None:
+    """AssertionError if one is not there."""
+    done = connection.execute(
+        """update usage_total t set quantity = w.quantity, numerator = w.numerator, posted_minor = w.posted_minor
+           from unnest(%s, %s, %s, %s, %s, %s, %s)
+             w(account_id, cycle_id, subscription_id, component_id, quantity, numerator, posted_minor)
+           where t.account_id = w.account_id and t.cycle_id = w.cycle_id and t.subscription_id = w.subscription_id
+             and t.component_id = w.component_id""",
+        _total_columns(totals),
+    )
+    assert done.rowcount == len(totals), "a total that was there once stays"
+
+
+def _total_columns(totals: Sequence[Total]) -> tuple[Packed, ...]:
+    keys = [total.key for total in totals]
     return (
-        [key.account_id for key in keys],
-        [key.cycle_id for key in keys],
-        [key.subscription_id for key in keys],
-        [key.component_id for key in keys],
+        int8s([key.account_id for key in keys]),
+        int8s([key.cycle_id for key in keys]),
+        int8s([key.subscription_id for key in keys]),
+        int4s([key.component_id for key in keys]),
+        int8s([total.quantity for total in totals]),
+        numerics([total.numerator for total in totals]),
+        int8s([total.posted_minor for total in totals]),
     )
 
 
@@ -155,77 +169,43 @@ def insert_run(connection: Connection, *, program: str, started_at: datetime, de
     return int(row[0])
 
 
-def insert_rated(connection: Connection, rated: Iterable[RatedUsage]) -> None:
+_RATED = """copy rated_usage (account_id, cycle_id, subscription_id, component_id, session_id, seq, slice, generation,
+    to_at, run_id, quantity, total_before, numerator) from stdin (format binary)"""
+_RATED_OWNER = Layout(">hiqiqiqii")
+_RATED_SLICE = Layout(">iqiiihihiqiqiqiq")
+_GENERATION = 1
+
+
+def pack_owner(key: TotalKey) -> bytes:
+    """What all rated rows of a total begin with."""
+    return _RATED_OWNER.pack(13, 8, key.account_id, 8, key.cycle_id, 8, key.subscription_id, 4, key.component_id)
+
+
+def pack_rated(
+    owner: bytes, delta: QueuedDelta, slice_: int, run_id: int, quantity: int, total_before: int, numerator: int
+) -> bytes:
+    """A rated row: `quantity` octets of the delta's slice cost `numerator` over the component's denominator."""
+    return (
+        owner
+        + _RATED_SLICE.pack(
+            8, delta.session_id, 4, delta.seq, 2, slice_, 2, _GENERATION, 8, delta.to_us, 8, run_id, 8, quantity,
+            8, total_before,
+        )
+        + numeric_field(numerator)
+    )  # fmt: skip
+
+
+def insert_rated(connection: Connection, rows: Sequence[bytes]) -> None:
     """By COPY. The key (delta, component, slice, generation) refuses what is rated already: exactly once."""
-    statement = """copy rated_usage (account_id, cycle_id, subscription_id, component_id, session_id, seq, slice,
-        generation, to_at, run_id, quantity, total_before, numerator) from stdin"""
-    with connection.cursor().copy(statement) as copy:
-        for r in rated:
-            k = r.key
-            copy.write_row((
-                k.account_id, k.cycle_id, k.subscription_id, k.component_id, r.session_id, r.seq, r.slice, 1, r.to_at,
-                r.run_id, r.quantity, r.total_before, r.numerator,
-            ))  # fmt: skip
+    copy_rows(connection, _RATED, rows)
 
 
 def insert_suspense(connection: Connection, deltas: Iterable[QueuedDelta], reason: str) -> None:
     connection.cursor().executemany(
         """insert into suspense (session_id, seq, to_at, account_id, reason) values (%s, %s, %s, %s, %s)
            on conflict do nothing""",
-        [(d.session_id, d.seq, d.to_at, d.account_id, reason) for d in deltas],
+        [(d.session_id, d.seq, instant_of(d.to_us), d.account_id, reason) for d in deltas],
     )
-
-
-@dataclass(frozen=True, slots=True)
-class DueRow:
-    """A subscription whose next cycle is to be opened, with the account that pays for it."""
-
-    account_id: int
-    subscription_id: int
-    plan_version_id: int
-    zone: str
-    anchor_day: int
-
-
-def list_due(connection: Connection, now: datetime, *, limit: int) -> list[DueRow]:
-    """Running subscriptions whose next cycle has begun, idle accounts too; what has ended is not asked for again."""
-    connection.execute(
-        """delete from cycle_due d using subscription u
-           where u.id = d.subscription_id and d.due_at <= %(now)s and upper(u.during) <= %(now)s""",
-        {"now": now},
-    )
-    with connection.cursor(row_factory=class_row(DueRow)) as cursor:
-        return cursor.execute(
-            """select g.account_id, u.id as subscription_id, u.plan_version_id, a.zone, a.anchor_day
-               from cycle_due d
-               join subscription u on u.id = d.subscription_id and u.during @> %(now)s
-               join assignment g on g.service_id = u.service_id and g.during @> %(now)s
-               join account a on a.id = g.account_id
-               where d.due_at <= %(now)s order by d.due_at limit %(limit)s""",
-            {"now": now, "limit": limit},
-        ).fetchall()
-
-
-def update_due(connection: Connection, due: Sequence[tuple[int, datetime]]) -> None:
-    """(subscription id, when its next cycle begins) of subscriptions whose present cycle is open."""
-    connection.execute(
-        """update cycle_due d set due_at = n.due_at
-           from unnest(%s::bigint[], %s::timestamptz[]) n(subscription_id, due_at)
-           where d.subscription_id = n.subscription_id""",
-        ([subscription_id for subscription_id, _ in due], [due_at for _, due_at in due]),
-    )
-
-
-def insert_charges(connection: Connection, charges: Sequence[tuple[TotalKey, int]]) -> list[TotalKey]:
-    """Recurring fees of cycles, as (key, amount in minor units); which of them were not there already."""
-    rows = connection.execute(
-        """insert into charge (account_id, cycle_id, subscription_id, component_id, amount_minor)
-           select * from unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::int[], %s::bigint[])
-           on conflict (cycle_id, subscription_id, component_id) do nothing
-           returning account_id, cycle_id, subscription_id, component_id""",
-        (*_columns([key for key, _ in charges]), [amount_minor for _, amount_minor in charges]),
-    ).fetchall()
-    return [TotalKey(*row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

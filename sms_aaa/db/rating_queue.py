@@ -6,38 +6,54 @@ and commits that with what it made of them: a delta is rated once or is queued s
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
+from sms_aaa.db.binary import instant_of, instants, int4s, int8s, load_ints
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from sms_aaa.db.engine import Connection
 
 
 class QueuedDelta(Struct, frozen=True, gc=False):
-    """A claimed delta with its service; in upload, out download."""
+    """A claimed delta with its service; in upload, out download; instants as db/binary.py has them."""
 
-    to_at: datetime
+    to_us: int
     session_id: int
     seq: int
     account_id: int
     service_id: int
-    from_at: datetime
+    from_us: int
     octets_in: int
     octets_out: int
 
 
-def find_shard(connection: Connection, *, after: int) -> int | None:
-    """Locks the next shard after `after`, in turn, that has something queued and that no other rater is at."""
+class ClaimedShard(NamedTuple):
+    """A shard that is locked until the end of the transaction. `version`: what it has if that is committed."""
+
+    shard: int
+    version: int
+
+
+def claim_shard(connection: Connection, *, after: int) -> ClaimedShard | None:
+    """Locks the next shard after `after`, in turn, that has something queued and that no other rater is at.
+
+    Whoever changes totals counts the version up, as this does: who finds it as he left it, knows them still.
+    """
     row = connection.execute(
-        """select s.shard from rating_shard s where exists (select from rating_queue q where q.shard = s.shard)
-           order by s.shard <= %s, s.shard limit 1 for no key update skip locked""",
+        """update rating_shard set version = version + 1
+           where shard = (
+             select s.shard from rating_shard s where exists (select from rating_queue q where q.shard = s.shard)
+             order by s.shard <= %s, s.shard limit 1 for no key update skip locked)
+           returning shard, version""",
         (after,),
     ).fetchone()
-    return int(row[0]) if row is not None else None
+    return ClaimedShard(*row) if row is not None else None
 
 
 def lock_shards(connection: Connection, shards: Iterable[int]) -> None:
@@ -57,34 +73,38 @@ def claim_queue(connection: Connection, shard: int, limit: int) -> list[QueuedDe
     Whole rows, up to the one that reaches the limit; of a first row that is longer, the rest is written back in its
     place. So a limit of 1 is the delta that came first. Canonical order: end of the delta, session, sequence.
     """
-    rows = connection.execute(
-        """with waiting as (
-             select id, sum(deltas) over (order by id) - deltas as deltas_before
-             from (select id, deltas from rating_queue where shard = %(shard)s order by id limit %(rows)s) q)
-           delete from rating_queue using waiting
-           where rating_queue.shard = %(shard)s and rating_queue.id = waiting.id and deltas_before < %(limit)s
-           returning rating_queue.id, queued_at, to_at, session_id, seq, account_id, service_id, from_at, octets_in,
-                     octets_out""",
-        {"shard": shard, "rows": ROWS_MAX, "limit": limit},
-        binary=True,
-    ).fetchall()
+    with connection.cursor(binary=True) as cursor:
+        load_ints(cursor)
+        rows = cursor.execute(
+            """with waiting as (
+                 select id, sum(deltas) over (order by id) - deltas as deltas_before
+                 from (select id, deltas from rating_queue where shard = %(shard)s order by id limit %(rows)s) q)
+               delete from rating_queue using waiting
+               where rating_queue.shard = %(shard)s and rating_queue.id = waiting.id and deltas_before < %(limit)s
+               returning rating_queue.id, queued_at, to_at, session_id, seq, account_id, service_id, from_at,
+                         octets_in, octets_out""",
+            {"shard": shard, "rows": ROWS_MAX, "limit": limit},
+        ).fetchall()
     if len(rows) == 1 and len(rows[0][2]) > limit:
-        queue_id, queued_at, *arrays = rows[0]
-        _put_back(connection, shard, queue_id, queued_at, [array[limit:] for array in arrays])
-        rows = [(queue_id, queued_at, *(array[:limit] for array in arrays))]
-    deltas = [QueuedDelta(*fields) for row in rows for fields in zip(*row[2:], strict=True)]
-    return sorted(deltas, key=lambda delta: (delta.to_at, delta.session_id, delta.seq))
+        queue_id, queued_us, *arrays = rows[0]
+        _put_back(connection, shard, queue_id, queued_us, [array[limit:] for array in arrays])
+        rows = [(queue_id, queued_us, *(array[:limit] for array in arrays))]
+    return [QueuedDelta(*fields) for fields in sorted(chain.from_iterable(zip(*row[2:], strict=True) for row in rows))]
 
 
 def _put_back(
-    connection: Connection, shard: int, queue_id: int, queued_at: datetime, arrays: Sequence[Sequence[object]]
+    connection: Connection, shard: int, queue_id: int, queued_us: int, arrays: Sequence[Sequence[int]]
 ) -> None:
+    to_us, session_ids, seqs, account_ids, service_ids, from_us, octets_in, octets_out = arrays
     connection.execute(
         """insert into rating_queue (shard, id, queued_at, deltas, to_at, session_id, seq, account_id, service_id,
                                      from_at, octets_in, octets_out)
            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
-        (shard, queue_id, queued_at, len(arrays[0]), *map(list, arrays)),
-    )
+        (
+            shard, queue_id, instant_of(queued_us), len(to_us), instants(to_us), int8s(session_ids), int4s(seqs),
+            int8s(account_ids), int8s(service_ids), instants(from_us), int8s(octets_in), int8s(octets_out),
+        ),
+    )  # fmt: skip
 
 
 QUEUE_ROWS_COUNTED_MAX = 100_000

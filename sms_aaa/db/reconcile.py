@@ -252,6 +252,61 @@ _LAWS: tuple[tuple[str, LiteralString], ...] = (
            where t.posted is null or t.posted <> coalesce(e.posted, 0)""",
     ),
     (
+        "usage by day is the sum of the deltas",
+        # Where deltas were erased, their part of the days that are left is not known any more, but bounded.
+        """select format('account %s service %s', account_id, service_id),
+                  format('deltas %s/%s/%s, days %s/%s/%s', d.upload, d.download, d.seconds, y.upload, y.download,
+                         y.seconds)
+           from (select account_id, service_id, sum(octets_in) as upload, sum(octets_out) as download,
+                        sum(seconds) as seconds, sum(octets_in) filter (where is_whole) as upload_min,
+                        sum(octets_out) filter (where is_whole) as download_min,
+                        sum(seconds) filter (where is_whole) as seconds_min
+                 from (select *, from_at >= (select erased_before + interval '3 days' from session_boundary) as is_whole
+                       from usage_delta where account_id is not null) u group by 1, 2) d
+           full join (select account_id, service_id, sum(octets_in) as upload, sum(octets_out) as download,
+                             sum(seconds) as seconds
+                      from usage_day where day > (select erased_before::date + 1 from session_boundary) group by 1, 2) y
+             using (account_id, service_id)
+           where coalesce(y.upload, 0) not between coalesce(d.upload_min, 0) and coalesce(d.upload, 0)
+              or coalesce(y.download, 0) not between coalesce(d.download_min, 0) and coalesce(d.download, 0)
+              or coalesce(y.seconds, 0) not between coalesce(d.seconds_min, 0) and coalesce(d.seconds, 0)""",
+    ),
+    (
+        "usage by day is the sum of its hours",
+        """select format('account %s service %s day %s', account_id, service_id, day),
+                  format('day %s, hours %s', coalesce(y.sums, 'nothing'), coalesce(h.sums, 'nothing'))
+           from (select account_id, service_id, day, row(octets_in, octets_out, seconds)::text as sums
+                 from usage_day) y
+           full join (select u.account_id, u.service_id, (u.hour_at at time zone a.zone)::date as day,
+                             row(sum(u.octets_in), sum(u.octets_out), sum(u.seconds))::text as sums
+                      from usage_hour u join account a on a.id = u.account_id group by 1, 2, 3) h
+             using (account_id, service_id, day)
+           where y.sums is distinct from h.sums
+             and day > (select coalesce(max(to_date(object_id::text, 'YYYYMM') + interval '1 month'), '-infinity')::date
+                               + 1
+                        from audit where action = 'drop' and object_kind = 'partition'
+                          and before->>'table' = 'usage_hour')""",
+    ),
+    (
+        "every session's NAS, service and account are there",
+        """select 'session ' || s.id, format('NAS %s, service %s, account %s', s.nas_id, s.service_id, s.account_id)
+           from session_all s
+           where not exists (select from nas n where n.id = s.nas_id)
+              or s.service_id is not null and not exists (select from service v where v.id = s.service_id)
+              or s.account_id is not null and not exists (select from account a where a.id = s.account_id)""",
+    ),
+    (
+        "what an account pays stands in a cycle of that account, for a subscription that exists",
+        """select format('account %s cycle %s subscription %s', x.account_id, x.cycle_id, x.subscription_id),
+                  x.kind || ' of ' || case when c.id is null then 'no such cycle' else 'no such subscription' end
+           from (select 'total' as kind, account_id, cycle_id, subscription_id from usage_total
+                 union select 'charge', account_id, cycle_id, subscription_id from charge
+                 union select 'entry', account_id, cycle_id, subscription_id from entry) x
+           left join cycle c on c.id = x.cycle_id and c.account_id = x.account_id
+           left join subscription u on u.id = x.subscription_id
+           where c.id is null or u.id is null""",
+    ),
+    (
         "a session's deltas are numbered without a gap",
         """select 'session ' || session_id, format('%s deltas, numbers %s to %s', count(*), min(seq), max(seq))
            from usage_delta group by session_id

@@ -11,6 +11,7 @@ from msgspec import Struct
 from psycopg.rows import class_row
 
 from sms_aaa.db.binary import copy_rows, field, instant_array, instant_us, int4_array, int8_array
+from sms_aaa.db.sessions import array_of
 from sms_aaa.rules.session import AnomalyKind, Delta, Place
 
 if TYPE_CHECKING:
@@ -126,12 +127,11 @@ def insert_anomalies(connection: Connection, anomalies: Iterable[Anomaly]) -> No
 
 @dataclass(frozen=True, slots=True)
 class ServiceAccount:
-    """Who a session's usage belongs to, in which zone, and the faster direction of the plan in kbit/s (0: no limit)."""
+    """Who a session's usage belongs to, and the faster direction of the plan in kbit/s (0: no limit)."""
 
     service_id: int
     identity: str
     account_id: int | None
-    zone: str | None
     rate_kbps: int
 
 
@@ -144,19 +144,25 @@ def list_service_accounts(
     """
     with connection.cursor(row_factory=class_row(ServiceAccount)) as cursor:
         return cursor.execute(
-            """select s.id as service_id, s.identity, a.id as account_id, a.zone,
+            """select s.id as service_id, s.identity, g.account_id,
                       coalesce(greatest((v.document->'policy'->>'rate_up_kbps')::int,
                                         (v.document->'policy'->>'rate_down_kbps')::int), 0) as rate_kbps
                from service s
                left join lateral (select account_id from assignment where service_id = s.id
                                   order by during @> now() desc, during desc limit 1) g on true
-               left join account a on a.id = g.account_id
                left join subscription u on u.service_id = s.id and u.during @> now()
                left join plan_version v on v.id = u.plan_version_id
                where s.id = any(%s) or s.identity = any(%s)
                order by s.state = 3 desc, s.id""",
             (service_ids, identities),
         ).fetchall()
+
+
+def list_zones(connection: Connection, account_ids: Iterable[int]) -> list[tuple[int, str]]:
+    """(account id, the name of its zone)."""
+    return connection.execute(
+        "select a.id, a.zone from unnest(%s::bigint[]) k(id) join account a on a.id = k.id", (array_of(account_ids),)
+    ).fetchall()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sms_aaa.node.journal_reader import JournalFile
     from sms_aaa.node.journal_survey import Look
 
-_REPLAY = "restore the file from a copy, then `sms-aaa journal replay` it"
+_REPLAY = "restore the file from a copy, `sms-aaa journal replay` it, then `sms-aaa quarantine retry` what is left"
 _REMEDIES = {
     JournalFaultKind.HEADER: "restore the file from a copy, or move it away and keep it: it is settled no further",
     JournalFaultKind.MISSING: "restore the file: nothing of its stream is settled until then",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sms_aaa.db import feed as db_feed
 from sms_aaa.db import positions as db_positions
-from sms_aaa.flows.settling import decision_rows
+from sms_aaa.flows.recording import decision_rows
 from sms_aaa.node.frames import FILE_HEADER_OCTETS
 from sms_aaa.node.journal import JournalFault, JournalFaultKind, Stream, stream_folder
 from sms_aaa.node.journal_reader import Batch, JournalFile, list_files, read, readable_end

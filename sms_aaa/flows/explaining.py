@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.rating import RatedRow, UsageTotalRow
     from sms_aaa.db.usage import DeltaRow
-    from sms_aaa.flows.rating import PlanShelf
+    from sms_aaa.flows.shelf import PlanShelf
     from sms_aaa.rules.tariff import UsageComponent
 
 

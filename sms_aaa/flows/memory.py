@@ -16,6 +16,7 @@ from sms_aaa.db import feed as db_feed
 from sms_aaa.db import realms as db_realms
 from sms_aaa.db import sessions as db_sessions
 from sms_aaa.db import usage as db_usage
+from sms_aaa.flows.rollups import Walls
 from sms_aaa.rules.realms import Realms
 from sms_aaa.rules.session import State
 
@@ -43,6 +44,7 @@ class Memory:
         self._chance = random.Random(0)  # noqa: S311 - which sessions are forgotten is no secret
         self._ids: list[int] = []
         self.services = Services()
+        self.walls = Walls()
 
     def recall(self, keys: Iterable[SessionKey]) -> dict[SessionKey, Lives]:
         """Those of the sessions that are remembered, each with all its lives. They are the caller's own."""

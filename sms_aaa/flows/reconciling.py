@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.ledger import LedgerBalance
     from sms_aaa.db.reconcile import ExcludedRow, FeeRow, PricedTotalRow, QuarantinedRow
-    from sms_aaa.flows.rating import PlanShelf
+    from sms_aaa.flows.shelf import PlanShelf
     from sms_aaa.rules.tariff import UsageComponent
 
 

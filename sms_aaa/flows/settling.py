@@ -1,4 +1,4 @@
-"""Journal records -> sessions, usage deltas, the rating queue: load, step, store, a batch in one transaction.
+"""Journal records -> sessions, usage deltas and their sums, the rating queue: a batch in one transaction.
 
 The door reads a batch from one journal file, begins the transaction, calls settle_accounting, moves the file's position
 by compare-and-set and commits: so a batch is settled whole and once, or not at all (J7).
@@ -10,43 +10,41 @@ wait for each other at its lock; two that create the same life at once collide o
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from sms_aaa.db import decisions as db_decisions
 from sms_aaa.db import places as db_places
 from sms_aaa.db import positions as db_positions
 from sms_aaa.db import session_addresses as db_session_addresses
 from sms_aaa.db import session_copy as db_session_copy
 from sms_aaa.db import sessions as db_sessions
 from sms_aaa.db import usage as db_usage
-from sms_aaa.db.decisions import DecisionRow
 from sms_aaa.db.engine import Outrun
 from sms_aaa.db.sessions import EndedSession, SessionKey, StoredSession
 from sms_aaa.db.usage import Anomaly, ServiceAccount, UsageDelta
 from sms_aaa.flows.facts import merge
 from sms_aaa.flows.hearing import Heard, Rebooted, Unsettled, hear
 from sms_aaa.flows.history import TOO_LATE, meet_history
-from sms_aaa.flows.learning import learn_devices
 from sms_aaa.flows.memory import Lives, Memory
+from sms_aaa.flows.rollups import roll_up
 from sms_aaa.node.journal import Stream
 from sms_aaa.node.live_change import Release, session_key
-from sms_aaa.radius.packet import as_text
+from sms_aaa.node.records import pack_accounting
 from sms_aaa.rules.identity import canonical_mac
 from sms_aaa.rules.session import AnomalyKind, Life, Place, State, find_life, step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from datetime import datetime
 
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.session_addresses import FormerAddress
-    from sms_aaa.node.records import AccountingRecord, DecisionBatch
+    from sms_aaa.node.records import AccountingRecord
     from sms_aaa.rules.realms import Realms
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNKNOWN_SERVICE = AnomalyKind.UNKNOWN_SERVICE.value
 
 
@@ -61,6 +59,18 @@ class Settled:
     releases: list[Release]
     sessions: dict[SessionKey, Lives] = field(default_factory=dict)
     """What the batch made of its sessions: for Memory.keep, once it is committed."""
+    kinds: Counter[AnomalyKind] = field(default_factory=Counter)
+    """The anomalies by kind."""
+    rebooted: int = 0
+    """Sessions that ended because their NAS rebooted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lapsed:
+    """How many sessions were closed for their silence, and the places that are free by that."""
+
+    sessions: int
+    releases: list[Release]
 
 
 @dataclass(slots=True)
@@ -107,11 +117,11 @@ def settle_accounting(
             rebooted.append(said)
         elif said.quarantine:
             quarantined += 1
-            quarantine(connection, Stream.ACCOUNTING, place, reason=said.reason, raw=record.packet)
+            quarantine(connection, Stream.ACCOUNTING, place, reason=said.reason, raw=pack_accounting(record))
     work, locked = _load(connection, memory, heard, rebooted)
     for place, record in records if work.too_late else ():
         if place in work.too_late:
-            quarantine(connection, Stream.ACCOUNTING, place, reason=TOO_LATE, raw=record.packet)
+            quarantine(connection, Stream.ACCOUNTING, place, reason=TOO_LATE, raw=pack_accounting(record))
     for said in heard:
         if said.reading.place not in work.too_late:
             _step(work, said)
@@ -121,12 +131,22 @@ def settle_accounting(
         for session in work.changed.values()
         if session.id in work.ended
     ]
+    stopped = len(ended)
     for reboot in rebooted:
         ended += db_sessions.close_rebooted(connection, locked[reboot] + _of_nas(work, reboot), reboot.at)
     releases = _free(connection, ended)
     _tell_places(connection, work, ended)
     quarantined += len(work.too_late)
-    return Settled(len(records), len(work.deltas), len(work.anomalies), quarantined, releases, work.sessions)
+    return Settled(
+        len(records),
+        len(work.deltas),
+        len(work.anomalies),
+        quarantined,
+        releases,
+        work.sessions,
+        Counter(anomaly.kind for anomaly in work.anomalies),
+        len(ended) - stopped,
+    )
 
 
 def _of_nas(work: _Work, reboot: Rebooted) -> list[int]:
@@ -161,52 +181,11 @@ def quarantine(connection: Connection, stream: Stream, place: Place, *, reason: 
     )
 
 
-def settle_decisions(connection: Connection, batches: Sequence[tuple[Place, DecisionBatch]]) -> int:
-    """Stores decisions as they were made, and binds services to devices that are to learn them; how many decisions."""
-    rows = (fields for place, batch in batches for fields in _decision_fields(place, batch))
-    db_decisions.insert_decisions(connection, rows)
-    learn_devices(connection, (batch for _, batch in batches))
-    return sum(len(batch.decisions) for _, batch in batches)
-
-
-def decision_rows(place: Place, batch: DecisionBatch) -> list[DecisionRow]:
-    """Decisions as the database, and so `why`, has them; also for those that `why` reads from the journal itself."""
-    names = DecisionRow.__struct_fields__
-    return [DecisionRow(**dict(zip(names, fields, strict=True))) for fields in _decision_fields(place, batch)]
-
-
-def _decision_fields(place: Place, batch: DecisionBatch) -> Iterator[tuple[Any, ...]]:
-    """The fields of a DecisionRow for each decision of a batch."""
-    at = _EPOCH + timedelta(microseconds=batch.at_ns // 1000)
-    node, sequence, offset = place.node, place.sequence, place.offset
-    for item, record in enumerate(batch.decisions):
-        yield (
-            at,
-            node,
-            sequence,
-            offset,
-            item,
-            record.nas_id,
-            record.service_id or None,
-            record.plan_version_id or None,
-            record.reason_code,
-            record.method,
-            as_text(record.username),
-            as_text(record.calling_station_id),
-            as_text(record.nas_port),
-            record.token or None,
-            record.sessions_seen,
-            record.sessions_max,
-            batch.duration_us,
-            as_text(record.saw),
-        )
-
-
-def close_stale_sessions(connection: Connection, *, now: datetime, multiple: int, limit: int) -> list[Release]:
-    """Closes softly what has gone silent; those of it whose places are free again."""
+def close_stale_sessions(connection: Connection, *, now: datetime, multiple: int, limit: int) -> Lapsed:
+    """Closes softly what has gone silent."""
     closed = db_sessions.close_stale(connection, now=now, multiple=multiple, limit=limit)
     db_places.tell_nodes(connection, {session.id for session in closed})
-    return _free(connection, closed)
+    return Lapsed(len(closed), _free(connection, closed))
 
 
 def _load(
@@ -419,6 +398,7 @@ def _store(connection: Connection, work: _Work) -> None:
     if work.deltas:
         db_usage.insert_deltas(connection, work.deltas)
         db_usage.insert_queue(connection, [usage for usage in work.deltas if usage.account_id is not None])
+        roll_up(connection, work.deltas, work.memory.walls)
     if work.former:
         db_session_addresses.insert_former(connection, work.former)
     if work.anomalies:

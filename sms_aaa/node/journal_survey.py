@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sms_aaa.node.journal import JournalFault, JournalFaultKind, Stream, fault_of, stream_folder
-from sms_aaa.node.journal_reader import Batch, JournalFile, is_orphan, list_files, read, read_header, readable_end
+from sms_aaa.node.journal_reader import (
+    READ_RECORDS_MAX,
+    Batch,
+    JournalFile,
+    is_orphan,
+    list_files,
+    read,
+    read_header,
+    readable_end,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,10 +72,18 @@ def look(file: JournalFile, *, stream: Stream, board: Board | None) -> Look:
     return Look(file, stream, state, end, header, None)
 
 
-def walk(file: JournalFile, *, stream: Stream, database_id: bytes, offset: int, end: int) -> Iterator[Batch]:
+def walk(
+    file: JournalFile,
+    *,
+    stream: Stream,
+    database_id: bytes,
+    offset: int,
+    end: int,
+    records_max: int = READ_RECORDS_MAX,
+) -> Iterator[Batch]:
     """What stands in [offset, end), batch by batch; ends early where the file cannot be read any more."""
     while offset < end:
-        batch = read(file, stream=stream, database_id=database_id, offset=offset, end=end)
+        batch = read(file, stream=stream, database_id=database_id, offset=offset, end=end, records_max=records_max)
         if isinstance(batch, JournalFault):
             return
         yield batch
@@ -91,6 +108,21 @@ def find_file(root: Path, name: str) -> tuple[Stream, JournalFile] | JournalFaul
                 return _at(path)
         return JournalFault(JournalFaultKind.MISSING, f"{root}: there is no file {int(text):020d}{SUFFIX}")
     return _at(Path(name))
+
+
+def read_at(folder: Path, stream: Stream, sequence: int, offset: int) -> bytes | None:
+    """The payload of the record that stands at a place; None where there is none that can be read."""
+    found = _at(folder / f"{sequence:020d}{SUFFIX}")
+    if isinstance(found, JournalFault):
+        return None
+    file = found[1]
+    header = read_header(file)
+    if isinstance(header, JournalFault):
+        return None
+    batch = read(file, stream=stream, database_id=header.database_id, offset=offset, end=file.octets, records_max=1)
+    if isinstance(batch, JournalFault) or not batch.records or batch.records[0].offset != offset:
+        return None
+    return batch.records[0].payload
 
 
 def _at(path: Path) -> tuple[Stream, JournalFile] | JournalFault:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from sms_aaa.rules.cycle import Cycle, cycle_at, next_cycle
 from sms_aaa.rules.money import exponent, round_half_away
+from sms_aaa.rules.tariff import OCTETS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,6 +97,17 @@ def price_numerator(component: UsageComponent, octets: int) -> int:
     return numerator
 
 
+def tier_at(component: UsageComponent, octets: int) -> tuple[int, int]:
+    """(until, picounits): after a total of `octets`, what follows up to the total `until` costs this price a rate unit.
+
+    So as long as it stays below, `rate` is a multiplication.
+    """
+    for tier in component.tiers:
+        if tier.up_to_octets is None or octets < tier.up_to_octets:
+            return (OCTETS_MAX if tier.up_to_octets is None else tier.up_to_octets), tier.price_picounits
+    raise AssertionError("the last tier is open")
+
+
 def explain_price(component: UsageComponent, *, before: int, after: int) -> tuple[PricePart, ...]:
     """P(after) - P(before) as the tiers that it is made of, 0 <= before <= after; their numerators add up to it."""
     assert 0 <= before <= after
@@ -116,6 +128,7 @@ def rate(component: UsageComponent, *, total_before: int, quantity: int) -> Rate
     assert total_before >= 0
     assert quantity >= 0
     total_after = total_before + quantity
+    assert total_after <= OCTETS_MAX
     numerator = price_numerator(component, total_after) - price_numerator(component, total_before)
     return Rated(quantity=quantity, total_before=total_before, total_after=total_after, numerator=numerator)
 

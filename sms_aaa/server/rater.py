@@ -7,7 +7,10 @@ from datetime import UTC, datetime
 
 from sms_aaa.db import rating_queue as db_queue
 from sms_aaa.db.engine import Conflict, Connection, Poison
-from sms_aaa.flows.rating import PlanShelf, open_cycles, rate_batch, suspend_next
+from sms_aaa.flows.cycles import open_cycles
+from sms_aaa.flows.meters import RaterMemory
+from sms_aaa.flows.rating import rate_batch, suspend_next
+from sms_aaa.flows.shelf import PlanShelf
 from sms_aaa.metrics import Word
 from sms_aaa.server.database import work_with_database
 from sms_aaa.server.pressure import Pressure
@@ -39,10 +42,12 @@ class Rater:
         work_with_database(self._child, self._rate_on, repeatable=True)
 
     def _rate_on(self, connection: Connection) -> None:
+        # What was known over another connection may have been lost with it.
+        memory = RaterMemory(self._shelf)
         while True:
             self._child.beat()
             began = time.monotonic()
-            worked = self._rate(connection)
+            worked = self._rate(connection, memory)
             ended = time.monotonic()
             rest = self._pressure.rest_seconds(ended - began, ended)
             self._keep_house(connection)
@@ -51,20 +56,22 @@ class Rater:
             # A rest is REST_SECONDS_MAX at most: no need to beat or to look for the end within it.
             time.sleep(rest if worked else self._child.settings.rating.interval_seconds)
 
-    def _rate(self, connection: Connection) -> bool:
+    def _rate(self, connection: Connection, memory: RaterMemory) -> bool:
         """One batch of the shard whose turn it is; whether there was one."""
-        shard = db_queue.find_shard(connection, after=self._shard)
-        if shard is None:
+        claimed = db_queue.claim_shard(connection, after=self._shard)
+        if claimed is None:
             connection.rollback()
             return False
-        self._shard, limit = shard, self._limits.get(shard, BATCH_MAX)
+        self._shard = shard = claimed.shard
+        limit = self._limits.get(shard, BATCH_MAX)
         try:
-            done = rate_batch(connection, self._shelf, shard, now=datetime.now(UTC), limit=limit)
+            done = rate_batch(connection, memory, claimed, now=datetime.now(UTC), limit=limit)
             connection.commit()
         except (*Conflict, *Poison, AssertionError) as refused:
             connection.rollback()
             self._after_fault(connection, shard, limit, refused)
             return True
+        memory.keep(shard, done.kept)
         self._limits[shard] = min(limit * 2, BATCH_MAX)
         self._tries.pop(shard, None)
         self._counters[Word.DELTAS_RATED] += done.deltas - done.in_suspense

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from sms_aaa.db import feed as db_feed
 from sms_aaa.db import partitions as db_partitions
-from sms_aaa.flows.settling import quarantine, settle_decisions
+from sms_aaa.flows.recording import settle_decisions
+from sms_aaa.flows.settling import quarantine
 from sms_aaa.metrics import Word
 from sms_aaa.node.journal import Stream
 from sms_aaa.node.records import DecisionBatch, unpack_decisions

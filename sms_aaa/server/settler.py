@@ -8,6 +8,7 @@ that are free again.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from sms_aaa.db import plans as db_plans
 from sms_aaa.db import session_lists as db_session_lists
 from sms_aaa.flows.memory import Memory
 from sms_aaa.flows.settling import Settled, close_stale_sessions, quarantine, settle_accounting
-from sms_aaa.metrics import Word, set_plan_rows
+from sms_aaa.metrics import Word, anomaly_word, set_plan_rows
 from sms_aaa.node.journal import Stream
 from sms_aaa.node.records import AccountingRecord, unpack_accounting
 from sms_aaa.rules.session import Place, silence_seconds
@@ -73,21 +74,17 @@ class Settler:
         if any(record.nas_id not in self._single_nas for _, record in records):
             self._load_nas(connection)
         settled = settle_accounting(connection, records, single_nas=self._single_nas, memory=self._memory)
-        return Settled(
-            settled.records,
-            settled.deltas,
-            settled.anomalies,
-            settled.quarantined + len(batch.damaged) + len(batch.records) - len(records),
-            settled.releases,
-            settled.sessions,
-        )
+        put_aside = len(batch.damaged) + len(batch.records) - len(records)
+        return replace(settled, quarantined=settled.quarantined + put_aside)
 
     def after(self, stored: Settled) -> None:
         self._memory.keep(stored.sessions)
         counters = self._counters
         counters[Word.RECORDS_SETTLED] += stored.records
         counters[Word.DELTAS_SETTLED] += stored.deltas
-        counters[Word.ANOMALIES] += stored.anomalies
+        for kind, count in stored.kinds.items():
+            counters[anomaly_word(kind)] += count
+        counters[Word.LAPSED_REBOOT] += stored.rebooted
         counters[Word.QUARANTINED] += stored.quarantined
         self._release(stored.releases)
 
@@ -185,7 +182,8 @@ class Settler:
             multiple = self._child.settings.session.stale_multiple
             closed = close_stale_sessions(connection, now=datetime.now(UTC), multiple=multiple, limit=STALE_BATCH_MAX)
             connection.commit()
-            self._release(closed)
+            self._counters[Word.LAPSED_SILENCE] += closed.sessions
+            self._release(closed.releases)
         if now >= self._due["upkeep"]:
             self._due["upkeep"] = now + UPKEEP_SECONDS
             self._upkeep(connection)

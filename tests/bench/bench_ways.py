@@ -25,8 +25,8 @@ from sms_aaa.db.schema import upgrade
 from sms_aaa.flows.access import answer_case, decision_of, devices_of, reserve_places
 from sms_aaa.flows.deciding import RANDOM_OCTETS, Known, decide_requests
 from sms_aaa.flows.passwords import PasswordChecks
-from sms_aaa.flows.rating import PlanShelf
 from sms_aaa.flows.settling import settle_accounting
+from sms_aaa.flows.shelf import PlanShelf
 from sms_aaa.flows.tables import Tables
 from sms_aaa.flows.vault import Vault
 from sms_aaa.node.board import COUNTERS_PER_SLOT

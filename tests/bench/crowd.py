@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SECRET = b"testing123"
 NONCES_AT_ONCE = 10_000
+LOOK_SECONDS = 0.2
 
 TABLES = """
 insert into subscriber (id, name) overriding system value select n + 1, 'user' || lpad(n::text, 7, '0') from {numbers};
@@ -70,6 +71,18 @@ def provision(desk: Desk, vault: Vault, count: int, *, sessions: int = 1) -> flo
     connection.commit()
     _analyze(connection)
     return time.perf_counter() - began
+
+
+def open_cycles(connection: Connection) -> None:
+    """Tells the rater of every subscription, as the trigger would have, and waits until it has opened their cycles."""
+    connection.execute(
+        """insert into cycle_due (subscription_id, due_at) select id, lower(during) from subscription
+           on conflict do nothing"""
+    )
+    connection.commit()
+    while connection.execute("select 1 from cycle_due where due_at <= now() limit 1").fetchone():
+        connection.commit()
+        time.sleep(LOOK_SECONDS)
 
 
 def _credentials(vault: Vault, count: int) -> Iterator[tuple[int, int, bytes]]:

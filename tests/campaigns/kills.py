@@ -34,8 +34,8 @@ from make import make_nas, make_plan, make_subscriber
 
 from sms_aaa.db.engine import Connection, Unavailable, connect
 from sms_aaa.db.reconcile import list_violations
-from sms_aaa.flows.rating import PlanShelf
 from sms_aaa.flows.reconciling import reconcile
+from sms_aaa.flows.shelf import PlanShelf
 from sms_aaa.node.board import Board
 from sms_aaa.node.frames import FILE_HEADER_OCTETS
 from sms_aaa.node.journal import Stream, stream_folder

@@ -22,8 +22,10 @@ from sms_aaa.db import feed, positions
 from sms_aaa.db.engine import connect
 from sms_aaa.db.nas import list_single
 from sms_aaa.db.partitions import create_ahead
-from sms_aaa.flows.rating import PlanShelf, open_cycles
-from sms_aaa.flows.settling import settle_accounting, settle_decisions
+from sms_aaa.flows.cycles import open_cycles
+from sms_aaa.flows.recording import settle_decisions
+from sms_aaa.flows.settling import settle_accounting
+from sms_aaa.flows.shelf import PlanShelf
 from sms_aaa.node.board import Board
 from sms_aaa.node.journal import Stream, Writer, make_folder
 from sms_aaa.node.journal_reader import Batch, list_files, read

@@ -219,7 +219,7 @@ def test_other_nodes_hear_of_reboots_of_silence_and_of_who_wakes(world: World) -
     assert changes() == 1
     world.settle(world.at(300, "interim"))
     assert changes() == 1, "woken"
-    assert close_stale_sessions(world.connection, now=T0 + timedelta(days=1), multiple=3, limit=10)
+    assert close_stale_sessions(world.connection, now=T0 + timedelta(days=1), multiple=3, limit=10).sessions
     assert changes() == 1
 
 

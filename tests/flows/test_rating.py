@@ -12,11 +12,14 @@ from sms_aaa.db.engine import connect
 from sms_aaa.db.ledger import list_balances
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.rating import list_usage_totals
-from sms_aaa.db.rating_queue import find_shard, queue_length
+from sms_aaa.db.rating_queue import claim_shard, queue_length
 from sms_aaa.db.reconcile import list_violations
 from sms_aaa.db.usage import SHARDS
-from sms_aaa.flows.rating import PlanShelf, RatedBatch, open_cycles, rate_batch, suspend_next
+from sms_aaa.flows.cycles import open_cycles
+from sms_aaa.flows.meters import RaterMemory
+from sms_aaa.flows.rating import RatedBatch, rate_batch, suspend_next
 from sms_aaa.flows.settling import settle_accounting
+from sms_aaa.flows.shelf import PlanShelf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +48,7 @@ class World:
         self.account_id = connection.execute("select id from account").fetchone()[0]
         create_ahead(connection, NOON)
         self.shelf = PlanShelf()
+        self.memory = RaterMemory(self.shelf)
         self.offset = 64
 
     def use(self, session: str, *readings: tuple[datetime, int, int, int]) -> None:
@@ -66,10 +70,12 @@ class World:
         return done.deltas if done else 0
 
     def rate_unchecked(self, limit: int = 1000) -> RatedBatch | None:
-        shard = find_shard(self.connection, after=-1)
-        if shard is None:
+        claimed = claim_shard(self.connection, after=-1)
+        if claimed is None:
             return None
-        return rate_batch(self.connection, self.shelf, shard, now=NOON, limit=limit)
+        done = rate_batch(self.connection, self.memory, claimed, now=NOON, limit=limit)
+        self.memory.keep(claimed.shard, done.kept)
+        return done
 
     def queued(self) -> int:
         return queue_length(self.connection)[0]
@@ -227,5 +233,6 @@ def test_the_next_cycle_is_due_when_this_one_ends_and_an_ended_subscription_is_d
     [(due_at,)] = world.connection.execute("select due_at from cycle_due").fetchall()
     assert due_at == utc("2026-11-30 23:00:00")
     world.connection.execute("update subscription set during = tstzrange('2026-09-01', '2026-11-20')")
-    assert open_cycles(world.connection, world.shelf, now=NOON + timedelta(days=30), limit=10) == 0
+    open_cycles(world.connection, world.shelf, now=NOON + timedelta(days=30), limit=10)
     assert world.connection.execute("select count(*) from cycle_due").fetchone() == (0,)
+    assert world.connection.execute("select count(*) from cycle").fetchone() == (1,)

@@ -10,9 +10,9 @@ from make import Said, make_desk, make_nas, make_plan, make_subscriber, rate_all
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.positions import insert_quarantine
-from sms_aaa.flows.rating import PlanShelf
 from sms_aaa.flows.reconciling import FEE_LAW, LAW_ROWS_MAX, PRICE_LAW, Reconciliation, reconcile
 from sms_aaa.flows.settling import settle_accounting
+from sms_aaa.flows.shelf import PlanShelf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,7 +179,7 @@ def test_a_law_shows_no_more_rows_than_its_bound(books: Books) -> None:
 def test_records_in_quarantine_are_counted_by_reason_and_break_no_law(books: Books) -> None:
     for offset, reason in ((8, "no-acct-session-id"), (16, "no-acct-session-id"), (24, "too-short"), (32, "mended")):
         insert_quarantine(books.connection, "node1", 1, 1, offset, reason=reason, raw=b"")
-    books.spoil("update quarantine set resolved_at = now() where reason = 'mended'")
+    books.spoil("update quarantine set resolved_at = now(), resolution = 'settled' where reason = 'mended'")
     found = books.reconcile()
     assert [(row.reason, row.records) for row in found.quarantined] == [("no-acct-session-id", 2), ("too-short", 1)]
     assert found.holds

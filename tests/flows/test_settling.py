@@ -187,8 +187,8 @@ def test_accounting_on_leaves_sessions_that_started_after_it(world: World) -> No
 def test_a_silent_session_closes_softly_and_a_late_record_opens_the_same_one(world: World) -> None:
     world.settle(at(0, "start", service_id=world.service_id), at(300, octets=(10, 20)))
     soon, late = T0 + timedelta(seconds=1100), T0 + timedelta(seconds=1300)
-    assert close_stale_sessions(world.connection, now=soon, multiple=3, limit=10) == []
-    assert close_stale_sessions(world.connection, now=late, multiple=3, limit=10) == [
+    assert close_stale_sessions(world.connection, now=soon, multiple=3, limit=10).sessions == 0
+    assert close_stale_sessions(world.connection, now=late, multiple=3, limit=10).releases == [
         Release(world.service_id, b"token-01", session_key("s-1"))
     ]
     assert world.session()["state"] == 3
@@ -337,3 +337,54 @@ def test_usage_deltas_are_never_changed(world: World) -> None:
 
 def _fields(said: Said) -> dict[str, object]:
     return {name: getattr(said, name) for name in Said.__slots__}
+
+
+def test_usage_is_rolled_up_by_hours_and_days_of_the_accounts_zone(world: World) -> None:
+    # Berlin, 2026-11-10 23:40 to 2026-11-11 01:10: midnight is at 23:00 UTC.
+    begin = utc("2026-11-10 22:40:00")
+    world.settle(
+        Said(status="start", at=begin),
+        Said(status="stop", at=begin + timedelta(minutes=90), seconds=5400, octets_in=900, octets_out=9000),
+    )
+    hours = world.connection.execute(
+        "select hour_at, octets_in, octets_out, seconds from usage_hour order by hour_at"
+    ).fetchall()
+    assert hours == [
+        (utc("2026-11-10 22:00:00"), 200, 2000, 1200),
+        (utc("2026-11-10 23:00:00"), 600, 6000, 3600),
+        (utc("2026-11-11 00:00:00"), 100, 1000, 600),
+    ]
+    days = world.connection.execute("select day::text, octets_in, seconds from usage_day order by day").fetchall()
+    assert days == [("2026-11-10", 200, 1200), ("2026-11-11", 700, 4200)]
+
+
+def test_seventy_days_over_three_months_and_a_reset_are_right_by_day_month_and_in_total(world: World) -> None:
+    """Interims every 8 hours from the end of August; the NAS counts anew after 40 days."""
+    begin = utc("2026-08-25 10:07:00")
+    end = begin + timedelta(days=70)
+    records = [Said(status="start", at=begin)]
+    for number in range(1, 70 * 3 + 1):
+        at, counted = begin + timedelta(hours=8 * number), number if number <= 120 else number - 120
+        records.append(
+            Said(
+                status="interim" if at < end else "stop",
+                at=at,
+                seconds=8 * 3600 * number,
+                octets_in=counted * 28_800,
+                octets_out=counted * 288_000,
+            )
+        )
+    world.settle(*records)
+    assert world.anomalies() == ["counter-reset"]
+    # 1 octet a second up: a whole day has as many octets as seconds, but where the clock is set back in October.
+    days = dict(world.connection.execute("select day::text, octets_in from usage_day").fetchall())
+    assert (days["2026-09-15"], days["2026-10-25"]) == (86_400, 90_000)
+    assert days["2026-08-25"] == 86_400 - (12 * 3600 + 7 * 60)  # from 12:07 in Berlin
+    months = world.connection.execute(
+        "select to_char(day, 'YYYY-MM'), sum(octets_in), sum(octets_out) from usage_day group by 1 order by 1"
+    ).fetchall()
+    assert months[1:3] == [
+        ("2026-09", 30 * 86_400, 300 * 86_400),
+        ("2026-10", 31 * 86_400 + 3600, 310 * 86_400 + 36_000),
+    ]
+    assert sum(days.values()) == 70 * 86_400 == world.session()["octets_in"]

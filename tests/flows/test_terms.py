@@ -26,8 +26,8 @@ from sms_aaa.flows.provisioning.terms import (
     unbind_all,
     unblock,
 )
+from sms_aaa.flows.recording import settle_decisions
 from sms_aaa.flows.replicating import Follower
-from sms_aaa.flows.settling import settle_decisions
 from sms_aaa.node.records import DecisionBatch, DecisionRecord
 from sms_aaa.node.replica import Replica
 from sms_aaa.rules.entitlement import BindingKind, NodeRealm, ServiceState, Terms

@@ -1,0 +1,118 @@
+"""The accounting side of `status`, in words that are understood at three in the morning.
+
+All of it comes from the board, so that it is told while PostgreSQL is away, which is when it is wanted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sms_aaa.cli.output import Cell, octets, seconds
+from sms_aaa.metrics import LAPSED_WORDS, Word, anomaly_word
+from sms_aaa.rules.session import AnomalyKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+LAG_MS_MAX = 5_000
+"""Up to there the settler keeps up: it settles in batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accounting:
+    """The board's figures of accounting, and how many records a second come in and are settled."""
+
+    records_per_second: int
+    settled_per_second: int
+    backlog_octets: int
+    lag_ms: int
+    journal_faults: int
+    quarantined: int
+    rating_queue: int
+    rating_lag_ms: int
+    anomalies: Mapping[str, int]
+    lapsed: Mapping[str, int]
+    is_database_up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What only grows, at an instant."""
+
+    at_ns: int
+    journaled: int
+    settled: int
+
+
+def look(count: Callable[[int], int], at_ns: int) -> Look:
+    """`count`: the sum of a word over the slots."""
+    return Look(at_ns, count(Word.RECORDS_JOURNALED), count(Word.RECORDS_SETTLED))
+
+
+def accounting_of(count: Callable[[int], int], highest: Callable[[int], int], first: Look, second: Look) -> Accounting:
+    """From two looks, some time apart, and what the words are now."""
+    passed_ns = max(1, second.at_ns - first.at_ns)
+    return Accounting(
+        records_per_second=(second.journaled - first.journaled) * 10**9 // passed_ns,
+        settled_per_second=(second.settled - first.settled) * 10**9 // passed_ns,
+        backlog_octets=highest(Word.BACKLOG_OCTETS),
+        lag_ms=highest(Word.SETTLE_LAG_MS),
+        journal_faults=count(Word.JOURNAL_FAULTS),
+        quarantined=count(Word.QUARANTINED),
+        rating_queue=highest(Word.RATING_QUEUE),
+        rating_lag_ms=highest(Word.RATING_LAG_MS),
+        anomalies={kind.value: count(anomaly_word(kind)) for kind in AnomalyKind},
+        lapsed={cause: count(word) for word, cause in LAPSED_WORDS.items()},
+        is_database_up=bool(highest(Word.DATABASE_UP)),
+    )
+
+
+def accounting_cells(told: Accounting) -> dict[str, Cell]:
+    """For programs."""
+    return {
+        "records_per_second": told.records_per_second,
+        "settled_per_second": told.settled_per_second,
+        "anomalies": sum(told.anomalies.values()),
+        "sessions_lapsed": sum(told.lapsed.values()),
+    }
+
+
+def accounting_words(told: Accounting) -> Iterator[str]:
+    """For people: a line a fact, what is wrong with what to do, since the start of the server."""
+    yield f"{told.records_per_second} records/s come in, {told.settled_per_second} records/s are settled"
+    yield _settling(told)
+    if told.journal_faults:
+        yield (
+            f"{told.journal_faults} batches could not be made durable and were not answered: "
+            "see the disk (`sms-aaa journal status`); NASes ask again"
+        )
+    if told.rating_queue:
+        behind = seconds(told.rating_lag_ms // 1000).text
+        yield f"rating: {told.rating_queue} deltas wait, the oldest for {behind}"
+    if told.quarantined:
+        yield f"{told.quarantined} records were put aside: `sms-aaa quarantine list` says why"
+    if ended := _counted(told.lapsed):
+        yield f"sessions that ended without a Stop: {ended}; `sms-aaa stale` shows where"
+    if odd := _counted(told.anomalies):
+        yield f"odd records: {odd}; `sms-aaa anomalies` explains them"
+
+
+def _settling(told: Accounting) -> str:
+    waiting = octets(told.backlog_octets).text
+    behind = seconds(told.lag_ms // 1000).text
+    if not told.is_database_up:
+        age = f", the oldest for {behind}" if told.lag_ms else ""
+        return (
+            f"PostgreSQL is away: {waiting} of the journal wait{age}; records are answered and nothing is lost, "
+            "they are settled when it is back"
+        )
+    if told.lag_ms <= LAG_MS_MAX:
+        return "the settler keeps up"
+    return f"the settler is {behind} behind, {waiting} of the journal wait: nothing is lost"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """The most first."""
+    found = sorted(((name, count) for name, count in counts.items() if count), key=lambda one: (-one[1], one[0]))
+    return ", ".join(f"{name} {count}" for name, count in found)

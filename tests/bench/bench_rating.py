@@ -1,0 +1,278 @@
+"""The rater's way alone: deltas that wait in PostgreSQL, rated by the daemon's own loop in a process of its own.
+
+`python tests/bench/bench_rating.py`. Each kind in turn, on a fresh database with fsync on: cycles are opened, N settled
+deltas are put into usage_delta and the queue as the settler does it, then the loop runs until the queue is empty.
+
+dense   four deltas an account and settled batch
+sparse  each account once a batch
+crossing  of these deltas, so many per cent lie across the edge of a cycle
+metered   of the services, so many per cent have no volume included: each of their deltas moves the ledger
+
+Compare figures of one run only: a machine's speed is another the next minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from make import make_desk, make_plan
+
+from sms_aaa.config import Settings
+from sms_aaa.db import usage as db_usage
+from sms_aaa.db.engine import connect
+from sms_aaa.db.partitions import create_ahead
+from sms_aaa.db.reconcile import list_violations
+from sms_aaa.db.schema import upgrade
+from sms_aaa.db.usage import UsageDelta
+from sms_aaa.flows.cycles import open_cycles
+from sms_aaa.flows.shelf import PlanShelf
+from sms_aaa.rules.session import Delta, Place
+from sms_aaa.server.log import Log
+from sms_aaa.server.postgres import EmbeddedPostgres
+from sms_aaa.server.rater import Rater
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sms_aaa.db.engine import Connection
+
+SETTLED_BATCH = 1000
+DENSE = 4
+TICKS = os.sysconf("SC_CLK_TCK")
+NOW = datetime(2026, 11, 10, 12, tzinfo=UTC)
+EDGE = datetime(2026, 10, 31, 23, tzinfo=UTC)  # midnight of 1 November in Berlin
+SECONDS_MAX = 230.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Processor seconds and WAL octets so far."""
+
+    rater: float
+    postgres: float
+    wal: int
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--deltas", type=int, default=200_000, help="of each kind (default 200000)")
+    parser.add_argument("--accounts", type=int, default=100_000, help="with a service each (default 100000)")
+    parser.add_argument("--kinds", default="dense,sparse", help="in this order (default dense,sparse)")
+    parser.add_argument("--crossing", type=float, default=2.0, help="per cent (default 2)")
+    parser.add_argument("--metered", type=float, default=25.0, help="per cent (default 25)")
+    parser.add_argument("--profile", metavar="FILE", help="cProfile of the rater, to be read with pstats")
+    parser.add_argument("--prove", action="store_true", help="run the laws of `reconcile` at the end of each kind")
+    return parser.parse_args()
+
+
+def provision(connection: Connection, asked: argparse.Namespace) -> None:
+    """Accounts, services and subscriptions with equal ids, 1 to --accounts."""
+    desk = make_desk(connection)
+    make_plan(desk, name="included", included="50 GB")
+    make_plan(desk, name="metered", included="1 kB")
+    for statement in (
+        """insert into subscriber (id, name) overriding system value
+           select n, 'user' || n from generate_series(1, %(count)s) n""",
+        """insert into account (id, subscriber_id, currency, zone, anchor_day) overriding system value
+           select n, n, 'EUR', 'Europe/Berlin', 1 from generate_series(1, %(count)s) n""",
+        """insert into service (id, subscriber_id, identity_kind, identity, state) overriding system value
+           select n, n, 1, 'user' || n, 1 from generate_series(1, %(count)s) n""",
+        "insert into assignment select n, n, tstzrange('2026-09-01', null) from generate_series(1, %(count)s) n",
+        """insert into subscription (id, service_id, plan_version_id, during) overriding system value
+           select n, n, case when n %% 1000 < %(metered)s then 2 else 1 end, tstzrange('2026-09-01', null)
+           from generate_series(1, %(count)s) n""",
+    ):
+        connection.execute(statement, {"count": asked.accounts, "metered": asked.metered * 10})
+    create_ahead(connection, NOW)
+    connection.commit()
+    connection.autocommit = True
+    connection.execute("vacuum analyze")
+    connection.autocommit = False
+
+
+def open_all(connection: Connection, asked: argparse.Namespace, spent: Spent, folder: Path) -> None:
+    shelf, opened, began = PlanShelf(), 0, time.perf_counter()
+    cpu = time.process_time()
+    while found := open_cycles(connection, shelf, now=NOW, limit=1000):
+        connection.commit()
+        opened += found
+    connection.commit()
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    postgres = postgres_cpu(folder) - spent.postgres
+    print(
+        f"opened   {opened / seconds:8,.0f} cycles/s, microseconds of processor each: "
+        f"rater {cpu * 1e6 / opened:.1f}, PostgreSQL {postgres * 1e6 / opened:.1f}"
+    )
+
+
+def deltas_of(asked: argparse.Namespace, kind: str, first: int) -> Iterator[list[UsageDelta]]:
+    """Settled batches. Each delta is the first of its session: what it is called does not matter to rating."""
+    place, step = Place("node1", 1, 64), 0
+    per_account = DENSE if kind == "dense" else 1
+    crossing = round(100 / asked.crossing) if asked.crossing else 0
+    for start in range(0, asked.deltas, SETTLED_BATCH):
+        batch = []
+        for number in range(start, min(start + SETTLED_BATCH, asked.deltas)):
+            step = number // per_account
+            # A stride that is prime, so that neighbours in time are no neighbours in the tables.
+            account = step * 7919 % asked.accounts + 1
+            to_at = (EDGE if crossing and number % crossing == 0 else NOW) + timedelta(microseconds=number)
+            delta = Delta(
+                seq=1,
+                from_at=to_at - timedelta(seconds=300),
+                to_at=to_at,
+                octets_in=1_000_000 + number % 997,
+                octets_out=20_000_000 + number % 99_991,
+                seconds=300,
+                run=1,
+                wrapped=False,
+                before_in=0,
+                before_out=0,
+                after_in=0,
+                after_out=0,
+                before_place=None,
+                after_place=place,
+            )
+            batch.append(UsageDelta(first + number, account, account, delta))
+        yield batch
+
+
+def queue_up(connection: Connection, asked: argparse.Namespace, kind: str, first: int) -> None:
+    taken = 0.0
+    for batch in deltas_of(asked, kind, first):
+        db_usage.insert_deltas(connection, batch)
+        began = time.perf_counter()
+        db_usage.insert_queue(connection, batch)
+        taken += time.perf_counter() - began
+        connection.commit()
+    connection.autocommit = True
+    connection.execute("vacuum analyze")
+    connection.execute("checkpoint")
+    connection.autocommit = False
+    print(
+        f"queued   {taken * 1e6 / asked.deltas:8.2f} microseconds a delta in the settler, with its wait for PostgreSQL"
+    )
+
+
+class FakeChild:
+    """What the loop needs of its process, without a supervisor."""
+
+    def __init__(self) -> None:
+        self.settings = Settings()
+        self.counters = [0] * 4096
+        self.log = Log("rater", "warning")
+        self.order = SimpleNamespace(name="rater")
+        self.state_folder = Path(tempfile.gettempdir())
+        self.stopping = False
+        signal.signal(signal.SIGTERM, self._stop)
+
+    def _stop(self, *_: object) -> None:
+        self.stopping = True
+
+    def beat(self) -> None:
+        """Nobody listens."""
+
+
+def run_rater(dsn: str, profile: str | None) -> None:
+    rater = Rater(FakeChild())  # type: ignore[arg-type]
+    with connect(dsn, name="rater", repeatable=True) as connection:
+        if profile is None:
+            rater._rate_on(connection)
+            return
+        import cProfile
+
+        with cProfile.Profile() as profiler:
+            rater._rate_on(connection)
+        profiler.dump_stats(profile)
+
+
+def cpu_of(pid: int) -> float:
+    with suppress(OSError):
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, words[11:15])) / TICKS
+    return 0.0
+
+
+def postgres_cpu(folder: Path) -> float:
+    """Of the server with all its processes, those that ended too."""
+    found = 0.0
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and (entry / "cwd").readlink() == folder:
+                found += cpu_of(int(entry.name))
+    return found
+
+
+def wal_octets(connection: Connection) -> int:
+    row = connection.execute("select pg_current_wal_insert_lsn() - '0/0'").fetchone()
+    connection.commit()
+    assert row is not None
+    return int(row[0])
+
+
+def rate_all(connection: Connection, dsn: str, asked: argparse.Namespace, kind: str, folder: Path) -> None:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            run_rater(dsn, asked.profile)
+        finally:
+            sys.stdout.flush()
+            os._exit(0)
+    before = Spent(cpu_of(pid), postgres_cpu(folder), wal_octets(connection))
+    began = time.perf_counter()
+    while time.perf_counter() - began < SECONDS_MAX:
+        time.sleep(0.02)
+        found = connection.execute("select not exists (select from rating_queue)").fetchone()
+        connection.commit()
+        if found and found[0]:
+            break
+    seconds = time.perf_counter() - began
+    after = Spent(cpu_of(pid), postgres_cpu(folder), wal_octets(connection))
+    os.kill(pid, signal.SIGTERM)
+    os.waitpid(pid, 0)
+    rater, postgres = (after.rater - before.rater) / asked.deltas, (after.postgres - before.postgres) / asked.deltas
+    print(
+        f"{kind:8} {asked.deltas / seconds:8,.0f} deltas/s, microseconds of processor a delta: "
+        f"rater {rater * 1e6:.1f}, PostgreSQL {postgres * 1e6:.1f}, together {(rater + postgres) * 1e6:.1f}; "
+        f"WAL {(after.wal - before.wal) / asked.deltas:,.0f} octets a delta",
+        flush=True,
+    )
+
+
+def main() -> None:
+    asked = parse_args()
+    with tempfile.TemporaryDirectory(prefix="rater-bench-") as work:
+        folder = Path(work) / "postgres"
+        server = EmbeddedPostgres.start(folder)
+        try:
+            upgrade(server.dsn)
+            with connect(server.dsn, name="bench", statement_timeout_seconds=300) as connection:
+                provision(connection, asked)
+                open_all(connection, asked, Spent(0, postgres_cpu(folder), 0), folder)
+                for number, kind in enumerate(asked.kinds.split(",")):
+                    queue_up(connection, asked, kind, 1 + number * asked.deltas)
+                    rate_all(connection, server.dsn, asked, kind, folder)
+                    if asked.prove:
+                        broken = [law for law, rows in list_violations(connection) if rows]
+                        connection.rollback()
+                        # The sessions of these deltas were never made: the two laws about sessions do not count here.
+                        print(f"laws     broken: {[law for law in broken if not law.startswith('a session')]}")
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()
