@@ -36,6 +36,21 @@ create table session_address (
 comment on table session_address is 'Addresses that a session had before those in its row; written only when one changes in mid-session.';
 comment on column session_address.heard_at is 'The last record that told it: sure until here. It ended somewhere until to_at, when another was told.';
 create index session_address_at on session_address using gist (address inet_ops);
+
+alter table usage_delta add column late boolean not null default false;
+comment on column usage_delta.late is 'Of a reading that came late: it lies inside of what earlier deltas count, and adds what they lack.';
+create table late_reading (
+    session_id bigint not null,
+    seconds bigint not null,
+    octets_in bigint not null,
+    octets_out bigint not null,
+    at timestamptz not null,
+    node text not null,
+    sequence bigint not null,
+    record_offset bigint not null,
+    primary key (session_id, seconds, octets_in, octets_out)
+);
+comment on table late_reading is 'Readings that came late. With the deltas they are all that a session was counted with: where the next late one stands.';
 """
 
 SETTLING = """

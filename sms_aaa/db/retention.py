@@ -62,10 +62,10 @@ def drop_deltas(connection: Connection, month: Month) -> bool:
 
 
 def drop_sessions(connection: Connection, month: Month) -> bool:
-    """With what is kept beside them: anomalies, addresses that changed in mid-session."""
+    """With what is kept beside them: anomalies, late readings, addresses that changed in mid-session."""
     name = sql.Identifier(f"session_history_{month.suffix()}")
     with impatient(connection) as attempt:
-        for table in ("anomaly", "session_address"):
+        for table in ("anomaly", "late_reading", "session_address"):
             connection.execute(
                 sql.SQL("delete from {} a using {} h where a.session_id = h.id").format(sql.Identifier(table), name)
             )

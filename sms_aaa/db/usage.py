@@ -41,7 +41,7 @@ class Anomaly(Struct, frozen=True, gc=False):
 
 _DELTA_TYPES = (
     "int8", "int4", "int8", "int8", "timestamptz", "timestamptz", "int8", "int8", "int8", "int4", "bool",
-    "int8", "int8", "int8", "int8", "text", "int8", "int8", "text", "int8", "int8",
+    "int8", "int8", "int8", "int8", "text", "int8", "int8", "text", "int8", "int8", "bool",
 )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def insert_deltas(connection: Connection, deltas: Iterable[UsageDelta]) -> None:
     """By COPY. The key (session, seq) refuses a delta that is there already."""
     statement = """copy usage_delta (session_id, seq, account_id, service_id, from_at, to_at, octets_in, octets_out,
         seconds, run, wrapped, before_in, before_out, after_in, after_out, before_node, before_sequence, before_offset,
-        after_node, after_sequence, after_offset) from stdin (format binary)"""
+        after_node, after_sequence, after_offset, late) from stdin (format binary)"""
     with connection.cursor().copy(statement) as copy:
         copy.set_types(_DELTA_TYPES)
         for usage in deltas:
@@ -59,6 +59,7 @@ def insert_deltas(connection: Connection, deltas: Iterable[UsageDelta]) -> None:
                 usage.session_id, delta.seq, usage.account_id, usage.service_id, delta.from_at, delta.to_at,
                 delta.octets_in, delta.octets_out, delta.seconds, delta.run, delta.wrapped, delta.before_in,
                 delta.before_out, delta.after_in, delta.after_out, *place, after.node, after.sequence, after.offset,
+                delta.late,
             ))  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def merge(
     }
     if not known.username and said.username:
         changes["username"] = said.username
-    if said.token is not None and (is_latest or known.token is None):
+    if said.token not in {None, known.token} and (is_latest or known.token is None):
         changes["token"] = said.token
     if (said.acct_link_count or 0) > (known.acct_link_count or 0):
         changes[_GREATEST] = said.acct_link_count

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from sms_aaa.db import late_readings as db_late_readings
 from sms_aaa.db import places as db_places
 from sms_aaa.db import positions as db_positions
 from sms_aaa.db import session_addresses as db_session_addresses
@@ -28,12 +29,14 @@ from sms_aaa.db.usage import Anomaly, ServiceAccount, UsageDelta
 from sms_aaa.flows.facts import merge
 from sms_aaa.flows.hearing import Heard, Rebooted, Unsettled, hear
 from sms_aaa.flows.history import TOO_LATE, meet_history
+from sms_aaa.flows.late import LateReadings
 from sms_aaa.flows.memory import Lives, Memory
 from sms_aaa.flows.rollups import roll_up
 from sms_aaa.node.journal import Stream
 from sms_aaa.node.live_change import Release, session_key
 from sms_aaa.node.records import pack_accounting
 from sms_aaa.rules.identity import canonical_mac
+from sms_aaa.rules.late import is_late, step_late
 from sms_aaa.rules.session import AnomalyKind, Life, Place, State, find_life, step
 
 if TYPE_CHECKING:
@@ -43,7 +46,9 @@ if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.session_addresses import FormerAddress
     from sms_aaa.node.records import AccountingRecord
+    from sms_aaa.rules.late import Known
     from sms_aaa.rules.realms import Realms
+    from sms_aaa.rules.session import Step
 
 _UNKNOWN_SERVICE = AnomalyKind.UNKNOWN_SERVICE.value
 
@@ -81,6 +86,7 @@ class _Work:
     memory: Memory
     sessions: dict[SessionKey, Lives]
     too_late: set[Place]
+    late: LateReadings
     new: set[int] = field(default_factory=set)
     known: set[int] = field(default_factory=set)
     """Sessions of which more is known now than their life: addresses, whose they are."""
@@ -203,7 +209,7 @@ def _load(
     unknown = [said for said in heard if not _are_known(sessions[said.key])]
     identities = {name for said in unknown for name in _identities(said, services.realms(connection))}
     services.load(connection, _ids(heard, sessions), identities)
-    return _Work(connection, memory, sessions, too_late), running
+    return _Work(connection, memory, sessions, too_late, LateReadings(connection)), running
 
 
 def _lock(connection: Connection, memory: Memory, keys: set[SessionKey], others: set[int]) -> dict[SessionKey, Lives]:
@@ -252,7 +258,7 @@ def _step(work: _Work, said: Heard) -> None:
     stored = next((s for s in lives if s.life is life), None)
     service = _service(work, stored, said)
     number = max((s.life.life for s in lives), default=0) + 1
-    result = step(life, number, said.reading, rate_kbps=service.rate_kbps if service is not None else 0)
+    result, late = _count(work, stored, number, said, service)
     if stored is None:
         session = _begin(work, lives, said, result.life, service)
     else:
@@ -260,6 +266,7 @@ def _step(work: _Work, said: Heard) -> None:
         if session is not stored:
             lives[lives.index(stored)] = session
             _change(work, stored, session)
+    work.late.note(session.id, result, late)
     if session.life.state is State.CLOSED and (life is None or life.state is not State.CLOSED):
         work.ended.add(session.id)
     elif stored is not None and _has_moved(stored, session):
@@ -270,6 +277,16 @@ def _step(work: _Work, said: Heard) -> None:
         _name_clock(work, session)
     if result.anomaly is not None and result.anomaly is not AnomalyKind.CLOCK:
         _name(work, session.id, said, result.anomaly)
+
+
+def _count(
+    work: _Work, stored: StoredSession | None, number: int, said: Heard, service: ServiceAccount | None
+) -> tuple[Step, Known | None]:
+    """The machine's step; for a late reading with all that its session was counted with."""
+    reading, rate_kbps = said.reading, service.rate_kbps if service is not None else 0
+    if stored is not None and is_late(stored.life, reading) and (known := work.late.known(stored, work.deltas)):
+        return step_late(stored.life, reading, known, rate_kbps=rate_kbps)
+    return step(stored.life if stored is not None else None, number, reading, rate_kbps=rate_kbps), None
 
 
 def _begin(work: _Work, lives: Lives, said: Heard, life: Life, service: ServiceAccount | None) -> StoredSession:
@@ -399,6 +416,8 @@ def _store(connection: Connection, work: _Work) -> None:
         db_usage.insert_deltas(connection, work.deltas)
         db_usage.insert_queue(connection, [usage for usage in work.deltas if usage.account_id is not None])
         roll_up(connection, work.deltas, work.memory.walls)
+    if work.late.kept:
+        db_late_readings.insert_late(connection, work.late.kept)
     if work.former:
         db_session_addresses.insert_former(connection, work.former)
     if work.anomalies:

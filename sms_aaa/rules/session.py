@@ -2,27 +2,30 @@
 
 Identity. A session is NAS + Acct-Session-Id + life. NASes use an id again, so records whose time spans
 [event time - Acct-Session-Time, event time] overlap, or begin together, are one life; a span that lies apart opens
-another, however soon it begins: a NAS that lost a Stop may use the id again within seconds. Except
-that a NAS whose clock was set in between has not begun anew: where the span lies apart but Acct-Session-Time and the
-counters went on, as long as the time that passed here, it is the same life, and the clock is named.
+another, however soon it begins: a NAS that lost a Stop may use the id again within seconds. Except that a NAS whose
+clock was set in between has not begun anew: where the span lies apart but the session began at the same moment by our
+own clock (receive time - Acct-Session-Time), and the counters fit, it is the same life, and the clock is named.
 
 Order. Packets overtake each other and come through several journals. Within a life the NAS's own Acct-Session-Time
 says which of two readings is newer; only where one of them has none do event times decide. (Event time alone is not
 enough: a retransmission without Event-Timestamp is dated by receive time minus Acct-Delay-Time, which is a second
 off now and then, and a reading that seems newer with lower counters would be taken for a reset and billed.) At
-equal times the higher counters are newer.
+equal times the higher counters are newer, but for a NAS whose Acct-Session-Time stands still.
 
-Usage. A newer reading gives the delta to the one before. An older one changes nothing, and is named. Newer with
-lower counters: a 32-bit counter wrapped, if neither reading had Gigawords, it stood high and stands low, the other
-went on and the service's rate explains the distance; else the NAS began to count anew (a run within the life), and the
-counter that fell counts from zero. One that fell by less than half did not begin anew, it only slipped and counts
-nothing; nor does what makes up for a small slip. Each is named. So usage never falls, and each octet is counted once.
+Usage. The octets of a life are a function of the *set* of its readings: put in order, each adds to the one before it
+what counters.py says: growth, wrap, reset or slip. A newer reading is the last of the set and adds its step; what a
+late one adds, which stands between two that were counted with, is in late.py. So the order of arrival changes no total,
+deltas are only ever added, and usage never falls.
 
 End. CLOSED is what a Stop does. A NAS that rebooted, or fell silent, ends its sessions by inference (LAPSED): a newer
 record opens the same one again, since many a NAS says Accounting-On without having lost a session.
 
+Links of a bundle (Acct-Multi-Session-Id) and the services of one login are sessions of their own, each with its own
+counters: RFC 2866 section 5.11. A NAS that reports the bundle's total on each of its links cannot be told from one
+that does not, and is counted too much.
+
 The table below is total: every state meets every event. Rule of this file: whatever changes a session's state or
-counts its usage stands here.
+counts its usage stands here, but for late readings and the arithmetic of two.
 """
 
 from __future__ import annotations
@@ -30,9 +33,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
+
+from sms_aaa.rules.counters import Fall, goes_on_from, is_implausible, octets_between
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TOLERANCE = timedelta(seconds=60)
 """How far apart two records of one life may say that it began."""
@@ -49,10 +58,6 @@ HEARD_SECONDS_MIN = 300
 
 SLIP_PART = 64
 """A counter that fell by no more than this part of itself slipped: NASes count their two directions unevenly."""
-
-_WORD = 1 << 32
-_UNKNOWN_RATE_KBPS = 1_000_000
-"""What a service without a limit is taken to reach when a counter seems to have wrapped."""
 
 
 class State(IntEnum):
@@ -101,13 +106,42 @@ def silence_seconds(interim_seconds: int, multiple: int) -> int:
 
 
 class AnomalyKind(StrEnum):
-    STALE_READING = "stale-reading"  # an older reading that fits between its neighbours no longer: not counted
+    """What was odd about a record. It is counted as said here, and named once."""
+
+    STALE_READING = "stale-reading"
+    """An older reading that fits between its neighbours no longer. It adds nothing."""
+
+    LATE_READING = "late-reading"
+    """An older reading by which more was used than had been counted: a run ended higher, or is heard of only now."""
+
     COUNTER_WRAP = "counter-wrap"
+    """A counter fell, and wrapped at 32 bits: neither reading had Gigawords, and the rate explains it."""
+
     COUNTER_RESET = "counter-reset"
-    COUNTER_SLIP = "counter-slip"  # fell by less than half while the other went on: not counted
+    """A counter fell: the NAS began to count anew in mid-session, and both count from zero."""
+
+    COUNTER_SLIP = "counter-slip"
+    """A counter fell by next to nothing, or so that no rate explains what it shows. It adds nothing."""
+
+    IMPLAUSIBLE_RATE = "implausible-rate"
+    """More octets than twice the plan's rate allows for. They are counted all the same: usage is a fact."""
+
     CLOCK = "nas-clock"
+    """The NAS's clock is days off, or was set in mid-session: our own clock took its place."""
+
     UNKNOWN_SERVICE = "unknown-service"
-    READDRESSED = "re-addressed"  # an address changed in mid-session, or a late record tells another one
+    """Neither our Class nor the user name tells a service: the session is kept, and belongs to no account."""
+
+    READDRESSED = "re-addressed"
+    """An address changed in mid-session, or a late record tells another one: both are kept, with their times."""
+
+
+_FALLS = {
+    Fall.NONE: None,
+    Fall.WRAP: AnomalyKind.COUNTER_WRAP,
+    Fall.RESET: AnomalyKind.COUNTER_RESET,
+    Fall.SLIP: AnomalyKind.COUNTER_SLIP,
+}
 
 
 class Place(Struct, frozen=True, gc=False):
@@ -176,6 +210,7 @@ class Delta(Struct, frozen=True, gc=False, kw_only=True):
     after_out: int
     before_place: Place | None
     after_place: Place
+    late: bool = False  # of a late reading: it lies inside of what was counted before
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,13 +236,17 @@ def event_time(stamp: datetime | None, delay_seconds: int, received_at: datetime
     return min(stamp, received_at), False
 
 
-def find_life(lives: list[Life], reading: Reading) -> Life | None:
+def find_life(lives: Sequence[Life], reading: Reading) -> Life | None:
     """The life that a reading belongs to, of those of its Acct-Session-Id; None: it begins another."""
-    if reading.session_seconds is None and reading.event is not Event.START:
+    seconds = reading.session_seconds
+    if reading.event is not Event.START and not seconds:
         running = [life for life in lives if life.state is not State.CLOSED]
-        return max(running or lives, key=lambda life: life.started_at, default=None)
-    begin = reading.at - timedelta(seconds=reading.session_seconds or 0)
+        if running or seconds is None:  # a Stop that says 0 seconds may have lost count of them
+            return max(running or lives, key=lambda life: life.started_at, default=None)
+    begin = reading.at - timedelta(seconds=seconds or 0)
     near = [life for life in lives if _belongs(life, begin, reading)]
+    if len(near) == 1:
+        return near[0]
     found = min(near, key=lambda life: abs(life.started_at - begin), default=None)
     return found or next((life for life in lives if _goes_on(life, reading)), None)
 
@@ -221,26 +260,32 @@ def _belongs(life: Life, begin: datetime, reading: Reading) -> bool:
 
 
 def _goes_on(life: Life, reading: Reading) -> bool:
-    """Whether the NAS's clock was set while this life went on: its own time and ours passed alike."""
-    if life.state is State.CLOSED or not reading.session_seconds or reading.session_seconds < life.reading_seconds:
+    """Whether the NAS's clock was set while this life went on: by our clock both began at one moment."""
+    if life.state is State.CLOSED or not reading.session_seconds:
         return False
-    octets_in, octets_out = _counters(life, reading)
-    if octets_in < life.reading_in or octets_out < life.reading_out:
+    octets_in, octets_out = counters_of(life, reading)
+    passed = reading.session_seconds - life.reading_seconds
+    grown = (octets_in - life.reading_in, octets_out - life.reading_out)
+    if min(grown) < 0 if passed >= 0 else max(grown) > 0:
         return False
-    passed_there = timedelta(seconds=reading.session_seconds - life.reading_seconds)
-    return abs(passed_there - (reading.received_at - life.received_at)) <= TOLERANCE
+    return abs(timedelta(seconds=passed) - (reading.received_at - life.received_at)) <= TOLERANCE
 
 
 def step(life: Life | None, number: int, reading: Reading, *, rate_kbps: int = 0) -> Step:
     """Applies one record. `number` is the life's number if the record begins one.
 
     `rate_kbps`, the faster direction of the service's plan, bounds what a wrapped counter may mean; 0: not known.
+    A late reading adds nothing here, and is named where it says more than was counted: see late.py.
     """
-    clock_was_set = life is not None and _clock_was_set(life, reading)
-    result = _step(life, number, reading, rate_kbps)
-    received_at = max(result.life.received_at, reading.received_at)
-    anomaly = result.anomaly or (AnomalyKind.CLOCK if clock_was_set else None)
-    return Step(replace(result.life, received_at=received_at), result.delta, anomaly)
+    if life is None:
+        life = _begin(number, reading)
+        if reading.event is Event.START or not _has_usage(reading):
+            return Step(life, None, None)
+        return _count(life, reading, State.NONE, rate_kbps)
+    result = _count(life, reading, life.state, rate_kbps) if is_newer(life, reading) else _older(life, reading)
+    if result.anomaly is None and _clock_was_set(life, reading):
+        return Step(result.life, result.delta, AnomalyKind.CLOCK)
+    return result
 
 
 def _clock_was_set(life: Life, reading: Reading) -> bool:
@@ -248,17 +293,6 @@ def _clock_was_set(life: Life, reading: Reading) -> bool:
         return False
     begin = reading.at - timedelta(seconds=reading.session_seconds)
     return not _belongs(life, begin, reading)
-
-
-def _step(life: Life | None, number: int, reading: Reading, rate_kbps: int) -> Step:
-    if life is None:
-        life = _begin(number, reading)
-        if reading.event is Event.START or not _has_usage(reading):
-            return Step(life, None, None)
-        return _count(life, reading, State.NONE, rate_kbps)
-    if not _is_newer(life, reading):
-        return _older(life, reading)
-    return _count(life, reading, life.state, rate_kbps)
 
 
 def close(life: Life, event: Event) -> Life:
@@ -301,7 +335,7 @@ def _begin(number: int, reading: Reading) -> Life:
     )
 
 
-def _is_newer(life: Life, reading: Reading) -> bool:
+def is_newer(life: Life, reading: Reading) -> bool:
     """Whether a reading is past the newest one; an equal one is not."""
     if reading.event is Event.START:
         return False
@@ -310,23 +344,26 @@ def _is_newer(life: Life, reading: Reading) -> bool:
             return reading.session_seconds > life.reading_seconds
     elif reading.at != life.reading_at:
         return reading.at > life.reading_at
-    octets_in, octets_out = _counters(life, reading)
-    return (
-        octets_in >= life.reading_in
-        and octets_out >= life.reading_out
-        and (octets_in, octets_out)
-        != (
-            life.reading_in,
-            life.reading_out,
-        )
-    )
+    octets_in, octets_out = counters_of(life, reading)
+    if octets_in == life.reading_in and octets_out == life.reading_out:
+        return False
+    if octets_in >= life.reading_in and octets_out >= life.reading_out:
+        return True
+    return reading.at > life.reading_at + TOLERANCE  # the NAS's Acct-Session-Time stands still
 
 
-def _counters(life: Life, reading: Reading) -> tuple[int, int]:
+def counters_of(life: Life, reading: Reading) -> tuple[int, int]:
     """A record without a counter says nothing about it: the last reading stands."""
     octets_in = life.reading_in if reading.octets_in is None else reading.octets_in
     octets_out = life.reading_out if reading.octets_out is None else reading.octets_out
     return octets_in, octets_out
+
+
+def seconds_of(life: Life, reading: Reading) -> int:
+    """How long the life had lasted, by the NAS's own count, else by the clock."""
+    if reading.session_seconds is not None:
+        return reading.session_seconds
+    return max(0, int((reading.at - life.started_at).total_seconds()))
 
 
 def _older(life: Life, reading: Reading) -> Step:
@@ -341,32 +378,42 @@ def _older(life: Life, reading: Reading) -> Step:
             terminate_cause=reading.terminate_cause,
             estimated=False,
         )
-    octets_in, octets_out = _counters(life, reading)
+    if reading.received_at > life.received_at:
+        life = replace(life, received_at=reading.received_at)
+    octets_in, octets_out = counters_of(life, reading)
     odd = octets_in > life.reading_in or octets_out > life.reading_out
     return Step(life, None, AnomalyKind.STALE_READING if odd else None)
 
 
 def _count(life: Life, reading: Reading, before: State, rate_kbps: int) -> Step:
     """A newer reading: the delta from the one before it."""
-    octets_in, octets_out = _counters(life, reading)
-    seconds = reading.session_seconds
-    if seconds is None:
-        seconds = max(life.reading_seconds, int((reading.at - life.started_at).total_seconds()))
-    elapsed = max(seconds - life.reading_seconds, 0)
-    used_in, used_out, anomaly = _usage(life, reading, (octets_in, octets_out), elapsed, rate_kbps)
-    if anomaly is AnomalyKind.COUNTER_SLIP:
-        octets_in, octets_out = _made_up(life.reading_in, octets_in), _made_up(life.reading_out, octets_out)
-    reset = anomaly is AnomalyKind.COUNTER_RESET
-    to_at = max(reading.at, life.reading_at)
+    octets_in, octets_out = counters_of(life, reading)
+    seconds = max(life.reading_seconds, seconds_of(life, reading))
+    elapsed = seconds - life.reading_seconds
+    used = octets_between(
+        life.reading_in,
+        life.reading_out,
+        octets_in,
+        octets_out,
+        narrow=not (reading.gigawords or life.reading_gigawords),
+        elapsed_seconds=elapsed,
+        rate_kbps=rate_kbps,
+    )
+    anomaly = _FALLS[used.fall]
+    if used.fall is Fall.SLIP:
+        octets_in, octets_out = goes_on_from(life.reading_in, octets_in), goes_on_from(life.reading_out, octets_out)
+    elif is_implausible(used.octets_in, used.octets_out, elapsed_seconds=elapsed, rate_kbps=rate_kbps):
+        anomaly = anomaly or AnomalyKind.IMPLAUSIBLE_RATE
+    from_at, to_at = _span(life, reading, elapsed)
     counted = Delta(
         seq=life.deltas + 1,
-        from_at=life.reading_at,
+        from_at=from_at,
         to_at=to_at,
-        octets_in=used_in,
-        octets_out=used_out,
+        octets_in=used.octets_in,
+        octets_out=used.octets_out,
         seconds=elapsed,
-        run=life.run + reset,
-        wrapped=anomaly is AnomalyKind.COUNTER_WRAP,
+        run=life.run + (used.fall is Fall.RESET),
+        wrapped=used.fall is Fall.WRAP,
         before_in=life.reading_in,
         before_out=life.reading_out,
         after_in=octets_in,
@@ -374,27 +421,21 @@ def _count(life: Life, reading: Reading, before: State, rate_kbps: int) -> Step:
         before_place=None if before is State.NONE else life.reading_place,
         after_place=reading.place,
     )
-    delta = counted if used_in or used_out or elapsed else None
-    return Step(_advance(life, reading, counted, seconds, stored=delta is not None), delta, anomaly)
+    is_usage = used.octets_in or used.octets_out or elapsed
+    after = _advance(life, reading, counted, seconds, life.deltas + 1 if is_usage else life.deltas)
+    return Step(after, counted if is_usage else None, anomaly)
 
 
-def _made_up(before: int, after: int) -> int:
-    """Where a counter that slipped goes on from: what makes up for a little was counted before.
-
-    A fall by more is anything, a wrap perhaps that nobody can be sure of: it goes on from where it stands.
-    """
-    return before if before - before // SLIP_PART <= after < before else after
-
-
-def _advance(life: Life, reading: Reading, counted: Delta, seconds: int, *, stored: bool) -> Life:
+def _advance(life: Life, reading: Reading, counted: Delta, seconds: int, deltas: int) -> Life:
     state = TRANSITIONS[life.state, reading.event]
     updated_at = max(reading.at, life.updated_at)
-    stopping = reading.event is Event.STOP
-    return replace(
-        life,
+    return Life(
+        life=life.life,
         state=state,
+        started_at=life.started_at,
         updated_at=updated_at,
         stopped_at=updated_at if state is State.CLOSED else None,
+        received_at=max(reading.received_at, life.received_at),
         seconds=life.seconds + counted.seconds,
         octets_in=life.octets_in + counted.octets_in,
         octets_out=life.octets_out + counted.octets_out,
@@ -405,29 +446,20 @@ def _advance(life: Life, reading: Reading, counted: Delta, seconds: int, *, stor
         reading_gigawords=reading.gigawords,
         reading_place=reading.place,
         run=counted.run,
-        deltas=life.deltas + stored,
-        terminate_cause=reading.terminate_cause if stopping else life.terminate_cause,
+        deltas=deltas,
+        terminate_cause=reading.terminate_cause if reading.event is Event.STOP else life.terminate_cause,
         estimated=False,
     )
 
 
-def _usage(
-    life: Life, reading: Reading, counters: tuple[int, int], elapsed_seconds: int, rate_kbps: int
-) -> tuple[int, int, AnomalyKind | None]:
-    """Octets since the newest reading in both directions, and what was odd about the counters."""
-    octets_in, octets_out = counters
-    grown_in, grown_out = octets_in - life.reading_in, octets_out - life.reading_out
-    if grown_in >= 0 and grown_out >= 0:
-        return grown_in, grown_out, None
-    if grown_in < 0 and grown_out < 0:
-        return octets_in, octets_out, AnomalyKind.COUNTER_RESET
-    fallen, before = (octets_in, life.reading_in) if grown_in < 0 else (octets_out, life.reading_out)
-    octets_max = (rate_kbps or _UNKNOWN_RATE_KBPS) * 125 * elapsed_seconds  # 1 kbit/s is 125 octets a second
-    narrow = not (reading.gigawords or life.reading_gigawords)
-    if narrow and _WORD // 2 <= before < _WORD and fallen < _WORD // 2 and fallen + _WORD - before <= octets_max:
-        used, anomaly = fallen + _WORD - before, AnomalyKind.COUNTER_WRAP
-    elif fallen < before // 2:
-        used, anomaly = fallen, AnomalyKind.COUNTER_RESET
-    else:
-        used, anomaly = 0, AnomalyKind.COUNTER_SLIP
-    return (used, grown_out, anomaly) if grown_in < 0 else (grown_in, used, anomaly)
+def _span(life: Life, reading: Reading, elapsed_seconds: int) -> tuple[datetime, datetime]:
+    """From when to when: between the two event times, unless the NAS's clock was set in between.
+
+    Then the NAS's own count of the time says how long it was: over an instant or over hours nothing is rated right.
+    """
+    from_at, to_at = life.reading_at, reading.at
+    if to_at < from_at:
+        return from_at, min(from_at + timedelta(seconds=elapsed_seconds), max(reading.received_at, from_at))
+    if elapsed_seconds and to_at - from_at > timedelta(seconds=elapsed_seconds) + TOLERANCE:
+        return to_at - timedelta(seconds=elapsed_seconds), to_at
+    return from_at, to_at

@@ -141,13 +141,35 @@ def test_an_interim_that_its_stop_overtook_adds_nothing(world: World) -> None:
     assert world.count("session") == 1
 
 
-def test_an_older_reading_with_higher_counters_is_named_and_not_counted(world: World) -> None:
+def test_around_a_reset_the_order_and_the_batches_change_no_total(world: World) -> None:
+    columns = "octets_in, octets_out, state, deltas"
+    for number, order in enumerate(itertools.permutations(range(4))):
+        name, size = f"s-{number}", (1, 2, 4)[number % 3]
+        said = [
+            at(300, octets=(100, 1000), session=name),
+            at(600, octets=(200, 2000), session=name),
+            at(900, octets=(50, 500), session=name),
+            at(1200, "stop", (80, 800), session=name),
+        ]
+        for start in range(0, 4, size):
+            world.settle(*(said[which] for which in order[start : start + size]))
+        query = f"select {columns} from session where acct_session_id = '{name}'"
+        stored = world.connection.execute(query).fetchall()
+        assert [row[:3] for row in stored] == [(280, 2800, 2)], order
+        world.settle(*said)
+        assert world.connection.execute(query).fetchall() == stored, order
+    assert "stale-reading" not in world.anomalies()
+
+
+def test_an_older_reading_with_higher_counters_is_of_a_run_that_was_not_heard_of(world: World) -> None:
     world.settle(at(0, "start"), at(600, octets=(30, 50)))
     world.settle(at(300, octets=(500, 50)))
-    assert world.session()["octets_in"] == 30
-    assert world.anomalies() == ["stale-reading"]
-    world.settle(at(300, octets=(500, 50)))
-    assert world.anomalies() == ["stale-reading"], "the same oddity is named once"
+    world.settle(at(300, octets=(500, 50), identifier=2, delay=5))
+    session = world.session()
+    assert (session["octets_in"], session["octets_out"], session["run"]) == (530, 100, 2)
+    assert world.anomalies() == ["late-reading"]
+    late = world.connection.execute("select octets_in, from_at, to_at from usage_delta where late").fetchall()
+    assert late == [(500, T0, T0 + timedelta(seconds=300))]
 
 
 def test_counters_that_fall_are_a_reset_and_count_on(world: World) -> None:

@@ -84,7 +84,7 @@ def test_a_wrap_that_the_rate_does_not_explain_is_a_reset() -> None:
         reading(Event.INTERIM, 300, (1000, GIB4 - 1000)), reading(Event.INTERIM, 301, (2000, 5000)), rate_kbps=8
     )
     assert (lives[0].octets_in, lives[0].octets_out) == (2000, GIB4 - 1000 + 5000)
-    assert anomalies == [AnomalyKind.COUNTER_RESET]
+    assert anomalies == [AnomalyKind.IMPLAUSIBLE_RATE, AnomalyKind.COUNTER_RESET]
 
 
 def test_with_gigawords_a_fall_is_never_a_wrap() -> None:
