@@ -142,6 +142,24 @@ comment on view session_all is 'Every session there is: what is asked for by peo
 """
 
 PORT_BLOCKS = """
+create table port_block (
+    session_id bigint not null,
+    address inet not null,
+    port_from integer not null check (port_from between 0 and 65535),
+    port_to integer not null check (port_to between port_from and 65535),
+    protocol smallint not null check (protocol between 0 and 255),
+    from_at timestamptz not null,
+    to_at timestamptz check (to_at >= from_at),
+    node text not null,
+    sequence bigint not null,
+    record_offset bigint not null,
+    primary key (session_id, address, port_from, port_to, protocol, from_at)
+) partition by range (from_at);
+comment on table port_block is 'Ports of an address outside a NAT that a session had, and the record that told it.';
+comment on column port_block.protocol is 'IANA''s number; 0: all of them.';
+comment on column port_block.to_at is 'When it was told to be free again. Null: until its session ends, which is not repeated here.';
+create table port_block_default partition of port_block default;
+create index port_block_held on port_block (address, port_from, from_at);
 """
 
 JOURNAL = """

@@ -160,7 +160,7 @@ def _show_packets(delta: DeltaRow, seen: _Packets) -> None:
             say(f"        {label}: nothing, the session began")
             continue
         packet = seen.find(place)
-        where = f"file {place.sequence} offset {place.offset} of {place.node}"
+        where = f"{place.sequence}:{place.offset} of {place.node}"  # as `journal show` takes it
         if not isinstance(packet, SeenPacket):
             say(f"        {label}: {where}: {_away_text(packet)}")
             continue

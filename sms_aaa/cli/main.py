@@ -25,6 +25,7 @@ COMMANDS = {
     "session": ("sms_aaa.cli.session:session", "One session, down to its records: show."),
     "stale": ("sms_aaa.cli.stale:stale", "Who misses interims, and which NAS is silent."),
     "anomalies": ("sms_aaa.cli.anomalies:anomalies", "What was odd about accounting records: list, show."),
+    "whohad": ("sms_aaa.cli.whohad:whohad", "Whose an address, prefix or port was at an instant."),
     "why": ("sms_aaa.cli.why:why", "Why a login was let in or refused."),
     "rejects": ("sms_aaa.cli.rejects:rejects", "The last refusals, with their reasons."),
     "lockouts": ("sms_aaa.cli.lockouts:lockouts", "Who is kept out after failed logins: list, clear."),

@@ -88,12 +88,9 @@ def count_anomalies(connection: Connection, wanted: AnomalyFilter, by: AnomalyGr
     """The most first; days in their order."""
     query = sql.SQL(
         """select {} as value, count(*) as anomalies, count(distinct a.session_id) as sessions, max(a.at) as last_at
-           from anomaly a left join session_all s on {} and s.id = a.session_id
-           left join service v on v.id = s.service_id left join subscriber b on b.id = v.subscriber_id
-           where {} group by 1 order by {}"""
+           from anomaly a where {} group by 1 order by {}"""
     ).format(
         sql.SQL(_GROUPS[by]),
-        sql.Literal(wanted.name is not None),  # only then are the sessions looked at
         _where(wanted),
         sql.SQL("1" if by is AnomalyGroup.DAY else "2 desc, 1"),
     )
@@ -101,12 +98,19 @@ def count_anomalies(connection: Connection, wanted: AnomalyFilter, by: AnomalyGr
         return cursor.execute(query).fetchall()
 
 
+_OF_NAME = """a.session_id = any(array(
+    select s.id from session_all s where s.username = {0} or s.service_id = any(array(
+      select v.id from service v where v.subscriber_id in (
+        select id from subscriber where name = {0} and removed_at is null
+        union all select id from subscriber where name = {0} and removed_at is not null)))))"""
+
+
 def _where(wanted: AnomalyFilter) -> sql.Composable:
     asked: list[tuple[Any, str]] = [
         (wanted.since, "a.at >= {}"),
         (wanted.kind, "a.kind = {}"),
         (wanted.nas_id, "a.nas_id = {}"),
-        (wanted.name, "(b.name = {0} or s.username = {0})"),
+        (wanted.name, _OF_NAME),
         (wanted.session_id, "a.session_id = {}"),
         (wanted.anomaly_id, "a.id = {}"),
     ]

@@ -37,6 +37,7 @@ PARTITIONED = (
     Parted("session_history", "stopped_at"),
     Parted("usage_hour", "hour_at", room=80),
     Parted("usage_day", "day", room=80),
+    Parted("port_block", "from_at"),
 )
 MONTHS_AHEAD = 2
 MONTHS_BEHIND = 1

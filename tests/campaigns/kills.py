@@ -12,9 +12,11 @@ moment of a kill is the machine's; the victims are the seed's.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -219,6 +221,24 @@ def _of_oddities(connection: Connection) -> list[str]:
     return [f"{what}: {row}" for what, query in ODDITIES.items() for row in connection.execute(query).fetchall()]
 
 
+def _of_journal(daemon: Daemon) -> list[str]:
+    """What the command line finds in the journal after all this: no damage, and nothing that a replay would settle."""
+    verified = _typed(daemon, "journal", "verify", "--json")
+    replayed = _typed(daemon, "journal", "replay", "--from", "2000-01-01", "--dry-run", "--json")
+    complaints = [f"damage: {finding}" for finding in verified["findings"] if finding["damage"]]
+    complaints += [
+        f"a replay would settle: {file}" for file in replayed["files"] if file["to_settle"] or file["waiting"]
+    ]
+    return complaints
+
+
+def _typed(daemon: Daemon, *words: str) -> dict[str, Any]:
+    program = Path(sys.executable).with_name("sms-aaa")
+    return dict(
+        json.loads(subprocess.run([program, *words], env=daemon.environ, stdout=subprocess.PIPE, check=False).stdout)
+    )
+
+
 def is_settled(daemon: Daemon) -> bool:
     """By the journal and the database themselves: a gauge may be a second old."""
     try:
@@ -270,6 +290,7 @@ def run(folder: Path, chosen: Sequence[str], *, seed: int, records_per_second: i
             assert nas.login(b"user1", PASSWORD) is not None, "a login is answered after all this"
         with connect(daemon.dsn, name="audit", statement_timeout_seconds=300) as connection:
             verdict = audit(connection, ledger)
+        verdict.complaints.extend(_of_journal(daemon))
         assert daemon.stop() == 0, "the server ends in good order after all this"
     finally:
         daemon.stop()

@@ -186,7 +186,7 @@ class Ledger:
                 self._ready.append(session)
 
     def _repeat(self, now: float) -> None:
-        for number, line in enumerate(self._lines):
+        for line in self._lines:
             for identifier, waiting in list(line.waiting.items()):
                 if now < waiting.due:
                     continue
@@ -203,15 +203,20 @@ class Ledger:
                 else:
                     del line.waiting[identifier]
                     line.free.append(identifier)
-                    other = self._lines[(number + 1) % len(self._lines)]
-                    self._post(other, waiting.session, waiting.step, now, waiting)
+                    others = (other for other in self._lines if other is not line)
+                    self._post(
+                        min(others, key=lambda other: len(other.waiting)), waiting.session, waiting.step, now, waiting
+                    )
 
     def _send(self, now: float, *, allowed: int) -> None:
-        for line in self._lines:
-            while len(line.waiting) < WINDOW and line.free and self.datagrams < allowed:
+        """New records, on the port with the fewest that wait; as many wait at once as all ports have room for."""
+        room = LINES * WINDOW - sum(len(line.waiting) for line in self._lines)
+        for line in sorted(self._lines, key=lambda one: len(one.waiting)):
+            while room > 0 and len(line.waiting) < WINDOW and self.datagrams < allowed:
                 session = self._next()
                 if session is None:
                     return
+                room -= 1
                 session.sent += 1
                 self._post(line, session, session.sent - 1, now, None)
 

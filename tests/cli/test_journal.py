@@ -301,6 +301,19 @@ def test_positions_are_compared_with_the_files(stocked, node):
     assert verified(stocked, **AWAY) == []
 
 
+def test_an_orphan_whose_last_record_ends_in_zeros_is_sound(stocked, node):
+    sequence = written(node, *DAY[:1], said("interim", 5, extra=attribute(dictionary.NAS_PORT, bytes(4)) * 4))
+    path = path_of(node, sequence)
+    octets = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(65_536)
+    mark(node, sequence, octets, finished=True)
+    assert verified(stocked) == []
+    [file] = files_of(stocked.type("journal", "status", "--json"))
+    assert file["end"] < file["position"]
+    assert file["backlog_octets"] == 0
+
+
 def test_one_file_is_checked_alone_wherever_it_is(stocked, node, tmp_path):
     sound, spoiled = written(node, *DAY), written(node, *DAY, now_ns=2_000)
     spoil(path_of(node, spoiled), 100, b"\xff")

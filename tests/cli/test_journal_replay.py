@@ -6,6 +6,7 @@ into the same database, into one that was rewound, and from a folder that was co
 
 from __future__ import annotations
 
+import os
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +32,7 @@ from sms_aaa.node.records import AccountingRecord, pack_accounting, unpack_accou
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.packet import attribute, integer
 from sms_aaa.rules.session import Place
+from sms_aaa.server.runfile import Running, hold, write_running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -329,6 +331,20 @@ def test_a_record_that_postgresql_refuses_is_put_aside_and_the_others_go_on(stoc
     done = stocked.type("journal", "replay", str(sequence), "--yes", "--json").json()["done"]
     assert (done["records_settled"], done["quarantined"]) == (3, 2)
     assert total(node.dsn)[0] == 2
+
+
+def test_while_the_server_runs_what_lies_beyond_the_position_is_its_own(stocked, node, journal):
+    sequence = journal.write(everything())
+    journal.settle(node.dsn, sequence, batch=20, batches=2)
+    before = dump(node.dsn)
+    held = hold(node.folder)
+    running = Running(pid=1, version="1", node="node1", since=0, metrics="", embedded_dsn="", database="", access=[],
+                      accounting=[], processes=[])  # fmt: skip
+    write_running(node.folder, running)
+    [file] = stocked.type("journal", "replay", str(sequence), "--yes", "--json").json()["files"]
+    os.close(held)
+    assert (file["waiting"], file["to_settle"]) == (len(everything()) - 40, 0)
+    assert dump(node.dsn) == before
 
 
 def test_what_to_replay_has_to_be_said(stocked, node, journal):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -119,6 +120,10 @@ def test_the_packets_behind_a_reading_are_shown_while_the_journal_has_them(told,
     shown = told.done("explain", "alice", "--packets")
     assert "          Acct-Output-Gigawords = 13" in shown
     assert "          Acct-Status-Type = Start" in shown
+    place, packet = re.search(r"after: (\d+:\d+) of node1, from .*\n((?: {10}.*\n)+)", shown).groups()
+    assert set(packet.split("\n")) <= {
+        f"        {line}" for line in told.done("journal", "show", place).split("\n")
+    } | {""}
     [cycle] = told.type("explain", "alice", "--packets", "--json").json()
     after = cycle["components"][1]["slices"][0]["delta"]["after"]
     assert {"name": "Acct-Session-Time", "value": "300"} in after["packet"]["attributes"]

@@ -39,42 +39,11 @@ def used(stocked, node):
     return stocked
 
 
-@pytest.fixture
-def rolled(used, database_dsn):
-    """The hours and days as settling shares them out."""
-    with connect(database_dsn, name="test") as connection:
-        connection.execute("delete from usage_hour")
-        connection.execute("delete from usage_day")
-        alice, cam = (
-            connection.execute(
-                "select account_id, service_id from session where acct_session_id = %s", (name,)
-            ).fetchone()
-            for name in ("s-1", "s-3")
-        )
-        for who, begin, up, down, seconds in (
-            (alice, "2026-03-27T11:00Z", 2 * MB, 20 * MB, 3600),
-            (alice, "2026-03-27T12:00Z", MB, 10 * MB, 1800),
-            (alice, "2026-03-27T22:00Z", 0, 5, 600),
-            (alice, "2026-03-27T23:00Z", 0, 4, 600),
-            (cam, "2026-03-27T11:00Z", 7, 8, 60),
-        ):
-            connection.execute(
-                "insert into usage_hour values (%s, %s, %s, %s, %s, %s)", (*who, begin, up, down, seconds)
-            )
-        connection.execute(
-            """insert into usage_day
-               select h.account_id, h.service_id, (h.hour_at at time zone a.zone)::date, sum(octets_in),
-                      sum(octets_out), sum(seconds)
-               from usage_hour h join account a on a.id = h.account_id group by 1, 2, 3"""
-        )
-    return used
-
-
 SPAN = ("--from", "2026-03-27", "--to", "2026-03-29")
 
 
-def test_usage_by_hour_is_told_by_the_clock_of_the_account(rolled):
-    out = rolled.done("usage", "alice", "--by", "hour", "--from", "2026-03-27T12:00", "--to", "2026-03-27T14:10")
+def test_usage_by_hour_is_told_by_the_clock_of_the_account(used):
+    out = used.done("usage", "alice", "--by", "hour", "--from", "2026-03-27T12:00", "--to", "2026-03-27T14:10")
     assert out.splitlines()[1:] == [
         "account 1, 2026-03-27 12:00 +0100 to 2026-03-27 15:00 +0100, Europe/Berlin",
         "hour                    octets up  octets down      both   seconds",
@@ -85,28 +54,28 @@ def test_usage_by_hour_is_told_by_the_clock_of_the_account(rolled):
     ]
 
 
-def test_usage_by_day_and_month_shares_what_goes_over_midnight(rolled):
-    [account] = rolled.type("usage", "alice", "--by", "day", *SPAN, "--json").json()
+def test_usage_by_day_and_month_shares_what_goes_over_midnight(used):
+    [account] = used.type("usage", "alice", "--by", "day", *SPAN, "--json").json()
     assert [(row["day"], row["octets_down"]) for row in account["usage"]] == [
         ("2026-03-27", 30 * MB + 5),
         ("2026-03-28", 4),
     ]
     assert account["total"] == {"octets_up": 3 * MB, "octets_down": 30 * MB + 9, "octets": 33 * MB + 9, "seconds": 6600}
-    [month] = rolled.type("usage", "alice", "--by", "month", *SPAN, "--csv").csv()
+    [month] = used.type("usage", "alice", "--by", "month", *SPAN, "--csv").csv()
     assert (month["month"], month["octets"]) == ("2026-03", str(33 * MB + 9))
-    assert "2026-03-28" in rolled.done("usage", "alice", "--by", "day", *SPAN)
+    assert "2026-03-28" in used.done("usage", "alice", "--by", "day", *SPAN)
 
 
-def test_a_day_whose_clocks_are_put_forward_has_23_hours(rolled):
-    lines = rolled.done("usage", "alice", "--by", "hour", "--from", "2026-03-27", "--to", "2026-03-30").splitlines()
+def test_a_day_whose_clocks_are_put_forward_has_23_hours(used):
+    lines = used.done("usage", "alice", "--by", "hour", "--from", "2026-03-27", "--to", "2026-03-30").splitlines()
     assert len([line for line in lines if line.startswith("2026-03-29")]) == 23
     assert not [line for line in lines if line.startswith("2026-03-29 02:")]
 
 
-def test_a_span_comes_to_the_same_whichever_way_it_is_asked_for(rolled):
+def test_a_span_comes_to_the_same_whichever_way_it_is_asked_for(used):
     for span in (SPAN, ("--from", "2026-03-27", "--to", "2026-03-28"), ("--from", "2026-03-28", "--to", "2026-03-29")):
         totals = [
-            rolled.type("usage", "alice", "--by", by, *span, "--json").json()[0]["total"]
+            used.type("usage", "alice", "--by", by, *span, "--json").json()[0]["total"]
             for by in ("hour", "day", "session")
         ]
         assert totals[0] == totals[1] == totals[2]
@@ -174,15 +143,15 @@ def test_exports_that_adjoin_have_every_delta_once(used):
     assert [row["acct_session_id"] for row in second] == ["s-2"]
 
 
-def test_an_export_by_session_hour_and_day(rolled):
-    sessions = rolled.type(*EXPORT, "--by", "session", "--nas", "bng1").csv()
+def test_an_export_by_session_hour_and_day(used):
+    sessions = used.type(*EXPORT, "--by", "session", "--nas", "bng1").csv()
     assert {(row["acct_session_id"], row["octets_down"], row["deltas"]) for row in sessions} == {
         ("s-1", str(30 * MB), "2"), ("s-2", "9", "1"), ("s-3", "8", "1"), ("s-4", "6", "1"),
     }  # fmt: skip
-    hours = rolled.type(*EXPORT, "--by", "hour", "--subscriber", "alice").csv()
+    hours = used.type(*EXPORT, "--by", "hour", "--subscriber", "alice").csv()
     assert {row["hour_at"] for row in hours} >= {"2026-03-27T11:00:00Z", "2026-03-27T23:00:00Z"}
     assert len(hours) == 4
-    days = rolled.type(*EXPORT, "--by", "day", "--format", "jsonl")
+    days = used.type(*EXPORT, "--by", "day", "--format", "jsonl")
     assert {(row["username"], row["day"]) for row in map(json.loads, days.out.splitlines())} == {
         ("alice", "2026-03-27"), ("alice", "2026-03-28"), ("001122334455", "2026-03-27"),
     }  # fmt: skip
@@ -212,3 +181,35 @@ def test_a_file_that_cannot_be_written_leaves_nothing(used, tmp_path):
         assert answer.code == Exit.UNAVAILABLE
         assert "pip install 'sms-aaa[parquet]'" in answer.err
         assert not list(tmp_path.glob("march*"))
+
+
+def test_a_session_of_70_days_is_right_per_month_per_day_and_in_total(stocked, node):
+    """Over three ends of months, a change of clocks and a counter that began anew, with an interim every 30 hours."""
+    began, step, resets_at = datetime(2026, 1, 25, 10, 7, tzinfo=UTC), timedelta(hours=30), 20
+    said = [Said(status="start", at=began, seconds=0)]
+    for count in range(1, 57):
+        since = count if count < resets_at else count - resets_at + 1
+        said.append(
+            Said(
+                status="stop" if count == 56 else "interim", at=began + count * step, seconds=count * 108_000,
+                octets_in=since * 1_000_003, octets_out=since * 7_000_001,
+            )
+        )  # fmt: skip
+    node.account(*said, rate=False)
+    total = {"octets_up": 56 * 1_000_003, "octets_down": 56 * 7_000_001, "seconds": 56 * 108_000}
+    total["octets"] = total["octets_up"] + total["octets_down"]
+    span = ("--from", "2026-01-01", "--to", "2026-05-01", "--json")
+    [months] = stocked.type("usage", "alice", "--by", "month", *span).json()
+    assert [row["month"] for row in months["usage"]] == ["2026-01", "2026-02", "2026-03", "2026-04"]
+    for by in ("hour", "day", "month", "session"):
+        assert stocked.type("usage", "alice", "--by", by, *span).json()[0]["total"] == total, by
+    march = ("--from", "2026-03-01", "--to", "2026-04-01", "--json")
+    for by in ("hour", "day", "session"):
+        found = stocked.type("usage", "alice", "--by", by, *march).json()[0]["total"]
+        assert found == {name: months["usage"][2][name] for name in found}, by
+    days = {
+        row["day"]: row["octets"] for row in stocked.type("usage", "alice", "--by", "day", *span).json()[0]["usage"]
+    }
+    per_hour = total["octets"] / 56 / 30
+    assert abs(days["2026-03-29"] - 23 * per_hour) < 2, "the clocks were put forward"
+    assert abs(days["2026-02-03"] - 24 * per_hour) < 2

@@ -1,0 +1,128 @@
+"""Who had an address, asked of a year of history: how long an answer takes, whether it is right, and by which indexes.
+
+`python tests/bench/bench_whohad.py --dsn DSN` of a database that fill_history.py filled; `--cluster FOLDER` starts the
+PostgreSQL there first, with nothing in its memory, and stops it. Asked at random: addresses that somebody had and that
+nobody had, IPv4, IPv6 in a delegated prefix, and IPv4 prefixes of 8 addresses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from fill_history import read_year
+
+from sms_aaa.db.engine import connect
+from sms_aaa.flows.whohad import find_holders
+from sms_aaa.server.postgres import EmbeddedPostgres
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from fill_history import Past, Year
+
+    from sms_aaa.db.engine import Connection
+
+Question = tuple[IPv4Network | IPv6Network, "datetime", "Past | None"]
+
+
+def questions(year: Year, kind: str, count: int, seed: int) -> Iterator[Question]:
+    """What is asked, when, and who is to be found."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        past = year.past(rng.randrange(year.sessions))
+        lasted = past.stopped_at - past.started_at
+        at = past.started_at + lasted * rng.random()
+        if kind == "ipv6":
+            past = year.past(past.number & ~1)
+            at = past.started_at + (past.stopped_at - past.started_at) * rng.random()
+            assert past.delegated is not None
+            yield ip_network(past.delegated[rng.randrange(2**72)]), at, past
+        elif kind == "nobody":
+            gap = year.past(past.number + year.addresses).started_at - past.stopped_at
+            yield ip_network(past.framed_ip), past.stopped_at + gap * rng.uniform(0.01, 0.99), None
+        elif kind == "prefix":
+            yield IPv4Network((int(past.framed_ip) & ~7, 29)), at, past
+        else:
+            yield ip_network(past.framed_ip), at, past
+
+
+def ask(connection: Connection, year: Year, kind: str, count: int, seed: int) -> list[float]:
+    """Milliseconds of each answer, the slowest last; every answer is checked against the formula."""
+    taken = []
+    for asked, at, past in questions(year, kind, count, seed):
+        began = time.perf_counter()
+        answers = find_holders(connection, asked, None, at, tolerance_seconds=0)
+        taken.append((time.perf_counter() - began) * 1000)
+        held = {one.holder.session_id for one in answers.held}
+        if past is not None:
+            assert past.number + 1 in held, (asked, at, past, answers)
+            assert kind == "prefix" or {one.holder.username for one in answers.held} == {past.username}
+        else:
+            assert not held, (asked, at, answers)
+            assert answers.before is not None
+    return sorted(taken)
+
+
+def scans(dsn: str) -> tuple[int, int]:
+    """How often the months of the history and of port blocks were read whole, and by an index, since they were made."""
+    with connect(dsn, name="whohad") as connection:
+        row = connection.execute(
+            """select sum(seq_scan)::bigint, sum(idx_scan)::bigint from pg_stat_user_tables
+               where relname ~ '^(session_history|port_block)_[0-9]{6}$'"""
+        ).fetchone()
+    assert row is not None
+    return int(row[0]), int(row[1])
+
+
+def report(connection: Connection, count: int, title: str) -> None:
+    year = read_year(connection)
+    print(f"{title}: {year.sessions:,} sessions on {year.addresses:,} addresses")
+    for kind in ("ipv4", "ipv6", "nobody", "prefix"):
+        taken = ask(connection, year, kind, count, seed=len(title))
+        p50, p99 = taken[count // 2], taken[count * 99 // 100]
+        print(f"  {kind:7} {count:,} asked: p50 {p50:.1f} ms, p99 {p99:.1f} ms, most {taken[-1]:.1f} ms", flush=True)
+
+
+def read_arguments(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--cluster", type=Path, help="folder of a PostgreSQL that fill_history.py filled")
+    where.add_argument("--dsn", help="a database that it filled")
+    parser.add_argument("--count", type=int, default=1000, help="questions of each kind (default 1,000)")
+    return parser.parse_args(words)
+
+
+def measure(dsn: str, count: int, *, was_started: bool) -> None:
+    whole, by_index = scans(dsn)
+    with connect(dsn, name="whohad") as connection:
+        if was_started:
+            report(connection, count, "just started, nothing in PostgreSQL's memory")
+        report(connection, count, "warm")
+    whole, by_index = (after - before for after, before in zip(scans(dsn), (whole, by_index), strict=True))
+    print(f"  the months were read {by_index:,} times by an index, {whole} times whole")
+    assert whole == 0
+
+
+def main(words: list[str]) -> None:
+    arguments = read_arguments(words)
+    if arguments.dsn is not None:
+        measure(arguments.dsn, arguments.count, was_started=False)
+        return
+    server = EmbeddedPostgres.start(arguments.cluster)
+    try:
+        measure(server.dsn, arguments.count, was_started=True)
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
