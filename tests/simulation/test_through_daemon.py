@@ -53,7 +53,7 @@ def test_worlds_are_counted_right_through_kills_and_an_outage_and_planted_errors
 def _plant_errors(daemon: Daemon, run: through_daemon.Run) -> None:
     ids = [row[0] for row in daemon.query("select id from session where octets_out > 1000 order by id limit 3")]
     daemon.execute(f"update session set octets_out = octets_out + 1 where id = {ids[0]}")
-    daemon.execute(f"update session set service_id = null, version = version + 1 where id = {ids[1]}")
+    daemon.execute(f"update session set service_id = null, account_id = null, excluded = 'planted' where id = {ids[1]}")
     daemon.execute(f"update session set acct_session_id = 'nobody' where id = {ids[2]}")
     said = through_daemon.judge(daemon, run.plays, run.base)
     for planted in ("law: ", "1 octets out too many", "not the sum of its deltas", "is of service None", "lost life",

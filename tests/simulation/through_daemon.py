@@ -247,7 +247,7 @@ def _lives(daemon: Daemon) -> list[Counted]:
         )
     }  # fmt: skip
     for session_id, *delta in daemon.query(
-        "select session_id, octets_in, octets_out, from_at, to_at from usage_delta order by session_id, seq"
+        "select session_id, octets_in, octets_out, from_at, to_at, late from usage_delta order by session_id, seq"
     ):
         lives[session_id].deltas.append(tuple(delta))
     for session_id, kind in daemon.query("select session_id, kind from anomaly where session_id is not null"):
