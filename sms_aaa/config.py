@@ -48,6 +48,7 @@ Listen = Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]
 DuplicateSeconds = Annotated[int, Meta(ge=5, le=30)]  # RFC 5080 section 2.2.2: 5 to 30 s
 ReceiveBuffer = Annotated[int, Meta(ge=65_536, le=1_073_741_824)]
 AGE_SECONDS_MIN = 30
+JOURNAL_OCTETS_MIN = 134_217_728  # sixteen files of the smallest size: room is made by whole files
 RetentionDays = Annotated[int, Meta(ge=1, le=36_500)]
 
 
@@ -114,8 +115,10 @@ class ReplicaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class JournalSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # Above the largest batch: 1,024 records with a RADIUS packet of up to 4,096 octets each.
     file_octets_max: Annotated[int, Meta(ge=8_388_608, le=4_294_967_296)] = 67_108_864
+    accounting_octets_max: Annotated[int, Meta(ge=0, le=1_125_899_906_842_624)] = 0
     decisions_octets_max: Annotated[int, Meta(ge=1_048_576)] = 1_073_741_824
     retention_days: RetentionDays = 7
+    retention_hours_min: Annotated[int, Meta(ge=1, le=8_760)] = 24
 
 
 class SessionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -387,6 +390,11 @@ def _check_age(seconds: int) -> None:
         raise ValueError(f"the replica's date is written every 5 s: 0 for no limit, or at least {AGE_SECONDS_MIN}")
 
 
+def _check_journal_bound(octets: int) -> None:
+    if 0 < octets < JOURNAL_OCTETS_MIN:
+        raise ValueError(f"room is made by whole files: 0 for no bound, or at least {JOURNAL_OCTETS_MIN}")
+
+
 def _check_listen(addresses: tuple[str, ...]) -> None:
     parsed = [parse_listen(text) for text in addresses]
     if len(set(parsed)) < len(parsed):
@@ -397,6 +405,7 @@ _CHECKS: dict[tuple[str, str], Callable[[Any], object]] = {
     ("access", "listen"): _check_listen,
     ("accounting", "listen"): _check_listen,
     ("database", "dsn"): check_dsn,
+    ("journal", "accounting_octets_max"): _check_journal_bound,
     ("metrics", "listen"): parse_listen,
     ("rating", "zone"): _check_zone,
     ("replica", "age_seconds_max"): _check_age,

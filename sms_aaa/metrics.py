@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from sms_aaa.node import nas_rows
+from sms_aaa.node.journal import JournalFaultKind
 from sms_aaa.node.nas_rows import NasWord
 from sms_aaa.radius.faults import PacketFault
 from sms_aaa.rules.reasons import Reason
@@ -82,6 +83,10 @@ class Word(IntEnum):
     LOCKOUTS = 48
     LOCKOUTS_USER = 49
     LOCKOUTS_DEVICE = 55
+    JOURNAL_UNWRITABLE = 56  # gauge of an accounting worker: 0, or 1 + the place of its fault among JournalFaultKind's
+    JOURNAL_OCTETS = 57  # gauge: what the accounting journal's files take
+    JOURNAL_ROOM_OCTETS = 58  # gauge: how much more they may take
+    JOURNAL_EARLY = 59
     LAPSED_SILENCE = 60
     LAPSED_REBOOT = 61
 
@@ -96,6 +101,7 @@ PLAN_ROWS_MAX = 512
 assert PLANS_AT + 2 * PLAN_ROWS_MAX <= nas_rows.ROWS_AT  # the NASes' rows end a slot
 
 _REASONS = list(Reason)
+_JOURNAL_FAULTS = list(JournalFaultKind)
 _FAULTS = list(PacketFault)
 _REASON_WORD = {reason: REASONS_AT + index for index, reason in enumerate(_REASONS)}
 assert len(_REASONS) <= 64
@@ -164,6 +170,7 @@ _COUNTERS: tuple[tuple[Word, str, str], ...] = (
     (Word.STATUS_SERVER, "status_server", "Status-Server requests answered"),
     (Word.RECORDS_JOURNALED, "journal_records", "Accounting records made durable"),
     (Word.JOURNAL_FAULTS, "journal_faults", "Batches that could not be made durable and were not answered"),
+    (Word.JOURNAL_EARLY, "journal_files_deleted_early", "Settled files deleted before retention_days, to make room"),
     (Word.DECISIONS_DROPPED, "decisions_dropped", "Decisions that found the decision stream full"),
     (Word.DECISIONS_RECORDED, "decisions_recorded", "Decisions stored in PostgreSQL"),
     (Word.PASSWORD_CHECKS, "password_checks", "Slow password hashes computed, for one or more logins"),
@@ -217,6 +224,8 @@ _LABELLED: tuple[tuple[dict[int, str], str, str, str], ...] = (
 
 _GAUGES: tuple[tuple[Word, str, str, float], ...] = (
     (Word.BACKLOG_OCTETS, "journal_backlog_octets", "Accounting journal that is not settled yet", 1),
+    (Word.JOURNAL_OCTETS, "journal_octets", "What the accounting journal's files take of their disk", 1),
+    (Word.JOURNAL_ROOM_OCTETS, "journal_room_octets", "How much more they may take until nothing is answered", 1),
     (Word.BACKLOG_DECISIONS_OCTETS, "decisions_backlog_octets", "Decision stream that is not settled yet", 1),
     (Word.SETTLE_LAG_MS, "settle_lag_seconds", "Age of the oldest record that is not settled", 1000),
     (Word.LIVE_REBUILT, "live_set_rebuilt", "1 when the live set is whole since the boot, else 0", 1),
@@ -269,6 +278,7 @@ class Collector:
         for word, name, help_text, divisor in _GAUGES:
             highest = max((slot.counters[word] for slot in slots.values()), default=0)
             yield GaugeMetricFamily(f"sms_aaa_{name}", help_text, value=highest / divisor)
+        yield _journal_unwritable(processes, slots)
         yield self._replica_age(slots.values())
         yield _replies_by_reason(slots.values())
         yield _drops_by_fault(slots.values())
@@ -300,6 +310,28 @@ def _kernel_drops(processes: Sequence[ProcessView], slots: Mapping[int, Slot]) -
         if process.name.startswith(("access", "accounting")):
             family.add_metric([process.name], slots[process.slot].counters[Word.KERNEL_DROPS])
     return family
+
+
+def _journal_unwritable(processes: Sequence[ProcessView], slots: Mapping[int, Slot]) -> Metric:
+    family = GaugeMetricFamily(
+        "sms_aaa_journal_unwritable",
+        "1 while the worker answers no accounting because it cannot write its journal",
+        labels=["process"],
+    )
+    for process in processes:
+        if process.name.startswith("accounting"):
+            family.add_metric([process.name], int(slots[process.slot].counters[Word.JOURNAL_UNWRITABLE] != 0))
+    return family
+
+
+def journal_fault(counters: memoryview) -> JournalFaultKind | None:
+    """Why an accounting worker cannot write its journal just now; None: it can."""
+    at = counters[Word.JOURNAL_UNWRITABLE]
+    return _JOURNAL_FAULTS[at - 1] if 0 < at <= len(_JOURNAL_FAULTS) else None
+
+
+def set_journal_fault(counters: memoryview, kind: JournalFaultKind | None) -> None:
+    counters[Word.JOURNAL_UNWRITABLE] = 0 if kind is None else 1 + _JOURNAL_FAULTS.index(kind)
 
 
 def _replies_by_reason(slots: Iterable[Slot]) -> Metric:

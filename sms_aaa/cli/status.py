@@ -121,6 +121,9 @@ def _facts(running: Running, counts: Counts, caller: Caller, accounting: Account
         "metrics": running.metrics,
         "database": f"{running.database}, {_database_state(caller)}",
         "live_sessions": live,
+        "journal": _journal(counts),
+        "journal_octets": octets(counts.highest(Word.JOURNAL_OCTETS)),
+        "journal_room_octets": octets(counts.highest(Word.JOURNAL_ROOM_OCTETS)),
         "journal_backlog_octets": octets(counts.highest(Word.BACKLOG_OCTETS)),
         "decisions_backlog_octets": octets(counts.highest(Word.BACKLOG_DECISIONS_OCTETS)),
         "settle_lag_ms": _milliseconds(counts.highest(Word.SETTLE_LAG_MS)),
@@ -138,6 +141,14 @@ def _facts(running: Running, counts: Counts, caller: Caller, accounting: Account
         "nas_weak_secrets": counts.highest(Word.NAS_WEAK),
         "nas_unreadable_secrets": counts.highest(Word.NAS_UNREADABLE),
     }
+
+
+def _journal(counts: Counts) -> str:
+    from sms_aaa.metrics import journal_fault
+
+    faults = {journal_fault(counts.board.slot(slot).counters) for slot in counts.slots} - {None}
+    told = [f"accounting is not answered: {fault.text}; {fault.remedy}" for fault in faults if fault is not None]
+    return "; ".join(told) or "writable"
 
 
 def _database_state(caller: Caller) -> str:

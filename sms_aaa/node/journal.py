@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 FILE_OCTETS_MAX = 64 * 1024 * 1024
 BOUNDED_FILES_MIN = 16  # a bounded folder has room for this many files, so that dropping the oldest frees a part only
-FOLDER_LOOK_NS = 1_000_000_000  # between two looks at a full folder, while records are dropped
+FOLDER_LOOK_NS = 1_000_000_000  # between two looks at a full folder
 SEQUENCE_TRIES_MAX = 1_000
 
 _UNFINISHED = ".new"
@@ -61,6 +61,7 @@ class Stream(IntEnum):
 
 class JournalFaultKind(Enum):
     NO_SPACE = "no-space"
+    BOUND = "bound"  # the folder takes all that it may
     OPEN = "open"
     WRITE = "write"
     SHORT_WRITE = "short-write"
@@ -72,6 +73,25 @@ class JournalFaultKind(Enum):
     READ = "read"
     LIVE = "live"
     DELETE = "delete"
+
+    @property
+    def text(self) -> str:
+        """For people, of a stream that is written: what is the matter."""
+        return _TEXTS.get(self, ("its journal cannot be written", ""))[0]
+
+    @property
+    def remedy(self) -> str:
+        return _TEXTS.get(self, ("", "see the log and the disk's own errors"))[1]
+
+
+_TEXTS = {
+    JournalFaultKind.NO_SPACE: ("the journal's disk is full", "free space there: it goes on by itself"),
+    JournalFaultKind.BOUND: (
+        "the journal takes all that journal.accounting_octets_max allows",
+        "raise it, or see why the settler does not settle: `sms-aaa journal status`",
+    ),
+    JournalFaultKind.SYNC: ("the disk did not sync the journal", "see the log and the disk's own errors"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +153,8 @@ class Writer:
     ) -> None:
         """`database_id`: 16 octets (J8). `slot`: where to publish; None for a tool whose file nobody reads alive.
 
-        `folder_octets_max` bounds the folder, None does not. Each writer looks for itself, so the bound may be
-        passed by one file for each further writer.
+        `folder_octets_max` bounds the folder, None does not: at it the unsynced stream drops, and the synced one has a
+        fault. Each writer looks for itself, so the bound may be passed by one file for each further writer.
         """
         assert len(database_id) == 16
         self._folder = folder
@@ -167,9 +187,10 @@ class Writer:
             )
         if self._fd < 0 or self._end + octets > self._file_octets_max:
             self.close()
-            refused = self._drop(len(payloads), now_ns) or self.open(now_ns)
+            refused = self.open(now_ns)
             if refused is not None:
-                return refused
+                is_dropped = refused.kind is JournalFaultKind.BOUND and not self._synced
+                return Dropped(len(payloads)) if is_dropped else refused
         fault = self._write(frames.pack_records(payloads, offset=self._end, seed=self._seed))
         if fault is not None:
             self.close()
@@ -181,8 +202,15 @@ class Writer:
         return Appended(self._sequence, first, self._end)
 
     def open(self, now_ns: int) -> JournalFault | None:
-        """Begins a new file, never an old one's tail (J1), and makes it last before anything is in it (J2)."""
-        assert self._fd < 0
+        """Begins a new file, never an old one's tail (J1), and makes it last before anything is in it (J2).
+
+        Nothing happens while one is open.
+        """
+        if self._fd >= 0:
+            return None
+        if self._is_full(now_ns):
+            octets = self._folder_octets_max
+            return JournalFault(JournalFaultKind.BOUND, f"{self._folder}: its files take the {octets} octets they may")
         try:
             fd, sequence = _create_unfinished(self._folder, now_ns)
         except OSError as error:
@@ -252,16 +280,16 @@ class Writer:
             return fault_of(kind, self._name(), error)
         return None
 
-    def _drop(self, count: int, now_ns: int) -> Dropped | None:
+    def _is_full(self, now_ns: int) -> bool:
         """Whether a new file would pass the folder's bound. An open file needs no look: its space is taken already."""
         if self._folder_octets_max is None:
-            return None
+            return False
         # A clock that was set back must not keep the folder full for hours, hence the lower bound.
         if self._full_since_ns is not None and 0 <= now_ns - self._full_since_ns < FOLDER_LOOK_NS:
-            return Dropped(count)
-        is_full = _folder_octets(self._folder) + self._file_octets_max > self._folder_octets_max
+            return True
+        is_full = folder_octets(self._folder) + self._file_octets_max > self._folder_octets_max
         self._full_since_ns = now_ns if is_full else None
-        return Dropped(count) if is_full else None
+        return is_full
 
     def _name(self) -> Path:
         return self._folder / f"{self._sequence:020d}.journal"
@@ -313,7 +341,7 @@ def _sweep(unfinished: Path) -> None:
             os.close(fd)
 
 
-def _folder_octets(folder: Path) -> int:
+def folder_octets(folder: Path) -> int:
     """What the folder's files take of the disk; a folder that cannot be read shows at the next open."""
     octets = 0
     with suppress(OSError), os.scandir(folder) as entries:

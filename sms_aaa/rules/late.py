@@ -71,7 +71,7 @@ def step_late(life: Life, reading: Reading, known: Sequence[Known], *, rate_kbps
     """
     if is_newer(life, reading):
         if _is_known(life, reading, known):
-            return Step(older(life, reading), None, None), None
+            return Step(older(life, reading).life, None, None), None  # a Stop may be dated wrongly: it closes
         return step(life, life.life, reading, rate_kbps=rate_kbps), None
     result = step(life, life.life, reading, rate_kbps=rate_kbps)
     return _between(result, reading, known, rate_kbps)

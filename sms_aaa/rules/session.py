@@ -138,6 +138,7 @@ class AnomalyKind(StrEnum):
     """Neither our Class nor the user name tells a service: the session is kept, and belongs to no account."""
 
     READDRESSED = "re-addressed"
+    PORT_BLOCK = "bad-port-block"  # what a record tells of ports behind a NAT could not be read: all else counts
     """An address changed in mid-session, or a late record tells another one: both are kept, with their times."""
 
 
@@ -306,7 +307,7 @@ def step(life: Life | None, number: int, reading: Reading, *, rate_kbps: int = 0
         if reading.event is Event.START or not _has_usage(reading):
             return Step(life, None, None)
         return _count(life, reading, State.NONE, rate_kbps)
-    result = _count(life, reading, life.state, rate_kbps) if is_newer(life, reading) else _older(life, reading)
+    result = _count(life, reading, life.state, rate_kbps) if is_newer(life, reading) else older(life, reading)
     if result.anomaly is None and _clock_was_set(life, reading):
         return Step(result.life, result.delta, AnomalyKind.CLOCK)
     return result
@@ -391,8 +392,11 @@ def seconds_of(life: Life, reading: Reading) -> int:
     return life.reading_seconds + round((reading.at - life.reading_at).total_seconds())
 
 
-def older(life: Life, reading: Reading) -> Life:
-    """No usage. A Stop closes whenever it comes; a repetition opens nothing; a Start may tell when it began."""
+def older(life: Life, reading: Reading) -> Step:
+    """No usage. A Stop closes whenever it comes; a repetition opens nothing; one beyond what was counted is named.
+
+    A Start that was overtaken may be the first to tell when the session began.
+    """
     if reading.event is Event.STOP:
         ended_at = max(reading.at, life.updated_at)
         life = replace(
@@ -407,12 +411,6 @@ def older(life: Life, reading: Reading) -> Life:
         life = replace(life, received_at=reading.received_at)
     if life.begun_at is None and reading.event is Event.START:
         life = replace(life, started_at=min(reading.at, life.started_at), begun_at=begun_at(reading))
-    return life
-
-
-def _older(life: Life, reading: Reading) -> Step:
-    """One beyond what was counted is named."""
-    life = older(life, reading)
     octets_in, octets_out = counters_of(life, reading)
     odd = octets_in > life.reading_in or octets_out > life.reading_out
     return Step(life, None, AnomalyKind.STALE_READING if odd else None)

@@ -176,6 +176,9 @@ class AccessWay:
         if self._take_strict_place(aside, claimed):
             self._answer(aside.endpoint, [(aside.asked, aside.case)], aside.began)
 
+    def keep_house(self, now: float) -> None:
+        """There is nothing to keep."""
+
     def close(self) -> None:
         self._beside.close()
         self._strict.close()

@@ -1,8 +1,9 @@
 """An accounting worker: the record's way. Everything that is there, one fdatasync, then the answers.
 
 Nothing is answered that is not on disk (RFC 2866 section 4.1), and nothing enters the duplicate cache as answered
-before that (J6). When the journal cannot be written the NAS hears nothing, keeps the record and tries again; logins go
-on in their own processes.
+before that (J6). When the journal cannot be written, because its disk is full or it takes all that it may, the NAS
+hears nothing, keeps the record and tries again; /healthz, the metrics and `status` say so; the worker tries again each
+second and goes on by itself. Logins go on in their own processes.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from sms_aaa.flows.accounting import (
     pack_requests,
     reply_to,
 )
-from sms_aaa.metrics import LATENCY_AT, SYNC_AT, Word, observe
-from sms_aaa.node.journal import Appended, Stream, Writer
+from sms_aaa.metrics import LATENCY_AT, SYNC_AT, Word, observe, set_journal_fault
+from sms_aaa.node.journal import Appended, JournalFault, JournalFaultKind, Stream, Writer
 from sms_aaa.node.live import ENTRIES_PER_CHANGE
 from sms_aaa.radius.packet import Code
 from sms_aaa.rules.session import silence_seconds
@@ -61,8 +62,11 @@ class AccountingWay:
             child.slot,
             synced=True,
             file_octets_max=child.settings.journal.file_octets_max,
+            folder_octets_max=child.settings.journal.accounting_octets_max or None,
         )
-        self._not_before = 0.0
+        set_journal_fault(self._counters, None)
+        self._not_before = 0.0  # not 0: there was a fault, and the journal is not tried before
+        self._fault: JournalFaultKind | None = None
 
     def serve(self, endpoint: Endpoint, asked: Sequence[Asked], began: float) -> None:
         now_ns = time.time_ns()
@@ -80,6 +84,11 @@ class AccountingWay:
     def collect(self) -> None:
         """Nothing is done beside this way."""
 
+    def keep_house(self, now: float) -> None:
+        """After a fault: whether a file can be begun is tried without waiting for the next record."""
+        if self._not_before and now >= self._not_before:
+            self._note_fault(self._journal.open(time.time_ns()), now)
+
     def close(self) -> None:
         self._journal.close()
         self._live.close()
@@ -93,11 +102,26 @@ class AccountingWay:
         if isinstance(appended, Appended):
             self._counters[Word.RECORDS_JOURNALED] += len(requests)
             observe(self._counters, SYNC_AT, int((time.monotonic() - writing) * 1e6), 1)
+            self._note_fault(None, began)
             return True
-        self._counters[Word.JOURNAL_FAULTS] += 1
-        self._not_before = began + RETRY_SECONDS
-        self._child.log.error("journal-fault", fault=str(appended), remedy="free space, or see the disk's own errors")
+        assert isinstance(appended, JournalFault)  # what is synced is never dropped
+        self._note_fault(appended, began)
         return False
+
+    def _note_fault(self, fault: JournalFault | None, now: float) -> None:
+        """What /healthz and `status` say of the journal; it is logged when it changes."""
+        if fault is None:
+            if self._not_before:
+                self._not_before, self._fault = 0.0, None
+                set_journal_fault(self._counters, None)
+                self._child.log.warning("journal-writable", accounting="answered again")
+            return
+        self._counters[Word.JOURNAL_FAULTS] += 1
+        self._not_before = now + RETRY_SECONDS
+        set_journal_fault(self._counters, fault.kind)
+        if fault.kind is not self._fault:
+            self._fault = fault.kind
+            self._child.log.error("journal-fault", fault=fault.detail, remedy=fault.kind.remedy)
 
     def _update_live_set(self, requests: Sequence[AccountingRequest], now: int) -> None:
         logins = find_logins(requests)

@@ -41,22 +41,6 @@ class Health:
         return (503 if self.unanswered else 200), body.encode()
 
 
-class Growth:
-    """Whether a count that only grows did so within the last `seconds`. It begins at 0, as a new board does."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._count = 0
-        self._grew_at = float("-inf")
-
-    def look(self, count: int, now: float) -> None:
-        if count != self._count:
-            self._count, self._grew_at = count, now
-
-    def is_recent(self, now: float) -> bool:
-        return now - self._grew_at < self._seconds
-
-
 class Watchman:
     """The HTTP server; `start` binds, `stop` ends it."""
 

@@ -72,7 +72,8 @@ class Pressure:
         # A worker that began or ended in between is seen at the next look.
         spent = sum(count - self._ticks[pid] for pid, count in ticks.items() if pid in self._ticks)
         share = spent / TICKS_PER_SECOND / (now - self._looked) / self._cores
-        self._is_high = self._load.is_high() and share > ANSWERING_SHARE
+        # Who rests makes room. So it lasts for as long as the workers take what pressed, not until there is room.
+        self._is_high = share > ANSWERING_SHARE and (self._load.is_high() or self._is_high)
         self._looked, self._ticks = now, ticks
 
     def _answering_ticks(self) -> dict[int, int]:

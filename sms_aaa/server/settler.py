@@ -26,6 +26,7 @@ from sms_aaa.node.records import AccountingRecord, unpack_accounting
 from sms_aaa.rules.session import Place, silence_seconds
 from sms_aaa.server.database import work_with_database
 from sms_aaa.server.historian import Historian
+from sms_aaa.server.journal_room import JournalRoom
 from sms_aaa.server.pressure import Pressure
 from sms_aaa.server.priority import Priority, take
 from sms_aaa.server.stream import Fenced, StreamSettler
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
     from sms_aaa.node.journal_reader import Batch
     from sms_aaa.node.live_change import Release
 
-BATCH_MAX = 2000
+BATCH_MAX = 5000
+PACE_SECONDS = 0.15
+"""From one pass to the next while all that waits fits into a batch: a commit has its price."""
+
 IDLE_SECONDS = 0.05
 RETRY_SECONDS = 1.0
 GAUGES_SECONDS = 1.0
@@ -62,6 +66,7 @@ class Settler:
         self._memory = Memory()
         self._due = {"gauges": 0.0, "counts": 0.0, "upkeep": 0.0, "stale": 0.0}
         self._may_lapse_at = float("inf")
+        self._room = JournalRoom(child, self._stream)
         self._pressure = Pressure(child.state_folder, time.monotonic())
         self._historian = Historian(child)
 
@@ -87,6 +92,9 @@ class Settler:
         counters[Word.LAPSED_REBOOT] += stored.rebooted
         counters[Word.QUARANTINED] += stored.quarantined
         self._release(stored.releases)
+
+    def refused(self) -> None:
+        self._memory.refuse()
 
     def _work(self, connection: Connection) -> None:
         try:
@@ -136,20 +144,22 @@ class Settler:
         while True:
             self._child.beat()
             began = time.monotonic()
-            worked = self._stream.settle(connection)
+            done = self._stream.settle(connection)
             ended = time.monotonic()
             rest = self._pressure.rest_seconds(ended - began, ended)
-            if not worked and self._may_lapse_at == float("inf"):
+            if not done.worked and self._may_lapse_at == float("inf"):
                 self._may_lapse_at = time.monotonic() + self._silence_seconds(connection)
             self._keep_house(connection)
             if self._child.stopping:
                 give_up_at = min(give_up_at, time.monotonic() + CLOSING_SECONDS_MAX)
-                if not worked or time.monotonic() > give_up_at:
+                if not done.worked or time.monotonic() > give_up_at:
                     return
-            elif not worked:
+            elif not done.worked:
                 time.sleep(IDLE_SECONDS)
             elif rest:
                 self._wait(rest)
+            elif not done.is_backlog:
+                time.sleep(max(0.0, began + PACE_SECONDS - time.monotonic()))
 
     def _unpack(self, connection: Connection, sequence: int, batch: Batch) -> list[tuple[Place, AccountingRecord]]:
         records = []
@@ -199,11 +209,12 @@ class Settler:
 
     def _measure_backlog(self) -> None:
         """Octets of what is not settled yet, and the age of its oldest record."""
-        waiting, oldest = self._stream.waiting()
+        self._room.keep(time.monotonic())
+        waiting, first = self._stream.waiting()
         self._counters[Word.BACKLOG_OCTETS] = waiting
-        record = unpack_accounting(oldest.payload) if oldest is not None else None
-        received_ns = record.received_ns if isinstance(record, AccountingRecord) else 0
-        lag_ms = (time.time_ns() - received_ns) // 1_000_000 if received_ns else 0
+        records = [unpack_accounting(record.payload) for record in first]
+        oldest_ns = min((one.received_ns for one in records if isinstance(one, AccountingRecord)), default=0)
+        lag_ms = (time.time_ns() - oldest_ns) // 1_000_000 if oldest_ns else 0
         self._counters[Word.SETTLE_LAG_MS] = max(lag_ms, 0)
 
 

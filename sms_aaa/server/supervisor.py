@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from sms_aaa import __version__
 from sms_aaa.config import Settings, SettingsError, WhenTooOld
-from sms_aaa.metrics import Collector, Names, ProcessView, Word
+from sms_aaa.metrics import Collector, Names, ProcessView, Word, journal_fault
 from sms_aaa.node.board import Board, BoardFault
 from sms_aaa.node.live import LiveSet
 from sms_aaa.node.live_change import LiveFault
@@ -27,7 +27,7 @@ from sms_aaa.node.lockouts import KEY_OCTETS, Lockouts, LockoutsFault
 from sms_aaa.node.replica import Replica
 from sms_aaa.rules.secret import Secret
 from sms_aaa.server.database import Database
-from sms_aaa.server.http import Growth, Health, Watchman
+from sms_aaa.server.http import Health, Watchman
 from sms_aaa.server.log import Log
 from sms_aaa.server.notify import notify
 from sms_aaa.server.runfile import Running, RunningProcess, hold, write_running
@@ -51,9 +51,6 @@ SILENT_SECONDS = 10.0
 STUCK_SECONDS = 60.0
 NAMES_SECONDS = 2.0
 RUNNING_RETRY_SECONDS = 1.0
-JOURNAL_FAULT_SECONDS = 60.0
-"""How long a fault of the journal counts as one: it is tried again each second while NASes have records."""
-
 WORKERS_END_SECONDS = 5.0
 SETTLER_END_SECONDS = 30.0
 OTHERS_END_SECONDS = 10.0
@@ -120,7 +117,6 @@ class Supervisor:
         self._written: list[RunningProcess] | None = None
         self._write_due = 0.0
         self._write_failed = False
-        self._journal_faults = Growth(JOURNAL_FAULT_SECONDS)
         collector = Collector(self._board, self._views, lambda: self._names, time.time_ns)
         try:
             self._watchman = Watchman(self._settings.metrics.listen, collector, self._health)
@@ -152,7 +148,6 @@ class Supervisor:
                 self._look_after(post)
             self._refresh_names()
             self._write_running()
-            self._watch_journal()
             if not ready and all(self._is_at_work(post) for post in self._posts if not post.needs_database):
                 ready = True
                 notify("READY=1")
@@ -306,18 +301,15 @@ class Supervisor:
     def _views(self) -> list[ProcessView]:
         return [ProcessView(post.name, post.slot, post.is_up(), post.restarts) for post in self._posts]
 
-    def _watch_journal(self) -> None:
-        """A worker's counters go on after its death, so their sum tells when there was a fault last."""
-        faults = sum(self._board.slot(post.slot).counters[Word.JOURNAL_FAULTS] for post in self._posts)
-        self._journal_faults.look(faults, time.monotonic())
-
     def _health(self) -> Health:
         down = [post for post in self._posts if not post.is_up()]
         unanswered = [f"{post.name} is not running" for post in down if not post.needs_database]
         if self._replica is None:
             unanswered.append(f"there is no replica yet: logins are not answered{self._filling()}")
-        if self._journal_faults.is_recent(time.monotonic()):
-            unanswered.append("the journal cannot be written: accounting is not answered; see the disk and the log")
+        faults = {journal_fault(self._board.slot(post.slot).counters) for post in self._posts}
+        unanswered += [
+            f"accounting is not answered: {fault.text}; {fault.remedy}" for fault in faults if fault is not None
+        ]
         impaired = [f"{post.name} is not running" for post in down if post.needs_database]
         impaired += [f"{post.name} is starting" for post in self._posts if post.is_up() and not self._is_at_work(post)]
         if not self._live.is_rebuilt():

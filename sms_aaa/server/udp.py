@@ -55,6 +55,9 @@ class Way(Protocol):
 
     def serve(self, endpoint: Endpoint, asked: Sequence[Asked], began: float) -> None: ...
 
+    def keep_house(self, now: float) -> None:
+        """Every HOUSEKEEPING_SECONDS, between batches."""
+
     def close(self) -> None: ...
 
 
@@ -75,6 +78,10 @@ class UdpWorker:
             signers=Signers(child.counters, child.state_folder, name=name, database_id=database_id),
             drops=DropLog(child.state_folder, name=name, database_id=database_id),
         )
+        # What the predecessor in this slot counted goes on: for Prometheus a counter only ever rises.
+        self.dispatcher.sent = child.counters[Word.REPLIES]
+        self.dispatcher.shed = child.counters[Word.SHED]
+        self.dispatcher.unsent = child.counters[Word.SEND_FAULTS]
         self._others = [child.board.slot(at).counters for at in range(child.board.slot_count) if at != child.order.slot]
         self._sharing_due = 0.0
         self.shedder = Shedder(child.settings.limits, child.counters)
@@ -96,6 +103,7 @@ class UdpWorker:
             now = time.monotonic()
             if now >= next_housekeeping:
                 self._keep_house(now)
+                way.keep_house(now)
                 next_housekeeping = now + HOUSEKEEPING_SECONDS
             ready = poll.poll(self.dispatcher.seconds_to_next(now, SLEEP_SECONDS_MAX))
             for descriptor, _ in ready:

@@ -254,3 +254,14 @@ def test_whatever_a_nas_says_the_sums_hold_and_saying_it_again_adds_nothing(read
         copy = list(known)
         insort(copy, Known(10**9, 0, 0, T0, None), key=order_of)
         assert copy[:-1] == known
+
+
+def test_a_stop_that_says_what_was_heard_before_closes_all_the_same() -> None:
+    """Of a NAS that sends no Acct-Session-Time and had begun to count anew."""
+    told = Session().hear(
+        reading(Event.START, None, at=0),
+        reading(Event.INTERIM, None, (7, 9), at=300),
+        reading(Event.STOP, None, (0, 0), at=345),
+    )
+    assert [(life.state, life.octets_in, life.octets_out) for life in told.lives] == [(State.CLOSED, 7, 9)]
+    assert told.lives[0].stopped_at == T0 + timedelta(seconds=345)

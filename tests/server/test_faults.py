@@ -11,16 +11,14 @@ import contextlib
 import os
 import resource
 import signal
-import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 import pytest
 from daemon import Daemon, FakeNas, wait_until
-from make import SECRET, Said, make_nas, make_plan, make_subscriber, packet_of
+from make import SECRET, make_nas, make_plan, make_subscriber
 
 from sms_aaa.cli.simulator import Device, Report, Script, Simulator, accounting, login
 from sms_aaa.db.engine import Unavailable, connect
@@ -252,55 +250,6 @@ def test_two_starts_on_one_folder_are_one(daemon: Daemon) -> None:
     assert second.process.wait(20) != 0
     assert "another `sms-aaa serve` runs" in second.log.read_text()
     assert daemon.is_healthy()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own that a test can fill."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=128m", "none", str(folder)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-        pytest.skip("this user cannot mount a file system to fill")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def _fill(file: Path) -> None:
-    with file.open("wb", buffering=0) as filling, contextlib.suppress(OSError):
-        while True:
-            filling.write(bytes(4096))
-
-
-def test_on_a_full_disk_logins_go_on_and_health_says_that_accounting_is_not_answered(
-    database_dsn: str, small_disk: Path
-) -> None:
-    daemon = Daemon(small_disk / "state", dsn=database_dsn, SMS_AAA_JOURNAL_FILE_OCTETS_MAX="8388608")
-    daemon.log = small_disk.parent / "full.log"  # on another disk, to be read
-    daemon.start()
-    try:
-        provision(daemon)
-        with FakeNas(daemon, patience=0.3) as nas:
-            wait_until(lambda: nas.login(b"user19", b"password"), "the replica with the provisioned rows")
-            before = daemon.pid_of("accounting-1")
-            _fill(small_disk / "filling")
-            daemon.kill("accounting-1")
-            # Who answers now is told by the log alone: there is no room for running.json.
-            wait_until(lambda: "running-not-written" in daemon.log.read_text(), "the fault in the log")
-            wait_until(lambda: nas.login(b"user1", b"password"), "a login while the disk is full", 5)
-            start = packet_of(Said(status="start", at=datetime.now(UTC), session="full", username=b"user1"))
-            wait_until(lambda: nas.account(start) is None and _says_journal(daemon), "the journal's fault in /healthz")
-            assert daemon.health()[:2] == (503, "down")
-            (small_disk / "filling").unlink()
-            wait_until(lambda: nas.account(start), "the record's answer once there is room")
-            wait_until(lambda: daemon.pid_of("accounting-1") not in {0, before}, "running.json with the new process")
-        assert daemon.log.read_text().count("running-not-written") == 1
-    finally:
-        assert daemon.stop() == 0
-
-
-def _says_journal(daemon: Daemon) -> bool:
-    return any("journal cannot be written" in problem for problem in daemon.health()[2])
 
 
 def test_a_process_that_cannot_be_started_now_is_started_later_and_the_others_serve(

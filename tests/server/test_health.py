@@ -21,7 +21,7 @@ from sms_aaa.metrics import Collector, Names
 from sms_aaa.node.board import Board
 from sms_aaa.rules.secret import Secret
 from sms_aaa.server.database import Database, work_with_database
-from sms_aaa.server.http import Growth, Health, Watchman
+from sms_aaa.server.http import Health, Watchman
 from sms_aaa.server.log import Log
 from sms_aaa.server.postgres import EmbeddedPostgres
 from sms_aaa.server.supervisor import Post, find_silent
@@ -83,16 +83,6 @@ def test_a_load_balancer_is_sent_away_only_when_something_is_not_answered(watche
     assert watched.ask() == (200, {"status": "degraded", "problems": ["no database"]})
     watched.health = Health(("access-1 is not running",), ("no database",))
     assert watched.ask() == (503, {"status": "down", "problems": ["access-1 is not running", "no database"]})
-
-
-def test_a_count_that_grew_counts_for_a_while_and_no_longer() -> None:
-    growth = Growth(60.0)
-    growth.look(0, now=0.0)
-    assert not growth.is_recent(now=0.0)
-    growth.look(1, now=5.0)
-    growth.look(1, now=64.0)
-    assert growth.is_recent(now=64.9)
-    assert not growth.is_recent(now=65.0)
 
 
 @pytest.fixture
