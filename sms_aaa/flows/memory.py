@@ -41,6 +41,7 @@ class Memory:
     def __init__(self, sessions_max: int = SESSIONS_MAX) -> None:
         self._sessions_max = sessions_max
         self._sessions: dict[SessionKey, Lives] = {}
+        self._recalled: set[SessionKey] = set()
         self._chance = random.Random(0)  # noqa: S311 - which sessions are forgotten is no secret
         self._ids: list[int] = []
         self.services = Services()
@@ -49,7 +50,13 @@ class Memory:
     def recall(self, keys: Iterable[SessionKey]) -> dict[SessionKey, Lives]:
         """Those of the sessions that are remembered, each with all its lives. They are the caller's own."""
         known = self._sessions
-        return {key: lives.copy() for key in keys if (lives := known.get(key)) is not None}
+        recalled = {key: lives.copy() for key in keys if (lives := known.get(key)) is not None}
+        self._recalled = set(recalled)
+        return recalled
+
+    def refuse(self) -> None:
+        """The batch that recalled sessions last was rolled back: it is not to meet the same again."""
+        self.forget(self._recalled)
 
     def forget(self, keys: Iterable[SessionKey]) -> None:
         for key in keys:

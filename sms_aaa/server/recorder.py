@@ -74,6 +74,9 @@ class Recorder:
     def after(self, stored: int) -> None:
         self._counters[Word.DECISIONS_RECORDED] += stored
 
+    def refused(self) -> None:
+        """Nothing is remembered here."""
+
     def _work(self, connection: Connection) -> None:
         try:
             database_id = db_feed.get_database_id(connection)
@@ -90,7 +93,7 @@ class Recorder:
         while True:
             self._child.beat()
             began = time.monotonic()
-            worked = self._stream.settle(connection)
+            worked = self._stream.settle(connection).worked
             seconds = time.monotonic() - began
             self._measure_backlog()
             self._observer.store(connection, database_id)

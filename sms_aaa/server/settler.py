@@ -37,7 +37,10 @@ if TYPE_CHECKING:
     from sms_aaa.node.journal_reader import Batch
     from sms_aaa.node.live_change import Release
 
-BATCH_MAX = 2000
+BATCH_MAX = 5000
+PACE_SECONDS = 0.15
+"""From one pass to the next while all that waits fits into a batch: a commit has its price."""
+
 IDLE_SECONDS = 0.05
 RETRY_SECONDS = 1.0
 GAUGES_SECONDS = 1.0
@@ -90,6 +93,9 @@ class Settler:
         counters[Word.QUARANTINED] += stored.quarantined
         self._release(stored.releases)
 
+    def refused(self) -> None:
+        self._memory.refuse()
+
     def _work(self, connection: Connection) -> None:
         try:
             self._begin(connection)
@@ -138,20 +144,22 @@ class Settler:
         while True:
             self._child.beat()
             began = time.monotonic()
-            worked = self._stream.settle(connection)
+            done = self._stream.settle(connection)
             ended = time.monotonic()
             rest = self._pressure.rest_seconds(ended - began, ended)
-            if not worked and self._may_lapse_at == float("inf"):
+            if not done.worked and self._may_lapse_at == float("inf"):
                 self._may_lapse_at = time.monotonic() + self._silence_seconds(connection)
             self._keep_house(connection)
             if self._child.stopping:
                 give_up_at = min(give_up_at, time.monotonic() + CLOSING_SECONDS_MAX)
-                if not worked or time.monotonic() > give_up_at:
+                if not done.worked or time.monotonic() > give_up_at:
                     return
-            elif not worked:
+            elif not done.worked:
                 time.sleep(IDLE_SECONDS)
             elif rest:
                 self._wait(rest)
+            elif not done.is_backlog:
+                time.sleep(max(0.0, began + PACE_SECONDS - time.monotonic()))
 
     def _unpack(self, connection: Connection, sequence: int, batch: Batch) -> list[tuple[Place, AccountingRecord]]:
         records = []
@@ -202,11 +210,11 @@ class Settler:
     def _measure_backlog(self) -> None:
         """Octets of what is not settled yet, and the age of its oldest record."""
         self._room.keep(time.monotonic())
-        waiting, oldest = self._stream.waiting()
+        waiting, first = self._stream.waiting()
         self._counters[Word.BACKLOG_OCTETS] = waiting
-        record = unpack_accounting(oldest.payload) if oldest is not None else None
-        received_ns = record.received_ns if isinstance(record, AccountingRecord) else 0
-        lag_ms = (time.time_ns() - received_ns) // 1_000_000 if received_ns else 0
+        records = [unpack_accounting(record.payload) for record in first]
+        oldest_ns = min((one.received_ns for one in records if isinstance(one, AccountingRecord)), default=0)
+        lag_ms = (time.time_ns() - oldest_ns) // 1_000_000 if oldest_ns else 0
         self._counters[Word.SETTLE_LAG_MS] = max(lag_ms, 0)
 
 

@@ -1,13 +1,18 @@
 """One stream of the node's journal on its way to PostgreSQL: read what is synced, store a batch, move the position.
 
 Exactly once: rows and position are one transaction, and the position moves by compare-and-set (J7). A batch that
-PostgreSQL refuses is tried record by record, and the record that it refuses alone is quarantined. What a record means
+PostgreSQL refuses is halved until the record stands alone that it refuses; that one is quarantined. What a record means
 is the business of whoever works with this: the settler for accounting, the recorder for decisions.
+
+In which order files are settled changes nothing that is stored. So each pass takes a batch of every file that is being
+written, and one of the oldest of those that have ended: what is sent now is seen soon although there is much to catch
+up with, and what is old does not wait for what is new.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from sms_aaa.db import positions as db_positions
@@ -31,11 +36,25 @@ class Fenced(Exception):  # noqa: N818 - a signal to roll back, not an error
 
 
 class Keeper(Protocol[Stored]):
-    """What becomes of a batch. `store` writes its rows and nothing else; `after` is called once they are committed."""
+    """What becomes of a batch.
+
+    `store` writes its rows and nothing else; then `after` is called once they are committed, or `refused` when they
+    were rolled back.
+    """
 
     def store(self, connection: Connection, sequence: int, batch: Batch) -> Stored: ...
 
     def after(self, stored: Stored) -> None: ...
+
+    def refused(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What a pass over the files did. `is_backlog`: there was more than fitted, so the next one is not to wait."""
+
+    worked: bool
+    is_backlog: bool
 
 
 class StreamSettler(Generic[Stored]):
@@ -53,6 +72,7 @@ class StreamSettler(Generic[Stored]):
         self._finished_at: dict[int, float] = {}
         self._deleted_early: set[int] = set()
         self._faulty: set[int] = set()
+        self._orphans: set[int] = set()
         self.database_id = b""
 
     def begin(self, connection: Connection, database_id: bytes) -> None:
@@ -61,31 +81,38 @@ class StreamSettler(Generic[Stored]):
         self._positions = {row.sequence: (row.position, row.finished) for row in rows}
         self._finished_at = {row.sequence: row.updated_at.timestamp() for row in rows if row.finished}
 
-    def settle(self, connection: Connection) -> bool:
-        """One batch of each file that has something, each committed; whether there was anything."""
+    def settle(self, connection: Connection) -> Pass:
+        """A batch of each live file and of the oldest other that has something, each committed."""
         files = list_files(self._folder)
         if isinstance(files, JournalFault):
             self._child.fail("journal", files.detail)
         self._check_all_there(connection, files)
-        worked = False
-        for file in files:
-            position, finished = self._positions.get(file.sequence, (0, False))
-            if not finished:
-                worked |= self._settle_file(connection, file, position)
-        return worked
+        left = [file for file in files if not self._position(file)[1]]
+        self._orphans.update(file.sequence for file in left if file.sequence not in self._orphans and is_orphan(file))
+        self._orphans.intersection_update(file.sequence for file in left)
+        live = [self._settle_file(connection, file) for file in left if file.sequence not in self._orphans]
+        ended = [file for file in left if file.sequence in self._orphans]
+        oldest = next((some for file in ended if (some := self._settle_file(connection, file)) is not None), None)
+        done = [batch for batch in (*live, oldest) if batch is not None]
+        is_backlog = any(not batch.at_end for batch in done) or (oldest is not None and len(ended) > 1)
+        return Pass(worked=bool(done), is_backlog=is_backlog)
 
-    def waiting(self) -> tuple[int, Record | None]:
-        """Octets that are not settled yet, and the first record of them."""
+    def _position(self, file: JournalFile) -> tuple[int, bool]:
+        """(how far it is settled, whether that is all of it)."""
+        return self._positions.get(file.sequence, (0, False))
+
+    def waiting(self) -> tuple[int, list[Record]]:
+        """Octets that are not settled yet, and of each file the first record of them."""
         files = list_files(self._folder)
         waiting = 0
-        oldest: Record | None = None
+        first: list[Record] = []
         for file in files if isinstance(files, list) else []:
-            position, finished = self._positions.get(file.sequence, (0, False))
+            position, finished = self._position(file)
             end = file.octets if finished else readable_end(file, stream=self._stream, board=self._child.board)
             if not finished and isinstance(end, int) and end > max(position, FILE_HEADER_OCTETS):
                 waiting += end - position
-                oldest = oldest or self._first_record(file, position, end)
-        return waiting, oldest
+                first += self._first_records(file, position, end)
+        return waiting, first
 
     def clean(self, connection: Connection, *, older_than_days: int) -> None:
         """Files that were settled to their end so long ago go, and their positions with them (J9)."""
@@ -135,13 +162,16 @@ class StreamSettler(Generic[Stored]):
             connection.commit()
             del self._positions[sequence]
 
-    def _settle_file(self, connection: Connection, file: JournalFile, position: int) -> bool:
-        orphan = is_orphan(file)
+    def _settle_file(self, connection: Connection, file: JournalFile) -> Batch | None:
+        """A batch of the file; None when it has none."""
+        orphan = file.sequence in self._orphans  # known before the end is asked for
+        position, _ = self._position(file)
         end = readable_end(file, stream=self._stream, board=self._child.board)
         if isinstance(end, JournalFault):
-            return self._file_fault(file, end, orphan=orphan)
+            self._file_fault(file, end, orphan=orphan)
+            return None
         if position >= end and not orphan:
-            return False
+            return None
         batch = read(
             file,
             stream=self._stream,
@@ -151,11 +181,12 @@ class StreamSettler(Generic[Stored]):
             records_max=self._batch_max,
         )
         if isinstance(batch, JournalFault):
-            return self._file_fault(file, batch, orphan=orphan)
+            self._file_fault(file, batch, orphan=orphan)
+            return None
         self._settle_batch(connection, file.sequence, position, batch, finished=orphan and batch.at_end)
-        return True
+        return batch
 
-    def _file_fault(self, file: JournalFile, fault: JournalFault, *, orphan: bool) -> bool:
+    def _file_fault(self, file: JournalFile, fault: JournalFault, *, orphan: bool) -> None:
         """A file of another database, or one that cannot be read, is left as it is and said; the others go on.
 
         Decisions are not synced: after a power cut their newest file may lack its header, and holds nothing then.
@@ -166,66 +197,72 @@ class StreamSettler(Generic[Stored]):
             self._faulty.add(file.sequence)
             self._counters[Word.SETTLE_FAULTS] += 1
             self._child.log.error("journal-file", fault=fault.kind.value, detail=fault.detail)
-        return False
 
     def _settle_batch(
         self, connection: Connection, sequence: int, position: int, batch: Batch, *, finished: bool
     ) -> None:
-        """J7: rows and position in one transaction."""
+        """J7: rows and position in one transaction. Who is only in somebody's way is tried again first."""
+        refused: Exception | None = None
         for attempt in range(CONFLICT_TRIES_MAX):
+            self._child.beat()
             try:
                 stored = self._store(connection, sequence, batch)
                 self._move(connection, sequence, position, batch.next_offset, finished=finished)
                 connection.commit()
-            except Conflict:
-                connection.rollback()
-                self._counters[Word.SETTLE_FAULTS] += 1
-                self._child.beat()
+            except Conflict as conflict:
+                self._take_back(connection)
+                refused = conflict
                 time.sleep(CONFLICT_PAUSE_SECONDS * (attempt + 1))
-                continue
-            except Poison:
-                connection.rollback()
+            except Poison as poison:
+                self._take_back(connection)
+                refused = poison
                 break
-            self._note(sequence, batch.next_offset, finished=finished)
-            self._keeper.after(stored)
-            return
-        self._settle_one_by_one(connection, sequence, position, batch, finished=finished)
+            else:
+                self._note(sequence, batch.next_offset, finished=finished)
+                self._keeper.after(stored)
+                return
+        assert refused is not None
+        self._divide(connection, sequence, position, batch, refused, finished=finished)
 
-    def _settle_one_by_one(
-        self, connection: Connection, sequence: int, position: int, batch: Batch, *, finished: bool
+    def _take_back(self, connection: Connection) -> None:
+        connection.rollback()
+        self._keeper.refused()
+        self._counters[Word.SETTLE_FAULTS] += 1
+
+    def _divide(
+        self,
+        connection: Connection,
+        sequence: int,
+        position: int,
+        batch: Batch,
+        refused: Exception,
+        *,
+        finished: bool,
     ) -> None:
-        """Each record in its own savepoint: the one that PostgreSQL refuses is put aside, the others go on."""
-        self._child.log.error("poison-in-batch", sequence=sequence, position=position, records=len(batch.records))
-        results = []
-        for record in batch.records:
-            self._child.beat()
-            results.append(self._settle_alone(connection, sequence, record))
-        self._store(connection, sequence, Batch([], batch.damaged, batch.next_offset, at_end=batch.at_end))
+        """Each half is a batch of its own, committed with its position; a record that is refused alone is put aside."""
+        if not batch.records:
+            raise refused
+        half = len(batch.records) // 2
+        if half:
+            cut = batch.records[half].offset
+            before = [damage for damage in batch.damaged if damage.offset < cut]
+            after = [damage for damage in batch.damaged if damage.offset >= cut]
+            first = Batch(batch.records[:half], before, cut, at_end=False)
+            second = Batch(batch.records[half:], after, batch.next_offset, at_end=batch.at_end)
+            self._settle_batch(connection, sequence, position, first, finished=False)
+            self._settle_batch(connection, sequence, cut, second, finished=finished)
+            return
+        [record] = batch.records
+        reason = f"refused: {type(refused).__name__}"
+        self._child.log.error("poison", sequence=sequence, offset=record.offset, reason=reason)
+        self._quarantine(connection, sequence, record.offset, reason=reason, raw=record.payload)
+        rest = Batch([], batch.damaged, batch.next_offset, at_end=batch.at_end)
+        stored = self._store(connection, sequence, rest)
         self._move(connection, sequence, position, batch.next_offset, finished=finished)
         connection.commit()
         self._note(sequence, batch.next_offset, finished=finished)
-        for stored in results:
-            if stored is not None:
-                self._keeper.after(stored)
-
-    def _settle_alone(self, connection: Connection, sequence: int, record: Record) -> Stored | None:
-        """A record that is in somebody's way is good: it is tried again. Only what fails every time is put aside."""
-        single = Batch([record], [], record.offset, at_end=False)
-        for attempt in range(CONFLICT_TRIES_MAX):
-            try:
-                with connection.transaction():
-                    return self._store(connection, sequence, single)
-            except Conflict as conflict:
-                refused: Exception = conflict
-                time.sleep(CONFLICT_PAUSE_SECONDS * (attempt + 1))
-            except Poison as poison:
-                refused = poison
-                break
-        self._quarantine(
-            connection, sequence, record.offset, reason=f"refused: {type(refused).__name__}", raw=record.payload
-        )
         self._counters[Word.QUARANTINED] += 1
-        return None
+        self._keeper.after(stored)
 
     def _store(self, connection: Connection, sequence: int, batch: Batch) -> Stored:
         for damage in batch.damaged:
@@ -255,6 +292,6 @@ class StreamSettler(Generic[Stored]):
             connection.rollback()
             raise Fenced
 
-    def _first_record(self, file: JournalFile, position: int, end: int) -> Record | None:
+    def _first_records(self, file: JournalFile, position: int, end: int) -> list[Record]:
         batch = read(file, stream=self._stream, database_id=self.database_id, offset=position, end=end, records_max=1)
-        return batch.records[0] if isinstance(batch, Batch) and batch.records else None
+        return batch.records if isinstance(batch, Batch) else []
