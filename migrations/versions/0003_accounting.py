@@ -59,6 +59,8 @@ alter table anomaly drop constraint anomaly_session_id_fkey;
 comment on column usage_delta.session_id is 'In session, or in session_history once it was moved there; `reconcile` proves it.';
 alter table session add column version integer not null default 1;
 comment on column session.version is 'Counted up by whoever changes the row: a settler that has it in memory sees whether it still knows it.';
+alter table session add column begun_at timestamptz;
+comment on column session.begun_at is 'When it began, by our clock and what its NAS counts of time: the same whatever the NAS''s clock says. Null: not told.';
 -- An interim changes nothing that an index has, so its row stays in its page (HOT) as long as there is room: half of it.
 -- The check for silent sessions reads the open ones instead of an index that every interim would have to move in.
 alter table session set (fillfactor = 50);

@@ -130,6 +130,7 @@ def _reading(packet: Packet, event: Event, at: datetime, received_at: datetime, 
         or dictionary.ACCT_OUTPUT_GIGAWORDS in packet.attributes,
         terminate_cause=_integer(packet, dictionary.ACCT_TERMINATE_CAUSE),
         place=place,
+        delay_seconds=_integer(packet, dictionary.ACCT_DELAY_TIME) or 0,
     )
 
 

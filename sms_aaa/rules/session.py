@@ -53,6 +53,11 @@ CLOCK_AHEAD = timedelta(seconds=60)
 CLOCK_BEHIND = timedelta(days=7)
 """Beyond these distances from the receive time a NAS's Event-Timestamp is not believed."""
 
+DELAY_BELIEVED = timedelta(days=1)
+"""An Acct-Delay-Time beyond this does not prove an Event-Timestamp wrong."""
+
+_DELAY_MAX = timedelta(days=36_500)  # 32 bits of seconds, twice, would leave the calendar
+
 HEARD_SECONDS_MIN = 300
 """NASes round interim intervals up as they like: no session is missed that is heard this often."""
 
@@ -168,6 +173,8 @@ class Reading(Struct, frozen=True, gc=False, kw_only=True):
     gigawords: bool
     terminate_cause: int | None
     place: Place
+    delay_seconds: int = 0
+    """How long the NAS had been trying to send it: Acct-Delay-Time."""
 
 
 class Life(Struct, frozen=True, gc=False, kw_only=True):
@@ -176,6 +183,7 @@ class Life(Struct, frozen=True, gc=False, kw_only=True):
     life: int
     state: State
     started_at: datetime
+    begun_at: datetime | None  # by our own clock, if a Start or an Acct-Session-Time told; see begun_at()
     updated_at: datetime
     stopped_at: datetime | None
     received_at: datetime  # when the last record about it was received: the one clock that is ours
@@ -232,7 +240,9 @@ def event_time(stamp: datetime | None, delay_seconds: int, received_at: datetime
     by_delay = received_at - min(timedelta(seconds=delay_seconds), CLOCK_BEHIND)
     if stamp is None:
         return by_delay, False
-    if stamp > received_at + CLOCK_AHEAD or stamp < received_at - CLOCK_BEHIND:
+    # It happened before the NAS first tried to send it: a clock that says later is ahead, be the record late or not.
+    latest = by_delay if by_delay > received_at - DELAY_BELIEVED else received_at
+    if stamp > latest + CLOCK_AHEAD or stamp < received_at - CLOCK_BEHIND:
         return by_delay, True
     return min(stamp, received_at), False
 
@@ -249,7 +259,13 @@ def find_life(lives: Sequence[Life], reading: Reading) -> Life | None:
     if len(near) == 1:
         return near[0]
     found = min(near, key=lambda life: abs(life.started_at - begin), default=None)
-    return found or next((life for life in lives if _goes_on(life, reading)), None)
+    return found or next((life for life in lives if _goes_on(life, reading)), None) or _begun_by(lives, reading)
+
+
+def _begun_by(lives: Sequence[Life], reading: Reading) -> Life | None:
+    """A Start that other records of its life overtook, none of which said when it began: the next such life is its."""
+    later = [life for life in lives if life.begun_at is None and life.started_at >= reading.at]
+    return min(later, key=lambda life: life.started_at, default=None) if reading.event is Event.START else None
 
 
 def _belongs(life: Life, begin: datetime, reading: Reading) -> bool:
@@ -257,19 +273,27 @@ def _belongs(life: Life, begin: datetime, reading: Reading) -> bool:
         return False
     if abs(begin - life.started_at) <= TOLERANCE:
         return True
+    if reading.session_seconds and (reading.at > life.reading_at) != (reading.session_seconds > life.reading_seconds):
+        return False  # later and yet shorter: another session, or another clock
     return begin <= life.updated_at + RESTART_TOLERANCE and reading.at >= life.started_at - RESTART_TOLERANCE
+
+
+def begun_at(reading: Reading) -> datetime | None:
+    """When its session began, by our clock and the NAS's counts of time alone; None: it does not tell.
+
+    Whatever the NAS's clock says, this is the same for all records of a life.
+    """
+    if reading.session_seconds is None and reading.event is not Event.START:
+        return None
+    return reading.received_at - min(
+        timedelta(seconds=reading.delay_seconds + (reading.session_seconds or 0)), _DELAY_MAX
+    )
 
 
 def _goes_on(life: Life, reading: Reading) -> bool:
     """Whether the NAS's clock was set while this life went on: by our clock both began at one moment."""
-    if life.state is State.CLOSED or not reading.session_seconds:
-        return False
-    octets_in, octets_out = counters_of(life, reading)
-    passed = reading.session_seconds - life.reading_seconds
-    grown = (octets_in - life.reading_in, octets_out - life.reading_out)
-    if min(grown) < 0 if passed >= 0 else max(grown) > 0:
-        return False
-    return abs(timedelta(seconds=passed) - (reading.received_at - life.received_at)) <= TOLERANCE
+    begun = begun_at(reading)
+    return begun is not None and life.begun_at is not None and abs(begun - life.begun_at) <= TOLERANCE
 
 
 def step(life: Life | None, number: int, reading: Reading, *, rate_kbps: int = 0) -> Step:
@@ -317,6 +341,7 @@ def _begin(number: int, reading: Reading) -> Life:
         life=number,
         state=TRANSITIONS[State.NONE, reading.event],
         started_at=started_at,
+        begun_at=begun_at(reading),
         updated_at=reading.at,
         stopped_at=reading.at if closed else None,
         received_at=reading.received_at,
@@ -364,11 +389,14 @@ def seconds_of(life: Life, reading: Reading) -> int:
     """How long the life had lasted, by the NAS's own count, else by the clock."""
     if reading.session_seconds is not None:
         return reading.session_seconds
-    return max(0, int((reading.at - life.started_at).total_seconds()))
+    return life.reading_seconds + round((reading.at - life.reading_at).total_seconds())
 
 
 def older(life: Life, reading: Reading) -> Step:
-    """No usage. A Stop closes whenever it comes; a repetition opens nothing; one beyond what was counted is named."""
+    """No usage. A Stop closes whenever it comes; a repetition opens nothing; one beyond what was counted is named.
+
+    A Start that was overtaken may be the first to tell when the session began.
+    """
     if reading.event is Event.STOP:
         ended_at = max(reading.at, life.updated_at)
         life = replace(
@@ -381,6 +409,8 @@ def older(life: Life, reading: Reading) -> Step:
         )
     if reading.received_at > life.received_at:
         life = replace(life, received_at=reading.received_at)
+    if life.begun_at is None and reading.event is Event.START:
+        life = replace(life, started_at=min(reading.at, life.started_at), begun_at=begun_at(reading))
     octets_in, octets_out = counters_of(life, reading)
     odd = octets_in > life.reading_in or octets_out > life.reading_out
     return Step(life, None, AnomalyKind.STALE_READING if odd else None)
@@ -434,6 +464,7 @@ def _advance(life: Life, reading: Reading, counted: Delta, seconds: int, deltas:
         life=life.life,
         state=state,
         started_at=life.started_at,
+        begun_at=life.begun_at or begun_at(reading),
         updated_at=updated_at,
         stopped_at=updated_at if state is State.CLOSED else None,
         received_at=max(reading.received_at, life.received_at),
