@@ -6,13 +6,15 @@ import os
 import time
 import tomllib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from sms_aaa.db.engine import begin_snapshot
 from sms_aaa.db.feed import covers
 from sms_aaa.db.rating_queue import claim_shard
+from sms_aaa.db.usage import UsageDelta
+from sms_aaa.flows import history
 from sms_aaa.flows.access import encode_class
 from sms_aaa.flows.meters import RaterMemory
 from sms_aaa.flows.provisioning.desk import Desk
@@ -32,7 +34,7 @@ from sms_aaa.radius.request import accounting_request
 from sms_aaa.rules.actor import Actor, Door
 from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy
 from sms_aaa.rules.secret import Secret
-from sms_aaa.rules.session import Place
+from sms_aaa.rules.session import Delta, Place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,12 +133,41 @@ def make_subscriber(
     return int(row[0])
 
 
+def make_usage(
+    number: int, account_id: int, service_id: int, *, at: datetime, octets_out: int, octets_in: int = 0
+) -> UsageDelta:
+    """Five minutes' usage that ends at an instant: the only delta of session `number` + 1."""
+    delta = Delta(
+        seq=1,
+        from_at=at - timedelta(minutes=5),
+        to_at=at,
+        octets_in=octets_in,
+        octets_out=octets_out,
+        seconds=300,
+        run=1,
+        wrapped=False,
+        before_in=0,
+        before_out=0,
+        after_in=octets_in,
+        after_out=octets_out,
+        before_place=None,
+        after_place=Place("node1", 1, 64),
+    )
+    return UsageDelta(number + 1, account_id, service_id, delta)
+
+
 def rate_all(connection: Connection, shelf: PlanShelf, *, now: datetime) -> int:
     """Rates whatever is queued; how many deltas that were."""
     memory, deltas = RaterMemory(shelf), 0
     while (claimed := claim_shard(connection, after=-1)) is not None:
         deltas += rate_batch(connection, memory, claimed, now=now, limit=1000).deltas
     return deltas
+
+
+def move_ended(connection: Connection, *, now: datetime, limit: int = 100) -> int:
+    """Moves sessions to the history a week after their end, as if every node had heard of that end by now."""
+    connection.execute("delete from place_change where session_id <> 0")
+    return history.move_ended(connection, now=now, grace_days=7, limit=limit)
 
 
 def make_replica(connection: Connection, folder: Path, *, database_id: bytes = bytes(16)) -> ReplicaWriter:

@@ -59,6 +59,8 @@ alter table anomaly drop constraint anomaly_session_id_fkey;
 comment on column usage_delta.session_id is 'In session, or in session_history once it was moved there; `reconcile` proves it.';
 alter table session add column version integer not null default 1;
 comment on column session.version is 'Counted up by whoever changes the row: a settler that has it in memory sees whether it still knows it.';
+alter table session add column begun_at timestamptz;
+comment on column session.begun_at is 'When it began, by our clock and what its NAS counts of time: the same whatever the NAS''s clock says. Null: not told.';
 -- An interim changes nothing that an index has, so its row stays in its page (HOT) as long as there is room: half of it.
 -- The check for silent sessions reads the open ones instead of an index that every interim would have to move in.
 alter table session set (fillfactor = 50);
@@ -126,6 +128,8 @@ create index session_ip6 on session (framed_ipv6_address) where framed_ipv6_addr
 create index session_prefix on session (framed_ipv6_prefix) where framed_ipv6_prefix is not null;
 create index session_delegated on session (delegated_ipv6_prefix) where delegated_ipv6_prefix is not null;
 comment on index session_ended is 'What the mover takes next: no interim changes it.';
+create index place_change_session on place_change (session_id);
+comment on index place_change_session is 'A session moves only when no node has to hear of it any more.';
 
 create table session_boundary (
     before timestamptz not null default '-infinity',

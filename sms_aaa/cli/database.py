@@ -91,13 +91,13 @@ def check(caller: Caller, form: Format) -> None:
 def _probes() -> dict[str, Callable[[Connection], tuple[bool, str]]]:
     from sms_aaa.db.nas import list_nas
     from sms_aaa.db.plans import list_latest
-    from sms_aaa.db.positions import list_quarantine
+    from sms_aaa.db.quarantine import count_waiting
     from sms_aaa.db.rating_queue import queue_length
     from sms_aaa.db.subscribers import count_services
 
     def quarantine(connection: Connection) -> tuple[bool, str]:
-        waiting = len(list_quarantine(connection))
-        return waiting == 0, f"{waiting} records"
+        waiting = sum(count for _, count in count_waiting(connection))
+        return waiting == 0, f"{waiting} records{'; see `sms-aaa quarantine list`' if waiting else ''}"
 
     return {
         "nas": lambda connection: (True, f"{len(list_nas(connection))} NASes"),

@@ -57,7 +57,8 @@ def status(caller: Caller, form: Format, *, unsettled: bool) -> None:
     """Say how the journal stands: each file, who writes it, how far it is settled, what waits, when it may go.
 
     Writers are alive, or have closed their file; an orphan's writer died. `end` is how far a file may be read: of a
-    live one, what is on disk. It answers while PostgreSQL is away, without positions, and while no server runs. The
+    live one, what is on disk. A settled file goes when its retention is over; where room is short, earlier, but never
+    before `retention_hours_min`. It answers while PostgreSQL is away, without positions, and while no server runs. The
     exit code is 1 when a file is missing or cannot be read.
 
     Example: sms-aaa journal status --unsettled
@@ -168,8 +169,12 @@ def _totals(caller: Caller, found: list[FileState], *, is_known: bool) -> dict[s
         totals[f"{name}_oldest_at"] = min(waiting, default=None)
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     totals["disk_free_octets"] = octets(shutil.disk_usage(existing).free)
-    totals["decisions_octets_max"] = octets(caller.settings.journal.decisions_octets_max)
-    totals["retention_days"] = caller.settings.journal.retention_days
+    settings = caller.settings.journal
+    bound = settings.accounting_octets_max
+    totals["accounting_octets_max"] = octets(bound) if bound else Shown(0, "the disk")
+    totals["decisions_octets_max"] = octets(settings.decisions_octets_max)
+    totals["retention_days"] = settings.retention_days
+    totals["retention_hours_min"] = settings.retention_hours_min
     return totals
 
 

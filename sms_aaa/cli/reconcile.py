@@ -71,6 +71,7 @@ def _show(found: Reconciliation, rows: Sequence[Sequence[Cell]], *, hidden: int)
     if found.quarantined:
         heading("in quarantine, by reason")
         listing(("reason", "records"), [(row.reason, row.records) for row in found.quarantined], Format.TABLE)
+        say("see `sms-aaa quarantine list`")
     heading("laws")
     listing(("law", "holds"), [(law.text, not law.violations) for law in found.laws], Format.TABLE)
     for law in found.laws:

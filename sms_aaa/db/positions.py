@@ -13,16 +13,6 @@ if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
 
 
-@dataclass(frozen=True, slots=True)
-class QuarantineRow:
-    node: str
-    stream: int
-    sequence: int
-    record_offset: int
-    reason: str
-    at: datetime
-
-
 def list_positions(connection: Connection, node: str, stream: int) -> dict[int, tuple[int, bool]]:
     """(position, finished) by file sequence."""
     rows = connection.execute(
@@ -116,11 +106,3 @@ def insert_quarantine(
              set reason = excluded.reason, raw = excluded.raw where quarantine.resolved_at is null""",
         (node, stream, sequence, record_offset, reason, raw),
     )
-
-
-def list_quarantine(connection: Connection) -> list[QuarantineRow]:
-    with connection.cursor(row_factory=class_row(QuarantineRow)) as cursor:
-        return cursor.execute(
-            """select node, stream, sequence, record_offset, reason, at from quarantine
-               where resolved_at is null order by id"""
-        ).fetchall()

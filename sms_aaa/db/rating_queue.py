@@ -41,15 +41,16 @@ class ClaimedShard(NamedTuple):
 
 
 def claim_shard(connection: Connection, *, after: int) -> ClaimedShard | None:
-    """Locks the next shard after `after`, in turn, that has something queued and that no other rater is at.
+    """Locks the first shard above `after` that has something queued and that no other rater is at.
 
     Whoever changes totals counts the version up, as this does: who finds it as he left it, knows them still.
     """
     row = connection.execute(
         """update rating_shard set version = version + 1
            where shard = (
-             select s.shard from rating_shard s where exists (select from rating_queue q where q.shard = s.shard)
-             order by s.shard <= %s, s.shard limit 1 for no key update skip locked)
+             select s.shard from rating_shard s
+             where s.shard > %s and exists (select from rating_queue q where q.shard = s.shard)
+             order by s.shard limit 1 for no key update skip locked)
            returning shard, version""",
         (after,),
     ).fetchone()
@@ -67,8 +68,10 @@ ROWS_MAX = 2_000
 """Rows of the queue that one batch takes: as many as that only when each has a delta or two."""
 
 
-def claim_queue(connection: Connection, shard: int, limit: int) -> list[QueuedDelta]:
-    """Takes about `limit` deltas off a locked shard, in this transaction: they come back if it is rolled back.
+def claim_queue(connection: Connection, shard: int, limit: int) -> tuple[list[QueuedDelta], datetime | None]:
+    """Takes about `limit` deltas off a locked shard, and since when the oldest waited (None: there was none).
+
+    They come back if the transaction is rolled back.
 
     Whole rows, up to the one that reaches the limit; of a first row that is longer, the rest is written back in its
     place. So a limit of 1 is the delta that came first. Canonical order: end of the delta, session, sequence.
@@ -89,7 +92,9 @@ def claim_queue(connection: Connection, shard: int, limit: int) -> list[QueuedDe
         queue_id, queued_us, *arrays = rows[0]
         _put_back(connection, shard, queue_id, queued_us, [array[limit:] for array in arrays])
         rows = [(queue_id, queued_us, *(array[:limit] for array in arrays))]
-    return [QueuedDelta(*fields) for fields in sorted(chain.from_iterable(zip(*row[2:], strict=True) for row in rows))]
+    fields = sorted(chain.from_iterable(zip(*row[2:], strict=True) for row in rows))
+    queued_at = instant_of(min(row[1] for row in rows)) if rows else None
+    return [QueuedDelta(*one) for one in fields], queued_at
 
 
 def _put_back(

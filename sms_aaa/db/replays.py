@@ -49,7 +49,7 @@ def list_lives(connection: Connection, keys: Sequence[SessionKey]) -> dict[Sessi
 def list_known_offsets(
     connection: Connection, session_ids: Sequence[int], node: str, sequence: int, offsets: Sequence[int]
 ) -> set[int]:
-    """Those of the offsets in a file at which a delta of these sessions begins or ends, or an anomaly was named."""
+    """Those of the offsets in a file at which a delta of these sessions begins or ends, or anything was kept."""
     rows = connection.execute(
         """select after_offset from usage_delta
            where session_id = any(%(ids)s) and after_node = %(node)s and after_sequence = %(sequence)s
@@ -57,6 +57,9 @@ def list_known_offsets(
            union select before_offset from usage_delta
            where session_id = any(%(ids)s) and before_node = %(node)s and before_sequence = %(sequence)s
              and before_offset = any(%(offsets)s)
+           union select record_offset from late_reading
+           where session_id = any(%(ids)s) and node = %(node)s and sequence = %(sequence)s
+             and record_offset = any(%(offsets)s)
            union select record_offset from anomaly
            where session_id = any(%(ids)s) and node = %(node)s and sequence = %(sequence)s
              and record_offset = any(%(offsets)s)""",

@@ -29,7 +29,8 @@ _LIFE = {
     "seconds": "int8", "octets_in": "int8", "octets_out": "int8", "reading_at": "timestamptz",
     "reading_seconds": "int8", "reading_in": "int8", "reading_out": "int8", "reading_gigawords": "bool",
     "reading_node": "text", "reading_sequence": "int8", "reading_offset": "int8", "run": "int4", "deltas": "int4",
-    "terminate_cause": "int8", "estimated": "bool", "received_at": "timestamptz", "version": "int4",
+    "terminate_cause": "int8", "estimated": "bool", "received_at": "timestamptz", "begun_at": "timestamptz",
+    "version": "int4",
 }  # fmt: skip
 _FACT_TYPES = {
     "token": "bytea", "framed_ip": "inet", "framed_ipv6_prefix": "cidr", "delegated_ipv6_prefix": "cidr",
@@ -153,7 +154,8 @@ def _life(session: StoredSession) -> tuple[Any, ...]:
         int(life.state), optional_us(life.started_at), optional_us(life.updated_at), optional_us(life.stopped_at),
         life.seconds, life.octets_in, life.octets_out, optional_us(life.reading_at), life.reading_seconds,
         life.reading_in, life.reading_out, life.reading_gigawords, place.node, place.sequence, place.offset, life.run,
-        life.deltas, life.terminate_cause, life.estimated, optional_us(life.received_at), session.version,
+        life.deltas, life.terminate_cause, life.estimated, optional_us(life.received_at),
+        optional_us(life.begun_at), session.version,
     )  # fmt: skip
 
 

@@ -82,7 +82,7 @@ _COLUMNS = (
     "id", "nas_id", "nas_key", "acct_session_id", "life", "state", "service_id", "account_id", "excluded",
     "started_at", "updated_at", "stopped_at", "seconds", "octets_in", "octets_out", "reading_at", "reading_seconds",
     "reading_in", "reading_out", "reading_gigawords", "reading_node", "reading_sequence", "reading_offset", "run",
-    "deltas", "terminate_cause", "estimated", "received_at", "version", *_FACTS,
+    "deltas", "terminate_cause", "estimated", "received_at", "begun_at", "version", *_FACTS,
 )  # fmt: skip
 _ADDRESSES = {"framed_ip", "framed_ipv6_address", "nas_ip"}
 _PREFIXES = {"framed_ipv6_prefix", "delegated_ipv6_prefix"}

@@ -1,6 +1,6 @@
 """Accounting-Request on the worker's side: what is journaled, what is answered, what it means for the live set.
 
-The record is journaled as the packet came, but for a password, and undecoded: settling decodes it (flows/settling.py),
+The record is journaled as the packet came, but for secrets, and undecoded: settling decodes it (flows/settling.py),
 so that a mended decoder can read it again. Here only as much is read as the live set needs at once: our Class and the
 status.
 """
@@ -17,7 +17,8 @@ from sms_aaa.node.live_change import session_key
 from sms_aaa.node.records import AccountingRecord, pack_accounting
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.digest import SecretDigests
-from sms_aaa.radius.packet import Code, Packet, as_text, blanked
+from sms_aaa.radius.packet import Code, Packet, as_text
+from sms_aaa.radius.secrets import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 _ACCOUNTING_RESPONSE = int(Code.ACCOUNTING_RESPONSE)
 _STOP = (2).to_bytes(4, "big")
-_PROOFS = frozenset((dictionary.USER_PASSWORD, dictionary.CHAP_PASSWORD))
 _MEANINGFUL = frozenset(status.to_bytes(4, "big") for status in (1, 2, 3))  # Start, Stop, Interim-Update
 
 
@@ -52,23 +52,11 @@ class Login(Struct, frozen=True, gc=False):
 
 
 def pack_requests(requests: Sequence[AccountingRequest], *, now_ns: int) -> list[bytes]:
-    """The journal's payloads, a record a request."""
+    """The journal's payloads, a record a request: the packet as it came, but no secret lies in a journal for weeks."""
     return [
-        pack_accounting(AccountingRecord(now_ns, r.nas.nas_id, r.source, r.source_port, _without_proof(r.packet)))
+        pack_accounting(AccountingRecord(now_ns, r.nas.nas_id, r.source, r.source_port, without_secrets(r.packet)))
         for r in requests
     ]
-
-
-def _without_proof(packet: Packet) -> bytes:
-    """The packet as it came.
-
-    RFC 2866 section 5: User-Password and CHAP-Password MUST NOT be in it. One that a NAS sends all the same, perhaps
-    not even hidden, is nothing that may lie in a journal for weeks.
-    """
-    attributes = packet.attributes
-    if dictionary.USER_PASSWORD in attributes or dictionary.CHAP_PASSWORD in attributes:
-        return blanked(packet, _PROOFS)
-    return packet.data
 
 
 def reply_to(request: AccountingRequest) -> bytes:

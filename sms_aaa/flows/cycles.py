@@ -55,6 +55,13 @@ def open_cycles(connection: Connection, shelf: PlanShelf, *, now: datetime, limi
     return len(due)
 
 
+def postpone_next(connection: Connection, *, now: datetime, until: datetime) -> list[int]:
+    """Puts the subscription off whose cycle is due first: it was tried alone and cannot be opened. Its id."""
+    ids = [row.subscription_id for row in db_cycles.list_due(connection, now, limit=1)]
+    db_cycles.update_due(connection, ids, [instant_us(until)] * len(ids))
+    return ids
+
+
 def charge_fees(connection: Connection, shelf: PlanShelf, opened: Sequence[OpenedRow]) -> int:
     """Charges and posts the recurring fees of these, in advance and whole, once; how many ledger entries that made."""
     fees = [

@@ -35,12 +35,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RatedBatch:
-    """What a run did. `kept`: to be given to RaterMemory.keep once it is committed."""
+    """What a run did; since when the oldest delta had waited. `kept`: for RaterMemory.keep, once it is committed."""
 
     deltas: int
     slices: int
     entries: int
     in_suspense: int
+    queued_at: datetime
     kept: ShardMemory
 
 
@@ -52,7 +53,7 @@ def rate_batch(
     Nothing is left half done when it raises, for the door rolls back.
     """
     kept = memory.recall(connection, claimed, now)
-    queued = db_queue.claim_queue(connection, claimed.shard, limit)
+    queued, queued_at = db_queue.claim_queue(connection, claimed.shard, limit)
     run_id = db_rating.insert_run(connection, program=__version__, started_at=now, deltas=len(queued))
     placed = memory.place(connection, kept, queued)
     rows, moved = _move(queued, placed, run_id)
@@ -64,13 +65,13 @@ def rate_batch(
     for reason, deltas in suspended.items():
         db_rating.insert_suspense(connection, deltas, reason)
     entries = _post(connection, moved, run_id)
-    return RatedBatch(len(queued), len(rows), entries, sum(map(len, suspended.values())), kept)
+    return RatedBatch(len(queued), len(rows), entries, sum(map(len, suspended.values())), queued_at or now, kept)
 
 
 def suspend_next(connection: Connection, shard: int, *, reason: str) -> int:
     """Puts the delta that is first in a shard's queue aside, by name: it was tried alone and cannot be rated."""
     db_queue.lock_shards(connection, [shard])
-    queued = db_queue.claim_queue(connection, shard, 1)
+    queued, _ = db_queue.claim_queue(connection, shard, 1)
     db_rating.insert_suspense(connection, queued, reason)
     return len(queued)
 

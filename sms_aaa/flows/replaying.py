@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from sms_aaa.db import late_readings as db_late
 from sms_aaa.db import positions as db_positions
 from sms_aaa.db import replays as db_replays
 from sms_aaa.db.engine import Conflict, Poison
@@ -31,7 +32,8 @@ from sms_aaa.node.frames import FILE_HEADER_OCTETS
 from sms_aaa.node.journal import Stream
 from sms_aaa.node.journal_survey import Look, WriterState, walk
 from sms_aaa.node.records import AccountingRecord, RecordFault, pack_accounting, unpack_accounting
-from sms_aaa.rules.session import Place, find_life, step
+from sms_aaa.rules.late import is_late, known_of, step_late
+from sms_aaa.rules.session import TOLERANCE, Event, Place, find_life, step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from sms_aaa.db.sessions import SessionKey
     from sms_aaa.node.journal_reader import Batch
     from sms_aaa.node.live_change import Release
-    from sms_aaa.rules.session import Reading
+    from sms_aaa.rules.session import Life, Reading, Step
 
 BATCH_MAX = 2000
 
@@ -200,7 +202,11 @@ def _judge(connection: Connection, plan: Plan, batch: Batch, single_nas: dict[in
             fate = Fate.ASIDE
         elif isinstance(said, Unsettled):
             fate = Fate.NEW if said.quarantine else Fate.IDLE
-        elif isinstance(said, Rebooted) or offset in known or not _adds(said.reading, lives[said.key], clocks):
+        elif (
+            isinstance(said, Rebooted)
+            or offset in known
+            or not _adds(connection, said.reading, lives[said.key], clocks)
+        ):
             fate = Fate.KNOWN
         else:
             fate = Fate.NEW
@@ -208,14 +214,30 @@ def _judge(connection: Connection, plan: Plan, batch: Batch, single_nas: dict[in
     return fates
 
 
-def _adds(reading: Reading, lives: Sequence[StoredLife], clocks: set[int]) -> bool:
-    """Whether the session machine would count something, or change a state: an equal or older record does neither."""
+def _adds(connection: Connection, reading: Reading, lives: Sequence[StoredLife], clocks: set[int]) -> bool:
+    """Whether the session machine would count something, or change a state: a repeated record does neither."""
+    # One without Acct-Session-Time went to the life that was open when it came, whichever that is now.
+    goes_by_state = reading.event is not Event.START and not reading.session_seconds
+    if goes_by_state and any(stored.life.received_at >= reading.received_at for stored in lives):
+        return False  # a life of its name was heard since
     life = find_life([stored.life for stored in lives], reading)
     if life is None:
         # Where the NAS set its clock, a record of a life need not be found to lie in it a second time.
         return not any(stored.session_id in clocks for stored in lives)
-    result = step(life, life.life, reading)
+    session_id = next(stored.session_id for stored in lives if stored.life is life)
+    result = _step(connection, session_id, life, reading)
     return result.delta is not None or result.life.state is not life.state
+
+
+def _step(connection: Connection, session_id: int, life: Life, reading: Reading) -> Step:
+    """As flows/settling.py takes it, with all that the session was counted with where the reading is late."""
+    if not is_late(life, reading):
+        return step(life, life.life, reading)
+    deltas = db_late.list_session_deltas(connection, session_id, life.started_at - TOLERANCE)
+    if len(deltas) != life.deltas:
+        return step(life, life.life, reading)
+    known = known_of(life.started_at, deltas, db_late.list_late(connection, session_id))
+    return step_late(life, reading, known)[0]
 
 
 def _left_something(

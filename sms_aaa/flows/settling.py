@@ -31,10 +31,12 @@ from sms_aaa.flows.hearing import Heard, Rebooted, Unsettled, hear
 from sms_aaa.flows.history import TOO_LATE, meet_history
 from sms_aaa.flows.late import LateReadings
 from sms_aaa.flows.memory import Lives, Memory
+from sms_aaa.flows.port_blocks import PortTale
 from sms_aaa.flows.rollups import roll_up
 from sms_aaa.node.journal import Stream
 from sms_aaa.node.live_change import Release, session_key
 from sms_aaa.node.records import pack_accounting
+from sms_aaa.radius.port_blocks import may_tell_ports
 from sms_aaa.rules.identity import canonical_mac
 from sms_aaa.rules.late import is_late, step_late
 from sms_aaa.rules.session import AnomalyKind, Life, Place, State, find_life, step
@@ -97,6 +99,7 @@ class _Work:
     deltas: list[UsageDelta] = field(default_factory=list)
     anomalies: list[Anomaly] = field(default_factory=list)
     former: list[tuple[int, FormerAddress]] = field(default_factory=list)
+    ports: PortTale = field(default_factory=PortTale)
 
 
 def settle_accounting(
@@ -273,6 +276,8 @@ def _step(work: _Work, said: Heard) -> None:
         work.ended.add(session.id)
     elif stored is not None and _has_moved(stored, session):
         work.moved.add(session.id)
+    if may_tell_ports(said.packet) and not work.ports.hear(said.packet, session, said.reading):
+        _name(work, session.id, said, AnomalyKind.PORT_BLOCK)
     if result.delta is not None:
         work.deltas.append(UsageDelta(session.id, session.account_id, session.service_id, result.delta))
     if said.clock_overruled or result.anomaly is AnomalyKind.CLOCK:
@@ -422,5 +427,6 @@ def _store(connection: Connection, work: _Work) -> None:
         db_late_readings.insert_late(connection, work.late.kept)
     if work.former:
         db_session_addresses.insert_former(connection, work.former)
+    work.ports.store(connection)
     if work.anomalies:
         db_usage.insert_anomalies(connection, work.anomalies)

@@ -19,10 +19,14 @@ from __future__ import annotations
 
 from enum import IntEnum
 from ipaddress import IPv6Address, IPv6Network
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from sms_aaa.radius.faults import Malformed, PacketFault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HEADER_OCTETS = 20
 PACKET_OCTETS_MAX = 4096  # RFC 2865 section 3
@@ -87,14 +91,26 @@ class Packet(Struct, frozen=True, gc=False):
         return found
 
 
-def blanked(packet: Packet, kinds: frozenset[int]) -> bytes:
-    """The packet's octets with zeros as the values of these attributes. The authenticator was of what they were."""
+def blanked(packet: Packet, is_blank: Callable[[int, bytes], bool]) -> bytes:
+    """The packet's octets with zeros as those values of which `is_blank(key, value)` is true.
+
+    Keys are those of `attributes`; a vendor's attribute is blanked alone. The authenticator was of what they were.
+    """
     data = bytearray(packet.data)
     offset = HEADER_OCTETS
     while offset < len(data):
-        end = offset + data[offset + 1]
-        if data[offset] in kinds:
-            data[offset + 2 : end] = bytes(end - offset - 2)
+        start, end = offset + 2, offset + data[offset + 1]
+        value = packet.data[start:end]
+        values = _vendor_values(value) if data[offset] == 26 else [(data[offset], value)]
+        if data[offset] == 26 and values[0][0] != 26:
+            start += 4  # the vendor's number
+            for key, part in values:
+                start += 2
+                if is_blank(key, part):
+                    data[start : start + len(part)] = bytes(len(part))
+                start += len(part)
+        elif is_blank(data[offset], value):
+            data[start:end] = bytes(len(value))
         offset = end
     return bytes(data)
 

@@ -65,6 +65,11 @@ MEANINGS: Mapping[str, Meaning] = MappingProxyType({
         "no octet depends on it; `whohad` knows both, each with its time",
         "nothing, where the NAS renews leases or adds IPv6 later",
     ),
+    "bad-port-block": Meaning(
+        "what a record tells of ports behind a NAT could not be read",
+        "all else in it counts; `whohad` does not know these ports",
+        "look at the record with `journal show`, and at what RFC 8045 or the vendor's manual says of its form",
+    ),
 })  # fmt: skip
 
 UNEXPLAINED = Meaning("an oddity that this program has no words for", "as the records say", "look at its record")

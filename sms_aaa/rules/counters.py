@@ -6,7 +6,8 @@ A counter that is lower than before has wrapped, has begun anew or has slipped:
   the service's rate explains the distance. Both may wrap between two readings.
 - It began anew (a reset), and counts from zero, if the rate allows for as much as it shows in that time. A box that
   lost its counters lost both: where only one is seen to have fallen, the other counts from zero too if the rate allows
-  for it, else it is its growth. What fell by next to nothing did not begin anew.
+  for it, else it is its growth; likewise without Gigawords, where the fall may be a wrap after all, and nothing may be
+  counted twice. What fell by next to nothing did not begin anew.
 - Else it slipped, and counts nothing.
 
 So usage is never negative. Everything else about order and repetition is in session.py and late.py.
@@ -81,7 +82,7 @@ def octets_between(
         used, fall = 0, Fall.SLIP
     else:
         used, fall = fallen, Fall.RESET
-        grown = other if other <= octets_max else grown
+        grown = other if other <= octets_max and not narrow else grown
     return Used(used, grown, fall) if grown_in < 0 else Used(grown, used, fall)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sms_aaa.rules.counters import Fall, Used, octets_between
+from sms_aaa.rules.counters import Fall, Used, goes_on_from, octets_between
 from sms_aaa.rules.session import (
     AnomalyKind,
     Delta,
@@ -30,12 +30,17 @@ from sms_aaa.rules.session import (
     Step,
     counters_of,
     is_newer,
+    older,
     seconds_of,
     step,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+
+_BEFORE_ALL = -(1 << 40)
+"""Seconds: a life that was first heard of in its middle may have an earlier reading yet."""
 
 
 class Known(Struct, frozen=True, gc=False):
@@ -52,6 +57,9 @@ def is_late(life: Life, reading: Reading) -> bool:
     """Whether `step` has to be told what is known of this life: the reading is no news, nor the last one again."""
     if reading.event is Event.START or (reading.octets_in is None and reading.octets_out is None):
         return False
+    seconds = reading.session_seconds
+    if seconds is not None and seconds > life.reading_seconds:
+        return False
     counters = counters_of(life, reading)
     if is_newer(life, reading):
         # Newer by its date alone, and lower: a reset, or one that was heard before and is dated wrongly now.
@@ -66,7 +74,7 @@ def step_late(life: Life, reading: Reading, known: Sequence[Known], *, rate_kbps
     """
     if is_newer(life, reading):
         if _is_known(life, reading, known):
-            return Step(life, None, None), None
+            return Step(older(life, reading).life, None, None), None  # a Stop may be dated wrongly: it closes
         return step(life, life.life, reading, rate_kbps=rate_kbps), None
     result = step(life, life.life, reading, rate_kbps=rate_kbps)
     return _between(result, reading, known, rate_kbps)
@@ -75,7 +83,7 @@ def step_late(life: Life, reading: Reading, known: Sequence[Known], *, rate_kbps
 def known_of(started_at: datetime, deltas: Iterable[Delta], late: Iterable[Known]) -> list[Known]:
     """What was counted with in a life, in order: its deltas by their number, and the late readings that were kept."""
     seconds = 0
-    found = [Known(0, 0, 0, started_at, None), *late]
+    found = [Known(_BEFORE_ALL, 0, 0, started_at, None), *late]
     for delta in deltas:
         if not delta.late:
             seconds += delta.seconds
@@ -89,28 +97,35 @@ def order_of(known: Known) -> tuple[int, int, int]:
 
 def _is_known(life: Life, reading: Reading, known: Sequence[Known]) -> bool:
     counters = counters_of(life, reading)
-    return any((one.octets_in, one.octets_out) == counters for one in known)
+    return any((one.octets_in, one.octets_out) == counters for one in known if one.place is not None)
 
 
 def _between(result: Step, reading: Reading, known: Sequence[Known], rate_kbps: int) -> tuple[Step, Known | None]:
     life = result.life
     octets_in, octets_out = counters_of(life, reading)
     late = Known(seconds_of(life, reading), octets_in, octets_out, reading.at, reading.place)
+    newest = Known(life.reading_seconds, life.reading_in, life.reading_out, life.reading_at, life.reading_place)
+    if order_of(known[-1]) < order_of(newest):  # it told no usage, and so made no delta
+        known = [*known, newest]
     at = bisect_left(known, order_of(late), key=order_of)
     if at in {0, len(known)}:
         return result, None
     before, after = known[at - 1], known[at]
-    if order_of(after) == order_of(late):
-        return Step(life, None, None), None
     narrow = not (reading.gigawords or life.reading_gigawords)
     to = _step_over(before, late, narrow=narrow, rate_kbps=rate_kbps)
     on = _step_over(late, after, narrow=narrow, rate_kbps=rate_kbps)
+    slipped = None
+    if to.fall is Fall.SLIP and on.fall is not Fall.SLIP:
+        late, slipped = _made_up(before, late), AnomalyKind.COUNTER_SLIP
+        on = _step_over(late, after, narrow=narrow, rate_kbps=rate_kbps)
+    if order_of(after) == order_of(late):
+        return Step(life, None, slipped), None
     over = _step_over(before, after, narrow=narrow, rate_kbps=rate_kbps)
     more_in = to.octets_in + on.octets_in - over.octets_in
     more_out = to.octets_out + on.octets_out - over.octets_out
     if on.fall is Fall.SLIP or max(more_in, more_out) <= 0:
         contradicts = on.fall is Fall.SLIP or min(more_in, more_out) < 0
-        return Step(life, None, AnomalyKind.STALE_READING if contradicts else None), late
+        return Step(life, None, AnomalyKind.STALE_READING if contradicts else slipped), late
     delta = Delta(
         seq=life.deltas + 1,
         from_at=min(before.at, reading.at),
@@ -129,6 +144,17 @@ def _between(result: Step, reading: Reading, known: Sequence[Known], rate_kbps: 
         late=True,
     )
     return Step(_with(life, delta), delta, AnomalyKind.LATE_READING), late
+
+
+def _made_up(before: Known, late: Known) -> Known:
+    """As it would have been kept in time: what makes up for a slip counts nothing."""
+    return Known(
+        late.seconds,
+        goes_on_from(before.octets_in, late.octets_in),
+        goes_on_from(before.octets_out, late.octets_out),
+        late.at,
+        late.place,
+    )
 
 
 def _step_over(before: Known, after: Known, *, narrow: bool, rate_kbps: int) -> Used:

@@ -47,4 +47,6 @@ def speaks_of(reading: Reading, past: PastLife) -> bool:
         return past.state is State.LAPSED or reading.at <= past.stopped_at + RESTART_TOLERANCE
     if begin > past.stopped_at + RESTART_TOLERANCE:
         return False
-    return begin <= past.updated_at + TOLERANCE and reading.at >= past.started_at - TOLERANCE
+    if abs(begin - past.started_at) <= TOLERANCE:
+        return True
+    return begin <= past.updated_at + RESTART_TOLERANCE and reading.at >= past.started_at - RESTART_TOLERANCE

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from sms_aaa.db import rating_queue as db_queue
-from sms_aaa.db.engine import Conflict, Connection, Poison
-from sms_aaa.flows.cycles import open_cycles
+from sms_aaa.db.engine import Conflict, Connection, Poison, join_by_key
+from sms_aaa.flows.cycles import open_cycles, postpone_next
 from sms_aaa.flows.meters import RaterMemory
 from sms_aaa.flows.rating import rate_batch, suspend_next
 from sms_aaa.flows.shelf import PlanShelf
@@ -17,13 +18,26 @@ from sms_aaa.server.pressure import Pressure
 from sms_aaa.server.priority import Priority, take
 from sms_aaa.server.worker import Child, run_child
 
+if TYPE_CHECKING:
+    from sms_aaa.db.rating_queue import ClaimedShard
+
 BATCH_MAX = 5_000
+"""Deltas of a shard in one transaction, when so many wait."""
+
 ALONE_TRIES_MAX = 3
 """For a delta that fails alone: it may be a conflict with somebody else, and then it does not fail again."""
 
-CYCLES_BATCH_MAX = 1000
+PACE = 9
+PACED_SECONDS_MAX = 0.5
+"""Between two turns through the shards rests who keeps up, PACE times as long as the turn took: then more deltas wait
+and share the costs of a transaction. What was settled is in the totals within about this time."""
 
+LATE_SECONDS = 3.0
+"""Deltas that have waited so long are rated half of the time at least, however short the cores are."""
+
+CYCLES_BATCH_MAX = 1000
 CYCLES_SECONDS = 5.0
+POSTPONED = timedelta(hours=1)
 GAUGES_SECONDS = 2.0
 
 
@@ -33,50 +47,66 @@ class Rater:
         self._counters = child.counters
         self._shelf = PlanShelf()
         self._due = {"cycles": 0.0, "gauges": 0.0}
-        self._shard = -1
         self._limits: dict[int, int] = {}
         self._tries: dict[int, int] = {}
+        self._cycles_limit = CYCLES_BATCH_MAX
         self._pressure = Pressure(child.state_folder, time.monotonic())
 
     def run(self) -> None:
         work_with_database(self._child, self._rate_on, repeatable=True)
 
     def _rate_on(self, connection: Connection) -> None:
+        join_by_key(connection)
         # What was known over another connection may have been lost with it.
         memory = RaterMemory(self._shelf)
         while True:
-            self._child.beat()
-            began = time.monotonic()
-            worked = self._rate(connection, memory)
-            ended = time.monotonic()
-            rest = self._pressure.rest_seconds(ended - began, ended)
-            self._keep_house(connection)
+            worked_seconds, is_behind = self._take_turn(connection, memory)
             if self._child.stopping:
                 return
-            # A rest is REST_SECONDS_MAX at most: no need to beat or to look for the end within it.
-            time.sleep(rest if worked else self._child.settings.rating.interval_seconds)
+            if not is_behind:
+                rest = min(worked_seconds * PACE, PACED_SECONDS_MAX)
+                time.sleep(max(rest, self._child.settings.rating.interval_seconds))
 
-    def _rate(self, connection: Connection, memory: RaterMemory) -> bool:
-        """One batch of the shard whose turn it is; whether there was one."""
-        claimed = db_queue.claim_shard(connection, after=self._shard)
-        if claimed is None:
-            connection.rollback()
-            return False
-        self._shard = shard = claimed.shard
+    def _take_turn(self, connection: Connection, memory: RaterMemory) -> tuple[float, bool]:
+        """A batch of each shard that has something queued: the seconds of work, whether one of them has more."""
+        worked_seconds, is_behind, after = 0.0, False, -1
+        while not self._child.stopping:
+            self._child.beat()
+            began = time.monotonic()
+            claimed = db_queue.claim_shard(connection, after=after)
+            if claimed is None:
+                connection.rollback()
+            else:
+                after = claimed.shard
+                is_full, waited_seconds = self._rate(connection, memory, claimed)
+                is_behind |= is_full
+                worked = time.monotonic() - began
+                worked_seconds += worked
+                rest = self._pressure.rest_seconds(worked, began + worked)
+                # A rest is REST_SECONDS_MAX at most: no need to beat or to look for the end within it.
+                time.sleep(min(rest, worked) if waited_seconds > LATE_SECONDS else rest)
+            self._keep_house(connection)
+            if claimed is None:
+                break
+        return worked_seconds, is_behind
+
+    def _rate(self, connection: Connection, memory: RaterMemory, claimed: ClaimedShard) -> tuple[bool, float]:
+        """One batch: whether more waits in its shard, and how long what it took had waited."""
+        shard, now = claimed.shard, datetime.now(UTC)
         limit = self._limits.get(shard, BATCH_MAX)
         try:
-            done = rate_batch(connection, memory, claimed, now=datetime.now(UTC), limit=limit)
+            done = rate_batch(connection, memory, claimed, now=now, limit=limit)
             connection.commit()
         except (*Conflict, *Poison, AssertionError) as refused:
             connection.rollback()
             self._after_fault(connection, shard, limit, refused)
-            return True
+            return True, 0.0
         memory.keep(shard, done.kept)
         self._limits[shard] = min(limit * 2, BATCH_MAX)
         self._tries.pop(shard, None)
         self._counters[Word.DELTAS_RATED] += done.deltas - done.in_suspense
         self._counters[Word.SUSPENSE] += done.in_suspense
-        return True
+        return done.deltas >= limit, (now - done.queued_at).total_seconds()
 
     def _after_fault(self, connection: Connection, shard: int, limit: int, refused: BaseException) -> None:
         """Nothing of the batch is stored, all of it is queued still: it is tried again, in halves.
@@ -102,10 +132,12 @@ class Rater:
     def _keep_house(self, connection: Connection) -> None:
         now = time.monotonic()
         if now >= self._due["cycles"]:
-            opened = open_cycles(connection, self._shelf, now=datetime.now(UTC), limit=CYCLES_BATCH_MAX)
-            connection.commit()
-            # A full batch means that more are waiting, as at the turn of a month.
-            self._due["cycles"] = now if opened == CYCLES_BATCH_MAX else now + CYCLES_SECONDS
+            opened = self._open_cycles(connection)
+            took = time.monotonic() - now
+            # As many as were asked for: more are waiting, as at the turn of a month. They have time, and take half of
+            # it, or less while the cores are short.
+            rest = max(took, self._pressure.rest_seconds(took, now + took)) if opened else CYCLES_SECONDS
+            self._due["cycles"] = now + took + rest
         if now >= self._due["gauges"]:
             self._due["gauges"] = now + GAUGES_SECONDS
             waiting, since = db_queue.queue_length(connection)
@@ -113,6 +145,28 @@ class Rater:
             self._counters[Word.RATING_QUEUE] = waiting
             lag = (datetime.now(UTC) - since).total_seconds() if since is not None else 0
             self._counters[Word.RATING_LAG_MS] = max(int(lag * 1000), 0)
+
+    def _open_cycles(self, connection: Connection) -> bool:
+        """Whether there may be more to open. One that cannot be opened is tried again later: the others go on."""
+        now = datetime.now(UTC)
+        try:
+            opened = open_cycles(connection, self._shelf, now=now, limit=self._cycles_limit)
+            connection.commit()
+        except (*Conflict, *Poison, AssertionError) as refused:
+            connection.rollback()
+            self._after_refused_cycle(connection, now, refused)
+            return True
+        is_full = opened == self._cycles_limit
+        self._cycles_limit = min(self._cycles_limit * 2, CYCLES_BATCH_MAX)
+        return is_full
+
+    def _after_refused_cycle(self, connection: Connection, now: datetime, refused: BaseException) -> None:
+        self._counters[Word.RATE_FAULTS] += 1
+        if self._cycles_limit == 1:
+            postponed = postpone_next(connection, now=now, until=now + POSTPONED)
+            connection.commit()
+            self._child.log.error("cycle-refused", subscriptions=postponed, reason=type(refused).__name__)
+        self._cycles_limit = max(self._cycles_limit // 2, 1)
 
 
 def main(child: Child) -> None:

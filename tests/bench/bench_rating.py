@@ -28,18 +28,16 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from make import make_desk, make_plan
+from make import make_desk, make_plan, make_usage
 
 from sms_aaa.config import Settings
 from sms_aaa.db import usage as db_usage
-from sms_aaa.db.engine import connect
+from sms_aaa.db.engine import connect, join_by_key
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.reconcile import list_violations
 from sms_aaa.db.schema import upgrade
-from sms_aaa.db.usage import UsageDelta
 from sms_aaa.flows.cycles import open_cycles
 from sms_aaa.flows.shelf import PlanShelf
-from sms_aaa.rules.session import Delta, Place
 from sms_aaa.server.log import Log
 from sms_aaa.server.postgres import EmbeddedPostgres
 from sms_aaa.server.rater import Rater
@@ -48,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sms_aaa.db.engine import Connection
+    from sms_aaa.db.usage import UsageDelta
 
 SETTLED_BATCH = 1000
 DENSE = 4
@@ -120,7 +119,7 @@ def open_all(connection: Connection, asked: argparse.Namespace, spent: Spent, fo
 
 def deltas_of(asked: argparse.Namespace, kind: str, first: int) -> Iterator[list[UsageDelta]]:
     """Settled batches. Each delta is the first of its session: what it is called does not matter to rating."""
-    place, step = Place("node1", 1, 64), 0
+    step = 0
     per_account = DENSE if kind == "dense" else 1
     crossing = round(100 / asked.crossing) if asked.crossing else 0
     for start in range(0, asked.deltas, SETTLED_BATCH):
@@ -130,23 +129,10 @@ def deltas_of(asked: argparse.Namespace, kind: str, first: int) -> Iterator[list
             # A stride that is prime, so that neighbours in time are no neighbours in the tables.
             account = step * 7919 % asked.accounts + 1
             to_at = (EDGE if crossing and number % crossing == 0 else NOW) + timedelta(microseconds=number)
-            delta = Delta(
-                seq=1,
-                from_at=to_at - timedelta(seconds=300),
-                to_at=to_at,
-                octets_in=1_000_000 + number % 997,
-                octets_out=20_000_000 + number % 99_991,
-                seconds=300,
-                run=1,
-                wrapped=False,
-                before_in=0,
-                before_out=0,
-                after_in=0,
-                after_out=0,
-                before_place=None,
-                after_place=place,
+            octets_in, octets_out = 1_000_000 + number % 997, 20_000_000 + number % 99_991
+            batch.append(
+                make_usage(first + number, account, account, at=to_at, octets_in=octets_in, octets_out=octets_out)
             )
-            batch.append(UsageDelta(first + number, account, account, delta))
         yield batch
 
 
@@ -261,6 +247,7 @@ def main() -> None:
             upgrade(server.dsn)
             with connect(server.dsn, name="bench", statement_timeout_seconds=300) as connection:
                 provision(connection, asked)
+                join_by_key(connection)
                 open_all(connection, asked, Spent(0, postgres_cpu(folder), 0), folder)
                 for number, kind in enumerate(asked.kinds.split(",")):
                     queue_up(connection, asked, kind, 1 + number * asked.deltas)

@@ -190,12 +190,12 @@ SUMS = {
     "hours that are not their deltas": """
         select * from (select service_id, sum(octets_in) as i, sum(octets_out) as o from usage_hour group by 1) h
         full join (select service_id, sum(octets_in) as i, sum(octets_out) as o from usage_delta group by 1) d
-          using (service_id) where (h.i, h.o) is distinct from (d.i, d.o) and exists (select from usage_hour)""",
+          using (service_id) where (h.i, h.o) is distinct from (d.i, d.o)""",
     "days that are not their hours": """
         select * from (select service_id, sum(octets_in) as i, sum(octets_out) as o from usage_day group by 1) y
         full join (select service_id, sum(octets_in) as i, sum(octets_out) as o from usage_hour group by 1) h
           using (service_id) where (y.i, y.o) is distinct from (h.i, h.o)""",
-    "records that wait for the rater": "select session_id, seq from rating_queue",
+    "records that wait for the rater": "select session_id, seq from queued_delta",
     "deltas not rated once": """
         select d.session_id, d.seq, sum(r.quantity), d.octets_in + d.octets_out from usage_delta d
         left join rated_usage r on r.session_id = d.session_id and r.seq = d.seq and r.to_at = d.to_at

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from make import Said, make_desk, make_nas, make_plan, make_subscriber, record_of, utc
+from make import Said, make_desk, make_nas, make_plan, make_subscriber, make_usage, record_of, utc
 
 from sms_aaa.db.engine import connect
 from sms_aaa.db.ledger import list_balances
@@ -14,10 +14,11 @@ from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.rating import list_usage_totals
 from sms_aaa.db.rating_queue import claim_shard, queue_length
 from sms_aaa.db.reconcile import list_violations
-from sms_aaa.db.usage import SHARDS
-from sms_aaa.flows.cycles import open_cycles
+from sms_aaa.db.usage import SHARDS, insert_deltas, insert_queue
+from sms_aaa.flows.cycles import open_cycles, postpone_next
 from sms_aaa.flows.meters import RaterMemory
 from sms_aaa.flows.rating import RatedBatch, rate_batch, suspend_next
+from sms_aaa.flows.reconciling import reconcile
 from sms_aaa.flows.settling import settle_accounting
 from sms_aaa.flows.shelf import PlanShelf
 
@@ -236,3 +237,96 @@ def test_the_next_cycle_is_due_when_this_one_ends_and_an_ended_subscription_is_d
     open_cycles(world.connection, world.shelf, now=NOON + timedelta(days=30), limit=10)
     assert world.connection.execute("select count(*) from cycle_due").fetchone() == (0,)
     assert world.connection.execute("select count(*) from cycle").fetchone() == (1,)
+
+
+def test_what_a_rater_remembers_is_worth_nothing_once_another_rated_for_the_same_accounts(world: World) -> None:
+    other = RaterMemory(world.shelf)
+    for step in range(1, 6):
+        world.use("s", (NOON + timedelta(minutes=step), 60 * step, 0, step * GB))
+        if step % 2:
+            assert world.rate() == 1
+        else:
+            claimed = claim_shard(world.connection, after=-1)
+            assert claimed is not None
+            done = rate_batch(world.connection, other, claimed, now=NOON, limit=10)
+            other.keep(claimed.shard, done.kept)
+    # 5 GB, 1 of them included.
+    assert world.posted()["data"] == 200
+    assert_priced(world)
+
+
+def test_what_a_rater_remembers_of_a_batch_that_was_rolled_back_is_forgotten(world: World) -> None:
+    world.use("s", (NOON, 60, 0, GB))
+    world.rate()
+    world.use("s", (NOON + timedelta(minutes=1), 120, 0, 2 * GB))
+    world.connection.commit()
+    claimed = claim_shard(world.connection, after=-1)
+    assert claimed is not None
+    rate_batch(world.connection, world.memory, claimed, now=NOON, limit=10)
+    world.connection.rollback()
+    assert world.rate() == 1
+    assert world.posted()["data"] == 50
+    assert_priced(world)
+
+
+def test_a_change_of_plan_is_heard_of_between_two_batches(world: World) -> None:
+    world.use("s", (NOON, 60, 0, GB))
+    world.rate()
+    world.connection.commit()
+    desk = make_desk(world.connection)
+    make_plan(desk, name="metered", included="1 kB")
+    change = NOON + timedelta(minutes=2)
+    world.connection.execute("update subscription set during = tstzrange(lower(during), %s)", (change,))
+    world.connection.execute(
+        """insert into subscription (service_id, plan_version_id, during)
+           select %s, v.id, tstzrange(%s, null) from plan_version v join plan p on p.id = v.plan_id
+           where p.name = 'metered'""",
+        (world.service_id, change),
+    )
+    world.connection.commit()
+    world.use("s", (NOON + timedelta(minutes=1), 120, 0, 2 * GB))
+    world.use("s", (NOON + timedelta(minutes=3), 240, 0, 3 * GB))
+    world.rate()
+    rows = list_usage_totals(world.connection, world.account_id, NOON)
+    assert [(row.plan, row.quantity, row.posted_minor) for row in rows if row.kind == "usage"] == [
+        ("home-100", 2 * GB, 50),
+        ("metered", GB, 50),
+    ]
+    assert_priced(world)
+
+
+def test_a_batch_smaller_than_a_row_of_the_queue_leaves_the_rest_in_its_place(world: World) -> None:
+    usages = [make_usage(n, world.account_id, world.service_id, at=NOON, octets_out=GB + n) for n in range(10)]
+    insert_deltas(world.connection, usages)
+    insert_queue(world.connection, usages)
+    for left in (7, 4, 1, 0):
+        world.rate_unchecked(limit=3)
+        assert world.queued() == left
+    rated = world.connection.execute("select quantity from rated_usage order by total_before").fetchall()
+    assert rated == [(GB + n,) for n in range(10)]
+
+
+def test_an_account_pays_the_fee_of_a_cycle_once_whoever_opens_it(world: World) -> None:
+    world.use("s", (NOON, 60, 0, 2 * GB))
+    world.rate()
+    assert open_cycles(world.connection, world.shelf, now=NOON, limit=10) == 1
+    world.use("s", (NOON + timedelta(minutes=1), 120, 0, 3 * GB))
+    world.rate()
+    assert world.posted() == {"monthly-fee": 2990, "data": 100}
+    assert_priced(world)
+
+
+def test_a_cycle_that_cannot_be_opened_is_put_off_and_the_others_are_opened(world: World) -> None:
+    make_subscriber(make_desk(world.connection), name="bob")
+    world.connection.execute("update subscription set during = tstzrange('2026-09-01', null)")
+    world.connection.execute("update assignment set during = tstzrange('2026-09-01', null)")
+    world.connection.execute("update cycle_due set due_at = '2026-09-02' where subscription_id <> 1")
+    assert postpone_next(world.connection, now=NOON, until=NOON + timedelta(hours=1)) == [1]
+    assert open_cycles(world.connection, world.shelf, now=NOON, limit=1) == 1
+    assert open_cycles(world.connection, world.shelf, now=NOON, limit=1) == 0
+    assert open_cycles(world.connection, world.shelf, now=NOON + timedelta(hours=2), limit=10) == 1
+
+
+def assert_priced(world: World) -> None:
+    found = reconcile(world.connection, world.shelf)
+    assert found.holds, [law for law in found.laws if law.violations]

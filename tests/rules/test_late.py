@@ -137,6 +137,33 @@ def test_a_fall_that_reads_otherwise_now_stays_counted_and_is_named_stale() -> N
     assert session.anomalies == [AnomalyKind.COUNTER_RESET, AnomalyKind.STALE_READING]
 
 
+def test_a_slip_that_comes_late_or_again_adds_nothing_and_is_named() -> None:
+    before, slip = reading(Event.INTERIM, 300, (64_000, 1000)), reading(Event.INTERIM, 600, (63_900, 2000))
+    after = reading(Event.STOP, 900, (70_000, 3000))
+    for order in ((before, slip, slip, after), (before, after, slip), (after, slip, before)):
+        session = Session().hear(*order)
+        assert session.octets() == [(70_000, 3000)]
+    assert Session().hear(before, after, slip).anomalies == [AnomalyKind.COUNTER_SLIP]
+
+
+def test_without_session_time_what_was_before_the_first_record_is_counted_when_it_comes() -> None:
+    for first in ((334, 473), (0, 0)):
+        session = Session().hear(
+            reading(Event.INTERIM, None, first, at=4728), reading(Event.INTERIM, None, (740, 900), at=4427)
+        )
+        assert session.octets() == [(740 + first[0], 900 + first[1])]
+        assert session.anomalies == [AnomalyKind.LATE_READING]
+
+
+def test_without_session_time_a_stop_that_repeats_counters_closes_all_the_same() -> None:
+    session = Session().hear(
+        reading(Event.INTERIM, None, (0, 0), at=300),
+        reading(Event.INTERIM, None, (500, 600), at=600),
+        reading(Event.STOP, None, (0, 0), at=900),
+    )
+    assert (session.octets(), session.lives[0].state) == ([(500, 600)], State.CLOSED)
+
+
 def test_without_session_time_a_repetition_dated_wrongly_is_not_a_reset() -> None:
     repeated = reading(Event.INTERIM, None, (100, 200), at=302)
     session = Session().hear(
@@ -227,3 +254,14 @@ def test_whatever_a_nas_says_the_sums_hold_and_saying_it_again_adds_nothing(read
         copy = list(known)
         insort(copy, Known(10**9, 0, 0, T0, None), key=order_of)
         assert copy[:-1] == known
+
+
+def test_a_stop_that_says_what_was_heard_before_closes_all_the_same() -> None:
+    """Of a NAS that sends no Acct-Session-Time and had begun to count anew."""
+    told = Session().hear(
+        reading(Event.START, None, at=0),
+        reading(Event.INTERIM, None, (7, 9), at=300),
+        reading(Event.STOP, None, (0, 0), at=345),
+    )
+    assert [(life.state, life.octets_in, life.octets_out) for life in told.lives] == [(State.CLOSED, 7, 9)]
+    assert told.lives[0].stopped_at == T0 + timedelta(seconds=345)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from sms_aaa.rules.event_time import CLOCK_BEHIND, event_time
 from sms_aaa.rules.session import (
-    CLOCK_BEHIND,
     TRANSITIONS,
     AnomalyKind,
     Delta,
@@ -20,7 +20,6 @@ from sms_aaa.rules.session import (
     Reading,
     State,
     close,
-    event_time,
     find_life,
     step,
 )
@@ -85,6 +84,17 @@ def test_a_wrap_that_the_rate_does_not_explain_is_a_reset() -> None:
     )
     assert (lives[0].octets_in, lives[0].octets_out) == (2000, GIB4 - 1000 + 5000)
     assert anomalies == [AnomalyKind.IMPLAUSIBLE_RATE, AnomalyKind.COUNTER_RESET]
+
+
+def test_what_may_be_a_wrap_after_all_counts_the_other_direction_by_its_growth() -> None:
+    """Without Gigawords a fall from the lower half is taken for a reset; the other octets may not be counted twice."""
+    lives, _, anomalies = play(
+        reading(Event.INTERIM, 900, (6_000_000, 1_785_000_000)),
+        reading(Event.INTERIM, 1800, (6_800_000, 520_000_000)),
+        rate_kbps=1_000_000,
+    )
+    assert (lives[0].octets_in, lives[0].octets_out) == (6_800_000, 1_785_000_000 + 520_000_000)
+    assert anomalies == [AnomalyKind.COUNTER_RESET]
 
 
 def test_with_gigawords_a_fall_is_never_a_wrap() -> None:
@@ -197,7 +207,7 @@ def test_an_id_that_is_used_again_soon_after_the_last_word_of_a_life_opens_anoth
 def test_a_life_whose_start_was_lost_is_told_from_the_one_before_by_where_it_began() -> None:
     lives, _, anomalies = play(
         reading(Event.STOP, 600, (1000, 0)),
-        replace(reading(Event.STOP, 300, (900, 0)), at=T0 + timedelta(seconds=930)),
+        reading(Event.STOP, 300, (900, 0), at=T0 + timedelta(seconds=930)),
     )
     assert [life.octets_in for life in lives] == [1000, 900]
     assert anomalies == []
@@ -215,6 +225,32 @@ def test_a_delta_keeps_its_two_readings() -> None:
     assert [d.before_place.offset if d.before_place else None for d in deltas] == [0, 300]
 
 
+def test_a_clock_that_is_set_while_the_counters_begin_anew_opens_no_second_life() -> None:
+    """By our own clock both readings say that the session began at one moment."""
+    slow = timedelta(hours=2)
+    before = replace(reading(Event.INTERIM, 3000, (5000, 9000)), at=T0 + timedelta(seconds=3000) - slow)
+    lives, _, anomalies = play(before, reading(Event.INTERIM, 3600, (20, 30)))
+    assert [(life.octets_in, life.octets_out) for life in lives] == [(5020, 9030)]
+    assert anomalies == [AnomalyKind.COUNTER_RESET]
+
+
+def test_a_record_that_is_later_and_yet_of_a_shorter_session_is_of_another_one() -> None:
+    """It began in the very second in which the one before stopped, by a clock that is some seconds ahead."""
+    lives, _, _ = play(
+        reading(Event.STOP, 410, (187, 319)), reading(Event.STOP, 276, (845, 458), at=T0 + timedelta(seconds=410 + 275))
+    )
+    assert [(life.octets_in, life.octets_out) for life in lives] == [(187, 319), (845, 458)]
+
+
+def test_a_start_that_was_overtaken_tells_when_its_session_began_where_nothing_else_does() -> None:
+    """Without Acct-Session-Time. Where that told when the session began, an earlier Start is of an earlier one."""
+    later = T0 + timedelta(seconds=900)
+    lives, _, _ = play(reading(Event.INTERIM, None, (10, 20), at=later), reading(Event.START, None, at=T0))
+    assert [(life.started_at, life.octets_in, life.state) for life in lives] == [(T0, 10, State.OPEN)]
+    told = play(reading(Event.INTERIM, 300, (10, 20), at=later), reading(Event.START, None, at=T0))[0]
+    assert [life.started_at for life in told] == [T0 + timedelta(seconds=600), T0]
+
+
 def test_event_time_believes_a_clock_within_reason_only() -> None:
     near = T0 - timedelta(seconds=30)
     assert event_time(near, 0, T0) == (near, False)
@@ -222,6 +258,8 @@ def test_event_time_believes_a_clock_within_reason_only() -> None:
     assert event_time(datetime(1970, 1, 1, tzinfo=UTC), 30, T0) == (near, True)
     assert event_time(T0 + timedelta(days=1), 0, T0) == (T0, True)
     assert event_time(T0 + timedelta(seconds=5), 0, T0) == (T0, False), "a clock a little ahead: not after the receipt"
+    assert event_time(T0, 300, T0) == (T0 - timedelta(seconds=300), True), "it was sent before it happened"
+    assert event_time(near, 0xFFFFFFFF, T0) == (near, False), "a delay of years proves nothing"
     assert event_time(None, 0xFFFFFFFF, T0) == (T0 - CLOCK_BEHIND, False)
 
 

@@ -56,6 +56,20 @@ METHODS = ("pap", "chap", "mschap", "mschap2")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
+COPIED_SECRETS = (
+    dictionary.TUNNEL_PASSWORD,
+    dictionary.ARAP_PASSWORD,
+    dictionary.MS_CHAP_RESPONSE,
+    dictionary.MS_CHAP2_RESPONSE,
+    dictionary.MS_CHAP2_CPW,
+    dictionary.MS_MPPE_SEND_KEY,
+    dictionary.MS_MPPE_RECV_KEY,
+    dictionary.MIKROTIK_WIRELESS_PSK,
+    529 << 8 | 214,  # Ascend-Send-Secret
+    14823 << 8 | 44,  # Aruba-MPSK-Passphrase
+)
+"""What a NAS may copy from an Accept, or from its own Access-Request, into its accounting."""
+
 CORE = secrets.token_hex(6)
 """In every mark, so that a large place need not be searched for each of them."""
 
@@ -279,6 +293,8 @@ def _account(world: World) -> None:
             (b"alice", [attribute(dictionary.USER_PASSWORD, world.mark("bare-in-accounting"))]),
             (b"alice", [attribute(dictionary.USER_PASSWORD, world.mark(f"twice-{n}")) for n in range(2)]),
             (b"alice", [attribute(dictionary.CHAP_PASSWORD, b"\1" + chap_response(1, hidden, bytes(16)))]),
+            (b"alice", [attribute(key, world.mark(f"attribute-{key}")) for key in COPIED_SECRETS]),
+            (b"alice", [attribute(dictionary.CISCO_AVPAIR, b"psk=" + world.mark("pair-in-accounting"))]),
             (b"poison", [attribute(dictionary.USER_PASSWORD, world.mark("bare-in-quarantine"))]),
         ):
             said = Said(status="stop", at=began, username=name, session=secrets.token_hex(4), seconds=60, octets_in=7,
@@ -286,7 +302,7 @@ def _account(world: World) -> None:
             packet = accounting_request(nas.next_identifier(), packet_of(said)[20:], digests)
             assert nas.account(packet) is not None, "it is answered and counted all the same"
     wait_until(lambda: world.daemon.query("select 1 from quarantine"), "the quarantine")
-    wait_until(lambda: world.daemon.query("select 1 from session having count(*) = 4"), "the sessions")
+    wait_until(lambda: world.daemon.query("select 1 from session having count(*) = 6"), "the sessions")
     world.daemon.execute("alter table session drop constraint refused")
     [(raw,)] = world.daemon.query("select raw from quarantine")
     assert attribute(dictionary.USER_NAME, b"poison") in bytes(raw)  # type: ignore[arg-type] # bytea
@@ -326,7 +342,7 @@ def _ask(world: World) -> None:
         ("usage", "alice"), ("explain", "alice", "--packets"), ("explain", "alice", "--packets", "--json"),
         ("reconcile",), ("db", "check"), ("db", "status"), ("config", "show"), ("config", "show", "--json"),
     ):  # fmt: skip
-        world.type(*words, codes=(0, 1))
+        world.type(*words, codes=(0, 1, 2))  # 2: one that wants to be told more
     ports = ("--auth-port", str(world.daemon.access_port), "--acct-port", str(world.daemon.accounting_port))
     password = world.mark("of-the-load").decode().replace("%", "%%")
     load = (

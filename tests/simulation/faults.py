@@ -5,6 +5,9 @@ in their true order, every octet between two of one counter run is counted once;
 Nothing is counted that was not used. What could not be counted although a record spoke of it is named in an anomaly.
 Each true session of which anything arrived is one life, and each life is one true session. An anomaly that no row
 below allows is a fault of the server.
+
+None of this depends on the order of arrival. Only the name does: what a late reading brings to light is a late reading,
+not the reset that it would have been in time.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
+LATE = "late-reading"
 CLOCK, WRAP, RESET, SLIP = "nas-clock", "counter-wrap", "counter-reset", "counter-slip"
 STALE, UNKNOWN, READDRESSED = "stale-reading", "unknown-service", "re-addressed"
 
@@ -81,20 +85,27 @@ RIGHT = {
     Fault.CLOCK_DRIFTING: Right("believed: times are the NAS's, octets as ever", may=(CLOCK,)),
     Fault.CLOCK_SET: Right("one life through it, octets as ever; named if it leapt while the session ran", must=CLOCK),
     Fault.NO_TIMESTAMP: Right("dated by receipt and Acct-Delay-Time; octets as ever"),
-    Fault.NO_SESSION_TIME: Right("ordered by event times; octets as ever"),
+    Fault.NO_SESSION_TIME: Right(
+        "ordered by event times; octets as ever, but a counter that begins anew where an earlier record stood is taken "
+        "for a repetition of that one"
+    ),
     Fault.NO_GIGAWORDS: Right("octets as ever until 32 bits are full"),
     Fault.NO_CLASS: Right("the service is found by its user name"),
     Fault.SHARED_PREFIX: Right("boxes of one prefix with equal Acct-Session-Ids stay apart by NAS-Identifier"),
     Fault.ID_AGAIN: Right("another life, whether or not the Stop of the one before came, and in any order"),
-    Fault.COUNTER_WRAP: Right("counted on where one direction wrapped once", must=WRAP, may=(STALE, RESET, SLIP)),
+    Fault.COUNTER_WRAP: Right(
+        "counted on where a counter wrapped once, from the upper half of 32 bits into the lower; another fall is "
+        "anything, and never counts more than was used",
+        must=WRAP,
+        may=(LATE, STALE, RESET, SLIP),
+    ),
     Fault.COUNTER_RESET: Right(
         "counted from zero where the fall is seen. Lost: what stood on the counters between the last reading that "
-        "arrived and the reset; where the next reading is no lower, as much as it would have been higher; and readings "
-        "from before it that come later than one from after it, which are named if they stand above the newest",
+        "arrived and the reset, and where the next reading is no lower, as much again",
         must=RESET,
-        may=(STALE, SLIP),
+        may=(LATE, STALE, SLIP),
     ),
-    Fault.COUNTER_SLIP: Right("not counted, nor is what makes up for it", must=SLIP, may=(STALE, RESET)),
+    Fault.COUNTER_SLIP: Right("not counted, nor is what makes up for it", must=SLIP, may=(LATE, STALE, RESET)),
     Fault.REBOOT: Right("ends what began before it, at its last update, as an estimate; late records still count"),
     Fault.REBOOT_OFF: Right("as REBOOT; a Stop that comes as well wins"),
     Fault.REBOOT_IN_WORD: Right("the same lives go on with the next record"),

@@ -14,7 +14,8 @@ from world import RATE_KBPS, SPAN_SECONDS
 
 from sms_aaa.flows.hearing import Heard, Rebooted, hear
 from sms_aaa.node.records import AccountingRecord
-from sms_aaa.rules.session import AnomalyKind, Event, Life, Place, State, close, find_life, step
+from sms_aaa.rules.late import is_late, known_of, step_late
+from sms_aaa.rules.session import AnomalyKind, Event, Place, State, close, find_life, step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from world import World
 
     from sms_aaa.db.sessions import SessionKey
+    from sms_aaa.rules.late import Known
+    from sms_aaa.rules.session import Delta, Life, Reading, Step
 
 BASE = 1_762_776_000
 """The world's beginning: 2025-11-10 12:00 UTC."""
@@ -55,6 +58,8 @@ class _Rules:
         self.world = world
         self.lives: dict[SessionKey, list[Life]] = {}
         self.counted: dict[tuple[SessionKey, int], Counted] = {}
+        self.deltas: dict[tuple[SessionKey, int], list[Delta]] = {}
+        self.late: dict[tuple[SessionKey, int], list[Known]] = {}
         self.quarantined: dict[str, int] = {}
         self.lapsed = 0
 
@@ -75,20 +80,29 @@ class _Rules:
     def _step(self, said: Heard, delivery: Delivery) -> None:
         lives = self.lives.setdefault(said.key, [])
         found = find_life(lives, said.reading)
-        result = step(found, len(lives) + 1, said.reading, rate_kbps=RATE_KBPS)
+        result = self._count(said.key, found, len(lives) + 1, said.reading)
         if found is None:
             lives.append(result.life)
         else:
             lives[lives.index(found)] = result.life
         counted = self.counted.setdefault((said.key, result.life.life), Counted(said.key, result.life.life))
         counted.sessions.add(delivery.saying.session)
-        if result.delta is not None:
-            delta = result.delta
-            counted.deltas.append((delta.octets_in, delta.octets_out, delta.from_at, delta.to_at))
         if said.clock_overruled:
             counted.names.add(AnomalyKind.CLOCK.value)
         if result.anomaly is not None:
             counted.names.add(result.anomaly.value)
+
+    def _count(self, key: SessionKey, life: Life | None, number: int, reading: Reading) -> Step:
+        of_it = self.deltas.setdefault((key, life.life if life is not None else number), [])
+        late: Known | None = None
+        if life is not None and is_late(life, reading):
+            kept = self.late.setdefault((key, life.life), [])
+            result, late = step_late(life, reading, known_of(life.started_at, of_it, kept), rate_kbps=RATE_KBPS)
+            kept += [late] if late is not None else []
+        else:
+            result = step(life, number, reading, rate_kbps=RATE_KBPS)
+        of_it += [result.delta] if result.delta is not None else []
+        return result
 
     def _reboot(self, said: Rebooted) -> None:
         """As db.sessions.close_rebooted has it."""
@@ -115,5 +129,9 @@ class _Rules:
                 counted.octets_in, counted.octets_out = life.octets_in, life.octets_out
                 counted.started_at, counted.stopped_at = life.started_at, life.stopped_at
                 counted.estimated = life.estimated
+                counted.deltas = [
+                    (delta.octets_in, delta.octets_out, delta.from_at, delta.to_at, delta.late)
+                    for delta in self.deltas[key, life.life]
+                ]
         self.world.faults[Fault.SILENCE] += bool(self.lapsed)
         return Outcome(list(self.counted.values()), self.quarantined, base=_T0)

@@ -148,7 +148,7 @@ class _Maker:
             Clock.EPOCH: 0,
             Clock.AHEAD: self.random.randint(2, 400) * 86_400,
             Clock.BEHIND: -self.random.randint(1, 20) * 3600,
-            Clock.DRIFTING: self.random.choice((-300, -60, 60, 300)),
+            Clock.DRIFTING: self.random.choice((-300, -20, 20, 300)),
             Clock.SET: self.random.choice((-1, 1)) * self.random.randint(600, 20_000),
         }[clock]
         stamps = clock is not Clock.RIGHT or not self.chance(0.2)
@@ -166,7 +166,7 @@ class _Maker:
             gigawords=not self.chance(0.3),
             echoes_class=not self.chance(0.2),
             interim_seconds=self.random.choice((60, 300, 300, 600, 900)),
-            uses_ids_again=session_time and clock is not Clock.SET and self.chance(0.25),
+            uses_ids_again=session_time and clock is not Clock.SET and abs(offset) != 300 and self.chance(0.25),
             last_words=self.chance(0.1),
         )
         self._note_habits(nas)
