@@ -50,7 +50,8 @@ _STEP = {
     "octets_in": "int8", "octets_out": "int8", "reading_at": "timestamptz", "reading_seconds": "int8",
     "reading_in": "int8", "reading_out": "int8", "reading_gigawords": "bool", "reading_sequence": "int8",
     "reading_offset": "int8", "run": "int4", "deltas": "int4", "estimated": "bool", "received_at": "timestamptz",
-    "version": "int4", "stopped_at": "timestamptz", "terminate_cause": "int8", "reading_node": "text",
+    "version": "int4", "stopped_at": "timestamptz", "begun_at": "timestamptz", "terminate_cause": "int8",
+    "reading_node": "text",
 }  # fmt: skip
 _STEP_ROW = Packer(">hiqihiqiqiqiqiqiqiqiqiqi?iqiqiiiii?iqii")
 """Those that are never null and have one length, each with that before it."""
@@ -138,6 +139,7 @@ def _step_row(session: StoredSession) -> bytes:
             8, instant_us(life.received_at), 4, session.version,
         )
         + (_NULL if life.stopped_at is None else pack(">iq", 8, instant_us(life.stopped_at)))
+        + (_NULL if life.begun_at is None else pack(">iq", 8, instant_us(life.begun_at)))
         + (_NULL if life.terminate_cause is None else pack(">iq", 8, life.terminate_cause))
         + node_field(place.node)
     )  # fmt: skip
