@@ -62,8 +62,10 @@ def provision(daemon: Daemon, nas: FakeNas) -> None:
 
 def reading(number: int, status: str = "interim") -> bytes:
     """The session's `number`-th record: it has used 1,000 octets more each time."""
-    used = None if status == "start" else 1_000 * number
-    said = Said(status=status, at=datetime.now(UTC), seconds=used, octets_in=used, octets_out=used, identifier=number)
+    used, seconds = (None, None) if status == "start" else (1_000 * number, number)
+    said = Said(
+        status=status, at=datetime.now(UTC), seconds=seconds, octets_in=used, octets_out=used, identifier=number
+    )
     return packet_of(said)
 
 
@@ -83,7 +85,7 @@ def flood(nas: FakeNas) -> int:
 
 def heard(nas: FakeNas, record: bytes) -> None:
     """As a NAS does: the same again until it is answered."""
-    wait_until(lambda: nas.account(record), "an answer", 10)
+    wait_until(lambda: nas.account(record), "an answer")
 
 
 def fill(file: Path) -> None:
@@ -174,14 +176,15 @@ def test_j9_at_its_bound_old_settled_files_make_room_and_then_accounting_is_sile
             old = _finish_file(daemon, folder)
             daemon.execute("update journal_position set updated_at = now() - interval '2 hours' where finished")
             daemon.kill("settler")
-            wait_until(lambda: nas.account(reading(1)), "an answer of the worker that was started again")
+            heard(nas, reading(1))  # by the worker that was started again
             young = _finish_file(daemon, folder)
 
             (folder / "ballast").write_bytes(b"")
             with (folder / "ballast").open("r+b") as ballast:
                 os.posix_fallocate(ballast.fileno(), 0, BOUND_OCTETS - FILE_OCTETS)
             wait_until(lambda: old not in _sequences(folder), "the old file, gone to make room")
-            assert nas.account(reading(2)) is None
+            unheard = reading(2)
+            assert nas.account(unheard) is None
             wait_until(lambda: says(daemon, JournalFaultKind.BOUND), "the bound, said everywhere", 10)
             time.sleep(1.2)  # another look at the room
             assert young in _sequences(folder)
@@ -192,7 +195,7 @@ def test_j9_at_its_bound_old_settled_files_make_room_and_then_accounting_is_sile
 
             (folder / "ballast").unlink()
             wait_until(lambda: is_well(daemon), "recovery without a packet", 10)
-            heard(nas, reading(2))
+            heard(nas, unheard)
             wait_until(lambda: _octets(daemon) == 2_000, "all of the session settled, once")
     finally:
         assert daemon.stop() == 0
