@@ -49,6 +49,9 @@ TOLERANCE = timedelta(seconds=60)
 RESTART_TOLERANCE = timedelta(seconds=2)
 """What began this much after the last record of a life of the same id is another one, be its Stop heard or not."""
 
+DATING_TOLERANCE = timedelta(seconds=2)
+"""Without an Acct-Session-Time nobody knows which of two records came first that are dated so near to each other."""
+
 CLOCK_AHEAD = timedelta(seconds=60)
 CLOCK_BEHIND = timedelta(days=7)
 """Beyond these distances from the receive time a NAS's Event-Timestamp is not believed."""
@@ -368,7 +371,7 @@ def is_newer(life: Life, reading: Reading) -> bool:
     if reading.session_seconds is not None:
         if reading.session_seconds != life.reading_seconds:
             return reading.session_seconds > life.reading_seconds
-    elif reading.at != life.reading_at:
+    elif abs(reading.at - life.reading_at) > DATING_TOLERANCE:
         return reading.at > life.reading_at
     octets_in, octets_out = counters_of(life, reading)
     if octets_in == life.reading_in and octets_out == life.reading_out:

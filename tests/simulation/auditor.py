@@ -189,9 +189,10 @@ class _Case:
         return complaints
 
     def _made_of_a_fall(self, way: str, octets: int) -> bool:
-        """32 bits, and a late reading that contradicts what was made of a fall: what was counted stays, by name."""
+        """A late reading that contradicts what was made of a wrap or a slip: what was counted stays, by name."""
         wire = counters_of(self.nas, self.readings[-1])[way == "out"]
-        return STALE in self.life.names and Fault.COUNTER_WRAP in self.session.faults and octets >= wire
+        fell = self.session.faults & {Fault.COUNTER_WRAP, Fault.COUNTER_SLIP}
+        return STALE in self.life.names and bool(fell) and octets >= wire
 
     def _names(self) -> list[str]:
         must = self.bounds().must + self._clock_names() + self._owner_names()
@@ -248,9 +249,14 @@ class _Case:
         complaints = []
         for what, found, right in (("began", self.life.started_at, began), ("ended", self.life.stopped_at, ended)):
             off = (found or datetime.max.replace(tzinfo=self.outcome.base.tzinfo)) - self.outcome.base
-            if (told or what == "ended") and abs(off - timedelta(seconds=right)) > NEAR:
+            if (told if what == "began" else not self._repeats()) and abs(off - timedelta(seconds=right)) > NEAR:
                 complaints.append(f"{what} at {off}, truly at {timedelta(seconds=right)}")
         return complaints
+
+    def _repeats(self) -> bool:
+        """Whether its last reading may be taken for an earlier one that comes again."""
+        told = [counters_of(self.nas, saying) for saying in self.readings if saying.status != "start"]
+        return not self.nas.session_time and told[-1:] != told[-2:-1] and told.count(told[-1]) > 1 if told else False
 
     def _deltas(self) -> list[str]:
         deltas = self.life.deltas
@@ -348,6 +354,7 @@ def _count_reset(
             # It looks like a slip: what makes up for it is not counted either.
             bounds.low[way] += new[way] - old[way]
     if may_repeat:
-        bounds.low = [low - now for low, now in zip(bounds.low, new, strict=True)]
+        # Then the next reading may be no lower than the one before it: what that one stood for is not counted again.
+        bounds.low = [low - max(then, now) for low, then, now in zip(bounds.low, old, new, strict=True)]
     elif any(fell):
         bounds.must.append({RESET} if all(fell) else {RESET, SLIP})

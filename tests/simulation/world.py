@@ -206,7 +206,7 @@ class _Maker:
                     self.note(Fault.SILENT_DEATH, session)
                 if nas.uses_ids_again and turn:
                     self.note(Fault.ID_AGAIN, session)
-                gap = self.random.choice((5, 20, 50, 130, 700, 2500)) + self.random.randint(0, 20)
+                gap = self.random.choice((10, 20, 50, 130, 700, 2500)) + self.random.randint(0, 20)
                 at = max(session.ends + gap + (60 if cut else 0), at + APART_SECONDS)
                 if at > SPAN_SECONDS - 60:
                     break
