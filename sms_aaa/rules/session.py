@@ -238,7 +238,7 @@ def event_time(stamp: datetime | None, delay_seconds: int, received_at: datetime
     """When it happened, and whether the NAS's clock had to be overruled.
 
     Event-Timestamp if it can be true, else receive time minus Acct-Delay-Time (RFC 2866 section 5.2); never later
-    than the record was received.
+    than that, unless the delay is beyond belief, nor than the record was received.
     """
     by_delay = received_at - min(timedelta(seconds=delay_seconds), CLOCK_BEHIND)
     if stamp is None:
@@ -247,7 +247,7 @@ def event_time(stamp: datetime | None, delay_seconds: int, received_at: datetime
     latest = by_delay if by_delay > received_at - DELAY_BELIEVED else received_at
     if stamp > latest + CLOCK_AHEAD or stamp < received_at - CLOCK_BEHIND:
         return by_delay, True
-    return min(stamp, received_at), False
+    return min(stamp, latest), False
 
 
 def find_life(lives: Sequence[Life], reading: Reading) -> Life | None:
@@ -272,7 +272,7 @@ def _begun_by(lives: Sequence[Life], reading: Reading) -> Life | None:
 
 
 def _belongs(life: Life, begin: datetime, reading: Reading) -> bool:
-    if life.stopped_at is not None and begin > life.stopped_at + RESTART_TOLERANCE:
+    if life.state is State.CLOSED and begin > life.updated_at + RESTART_TOLERANCE:
         return False
     if abs(begin - life.started_at) <= TOLERANCE:
         return True

@@ -189,9 +189,9 @@ class _Case:
         return complaints
 
     def _made_of_a_fall(self, way: str, octets: int) -> bool:
-        """A late reading that contradicts what was made of a wrap or a slip: what was counted stays, by name."""
+        """A late reading that contradicts what was made of a fall: what was counted stays, by name."""
         wire = counters_of(self.nas, self.readings[-1])[way == "out"]
-        fell = self.session.faults & {Fault.COUNTER_WRAP, Fault.COUNTER_SLIP}
+        fell = self.session.faults & {Fault.COUNTER_WRAP, Fault.COUNTER_SLIP, Fault.COUNTER_RESET}
         return STALE in self.life.names and bool(fell) and octets >= wire
 
     def _names(self) -> list[str]:

@@ -7,7 +7,8 @@ Each true session of which anything arrived is one life, and each life is one tr
 below allows is a fault of the server.
 
 None of this depends on the order of arrival. Only the name does: what a late reading brings to light is a late reading,
-not the reset that it would have been in time.
+not the reset that it would have been in time. And where a late reading shows that a fall was taken for another one than
+it was, what was counted stays, and the reading is named stale.
 """
 
 from __future__ import annotations

@@ -306,7 +306,7 @@ class _Maker:
         return times
 
     def _usage(self, seconds: int, heavy: bool) -> tuple[int, int]:
-        most = min(_HEAVY if heavy else _LIGHT, RATE_KBPS * 125 * seconds)
+        most = min(_HEAVY if heavy else _LIGHT, RATE_KBPS * 125 * seconds // 2)
         if self.chance(0.1):
             return 0, 0
         return self.random.randint(0, min(most, _LIGHT)), self.random.randint(most // 4, most)
