@@ -17,6 +17,7 @@ from network import SECOND
 from speech import counters_of, stamp_of
 from world import RATE_KBPS, WORD, Clock
 
+from sms_aaa.rules.counters import SLIP_PART
 from sms_aaa.rules.session import State
 
 if TYPE_CHECKING:
@@ -344,11 +345,12 @@ def _count_reset(
 ) -> None:
     """Counted anew in between: seen by what fell, unless it looks like a repetition of an earlier record."""
     fell = [now < then for then, now in zip(old, new, strict=True)]
+    slight = all(then - then // SLIP_PART <= now for then, now in zip(old, new, strict=True))
     for way in (0, 1):
         bounds.high[way] += run[way]
         if not fell[way]:
             bounds.low[way] += new[way] - old[way]
-        elif all(fell) or new[way] < old[way] // 2:
+        elif (all(fell) and not slight) or new[way] < old[way] // 2:
             bounds.low[way] += new[way]
         else:
             # It looks like a slip: what makes up for it is not counted either.
@@ -357,4 +359,4 @@ def _count_reset(
         # Then the next reading may be no lower than the one before it: what that one stood for is not counted again.
         bounds.low = [low - max(then, now) for low, then, now in zip(bounds.low, old, new, strict=True)]
     elif any(fell):
-        bounds.must.append({RESET} if all(fell) else {RESET, SLIP})
+        bounds.must.append({RESET} if all(fell) and not slight else {RESET, SLIP})

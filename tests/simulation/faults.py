@@ -101,7 +101,7 @@ RIGHT = {
         may=(LATE, STALE, RESET, SLIP),
     ),
     Fault.COUNTER_RESET: Right(
-        "counted from zero where the fall is seen. Lost: what stood on the counters between the last reading that "
+        "counted from zero where a fall is seen that is more than a slip. Lost: what stood on the counters between the last reading that "
         "arrived and the reset, and where the next reading is no lower, as much again",
         must=RESET,
         may=(LATE, STALE, SLIP),

@@ -263,6 +263,8 @@ class _Maker:
         if reset > 0 and times[reset][1] == times[reset - 1][1]:
             reset = -1  # nothing begins anew between two words of one second
         slip = self.random.randrange(2, len(times) - 1) if may_fall and reset < 0 and self.chance(0.06) else -1
+        if slip > 0 and times[slip][1] == times[slip + 1][1] and not nas.session_time:
+            slip = -1  # without a time of its own it may be dated after the Stop, and then it says nothing
         login, relogin = 0, self.random.randrange(1, len(times)) if len(times) > 2 and self.chance(0.12) else -1
         run, run_in, run_out, total_in, total_out = 1, 0, 0, 0, 0
         for order, (status, at) in enumerate(times):
