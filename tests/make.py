@@ -14,6 +14,7 @@ from sms_aaa.db.engine import begin_snapshot
 from sms_aaa.db.feed import covers
 from sms_aaa.db.rating_queue import claim_shard
 from sms_aaa.db.usage import UsageDelta
+from sms_aaa.flows import history
 from sms_aaa.flows.access import encode_class
 from sms_aaa.flows.meters import RaterMemory
 from sms_aaa.flows.provisioning.desk import Desk
@@ -161,6 +162,12 @@ def rate_all(connection: Connection, shelf: PlanShelf, *, now: datetime) -> int:
     while (claimed := claim_shard(connection, after=-1)) is not None:
         deltas += rate_batch(connection, memory, claimed, now=now, limit=1000).deltas
     return deltas
+
+
+def move_ended(connection: Connection, *, now: datetime, limit: int = 100) -> int:
+    """Moves sessions to the history a week after their end, as if every node had heard of that end by now."""
+    connection.execute("delete from place_change where session_id <> 0")
+    return history.move_ended(connection, now=now, grace_days=7, limit=limit)
 
 
 def make_replica(connection: Connection, folder: Path, *, database_id: bytes = bytes(16)) -> ReplicaWriter:

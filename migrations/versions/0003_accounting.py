@@ -128,6 +128,8 @@ create index session_ip6 on session (framed_ipv6_address) where framed_ipv6_addr
 create index session_prefix on session (framed_ipv6_prefix) where framed_ipv6_prefix is not null;
 create index session_delegated on session (delegated_ipv6_prefix) where delegated_ipv6_prefix is not null;
 comment on index session_ended is 'What the mover takes next: no interim changes it.';
+create index place_change_session on place_change (session_id);
+comment on index place_change_session is 'A session moves only when no node has to hear of it any more.';
 
 create table session_boundary (
     before timestamptz not null default '-infinity',

@@ -81,11 +81,15 @@ def take_turn(connection: Connection) -> bool:
 
 
 def move_ended(connection: Connection, *, before: datetime, limit: int) -> int:
-    """Moves up to `limit` sessions that ended before `before`, the oldest first, and the boundary behind them."""
+    """Moves up to `limit` sessions that ended before `before`, the oldest first, and the boundary behind them.
+
+    One that was closed just now, at a last update of long ago, stays until other nodes have heard of that.
+    """
     row = connection.execute(
         """with ended as (
-             select id from session where stopped_at < %(before)s order by stopped_at limit %(limit)s
-             for update skip locked),
+             select id from session s where stopped_at < %(before)s
+               and not exists (select from place_change c where c.session_id = s.id)
+             order by stopped_at limit %(limit)s for update skip locked),
            gone as (delete from session s using ended where s.id = ended.id returning s.*),
            kept as (insert into session_history select * from gone order by id returning stopped_at)
            select count(*), max(stopped_at) from kept""",

@@ -6,7 +6,7 @@ sent. Identifiers are kept exactly as they came, since a later command to the NA
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -23,7 +23,8 @@ from sms_aaa.radius.packet import (
     as_text,
     parse,
 )
-from sms_aaa.rules.session import Event, Place, Reading, event_time
+from sms_aaa.rules.event_time import event_time
+from sms_aaa.rules.session import Event, Place, Reading
 
 if TYPE_CHECKING:
     from sms_aaa.node.records import AccountingRecord
@@ -35,7 +36,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EVENTS = {1: Event.START, 2: Event.STOP, 3: Event.INTERIM, 7: Event.NAS_REBOOT, 8: Event.NAS_REBOOT}
 
 
-class Heard(Struct, frozen=True, gc=False, kw_only=True):
+class Heard(Struct, frozen=True, gc=False):
     """One record, understood. `service_id` and `token` are what our Class names, None without one.
 
     `fingerprint`: whether it says of its session what another record said; if so, its facts need not be read.
@@ -84,54 +85,39 @@ def hear(record: AccountingRecord, place: Place, *, single: bool) -> Heard | Reb
     if event is None:
         # RFC 2866 section 5.1 leaves room for other types; they are on record in the journal.
         return Unsettled("unknown-status-type", quarantine=False)
-    received_at = _EPOCH + timedelta(microseconds=record.received_ns // 1000)
-    at, overruled = _event_time(packet, received_at)
+    received_at = _instant(record.received_ns // 1000 / 1_000_000)
+    delay_seconds = _integer(packet, dictionary.ACCT_DELAY_TIME) or 0
+    stamp = _integer(packet, dictionary.EVENT_TIMESTAMP)
+    at, overruled = event_time(None if stamp is None else _instant(stamp), delay_seconds, received_at)
     nas_key = "" if single else _nas_name(packet)
     if event is Event.NAS_REBOOT:
         return Rebooted(record.nas_id, nas_key, at)
     session_id = packet.attributes.get(dictionary.ACCT_SESSION_ID)
     if not session_id:
         return Unsettled("no-acct-session-id", quarantine=True)
-    reading = _reading(packet, event, at, received_at, place)
-    if max(reading.octets_in or 0, reading.octets_out or 0) > OCTETS_MAX:
+    octets_in = _counter(packet, dictionary.ACCT_INPUT_OCTETS, dictionary.ACCT_INPUT_GIGAWORDS)
+    octets_out = _counter(packet, dictionary.ACCT_OUTPUT_OCTETS, dictionary.ACCT_OUTPUT_GIGAWORDS)
+    if (octets_in or 0) > OCTETS_MAX or (octets_out or 0) > OCTETS_MAX:
         return Unsettled("implausible-counters", quarantine=True)
     service_id, token = read_class(packet) or (None, None)
-    return Heard(
-        key=(record.nas_id, nas_key, as_text(session_id)),
-        reading=reading,
-        packet=packet,
-        service_id=service_id,
-        token=token,
-        fingerprint=fingerprint_of(packet, event, token),
-        clock_overruled=overruled,
-    )
+    # In the order of the fields: by their names it would take three times as long.
+    reading = Reading(
+        event, at, received_at, _integer(packet, dictionary.ACCT_SESSION_TIME), octets_in, octets_out,
+        dictionary.ACCT_INPUT_GIGAWORDS in packet.attributes or dictionary.ACCT_OUTPUT_GIGAWORDS in packet.attributes,
+        _integer(packet, dictionary.ACCT_TERMINATE_CAUSE), place, delay_seconds,
+    )  # fmt: skip
+    key = (record.nas_id, nas_key, as_text(session_id))
+    return Heard(key, reading, packet, service_id, token, fingerprint_of(packet, event, token), overruled)
 
 
-def _event_time(packet: Packet, received_at: datetime) -> tuple[datetime, bool]:
-    stamp = _integer(packet, dictionary.EVENT_TIMESTAMP)
-    delay = _integer(packet, dictionary.ACCT_DELAY_TIME) or 0
-    return event_time(None if stamp is None else _EPOCH + timedelta(seconds=stamp), delay, received_at)
+def _instant(seconds: float) -> datetime:
+    """Since 1970. Whole microseconds stay what they are: a double holds them all, and the nearest one is taken."""
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _nas_name(packet: Packet) -> str:
     identifier = _text(packet, dictionary.NAS_IDENTIFIER)
     return identifier or _address(packet, dictionary.NAS_IP_ADDRESS) or ""
-
-
-def _reading(packet: Packet, event: Event, at: datetime, received_at: datetime, place: Place) -> Reading:
-    return Reading(
-        event=event,
-        at=at,
-        received_at=received_at,
-        session_seconds=_integer(packet, dictionary.ACCT_SESSION_TIME),
-        octets_in=_counter(packet, dictionary.ACCT_INPUT_OCTETS, dictionary.ACCT_INPUT_GIGAWORDS),
-        octets_out=_counter(packet, dictionary.ACCT_OUTPUT_OCTETS, dictionary.ACCT_OUTPUT_GIGAWORDS),
-        gigawords=dictionary.ACCT_INPUT_GIGAWORDS in packet.attributes
-        or dictionary.ACCT_OUTPUT_GIGAWORDS in packet.attributes,
-        terminate_cause=_integer(packet, dictionary.ACCT_TERMINATE_CAUSE),
-        place=place,
-        delay_seconds=_integer(packet, dictionary.ACCT_DELAY_TIME) or 0,
-    )
 
 
 def _integer(packet: Packet, key: int) -> int | None:

@@ -57,6 +57,9 @@ def is_late(life: Life, reading: Reading) -> bool:
     """Whether `step` has to be told what is known of this life: the reading is no news, nor the last one again."""
     if reading.event is Event.START or (reading.octets_in is None and reading.octets_out is None):
         return False
+    seconds = reading.session_seconds
+    if seconds is not None and seconds > life.reading_seconds:
+        return False
     counters = counters_of(life, reading)
     if is_newer(life, reading):
         # Newer by its date alone, and lower: a reset, or one that was heard before and is dated wrongly now.

@@ -30,7 +30,6 @@ counts its usage stands here, but for late readings and the arithmetic of two.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
@@ -43,7 +42,8 @@ from sms_aaa.rules.counters import Fall, goes_on_from, is_implausible, octets_be
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-TOLERANCE = timedelta(seconds=60)
+_TOLERANCE_SECONDS = 60
+TOLERANCE = timedelta(seconds=_TOLERANCE_SECONDS)
 """How far apart two records of one life may say that it began."""
 
 RESTART_TOLERANCE = timedelta(seconds=2)
@@ -51,13 +51,6 @@ RESTART_TOLERANCE = timedelta(seconds=2)
 
 DATING_TOLERANCE = timedelta(seconds=2)
 """Without an Acct-Session-Time nobody knows which of two records came first that are dated so near to each other."""
-
-CLOCK_AHEAD = timedelta(seconds=60)
-CLOCK_BEHIND = timedelta(days=7)
-"""Beyond these distances from the receive time a NAS's Event-Timestamp is not believed."""
-
-DELAY_BELIEVED = timedelta(days=1)
-"""An Acct-Delay-Time beyond this does not prove an Event-Timestamp wrong."""
 
 _DELAY_MAX = timedelta(days=36_500)  # 32 bits of seconds, twice, would leave the calendar
 
@@ -161,7 +154,7 @@ class Place(Struct, frozen=True, gc=False):
     offset: int
 
 
-class Reading(Struct, frozen=True, gc=False, kw_only=True):
+class Reading(Struct, frozen=True, gc=False):
     """One accounting record about one session. `session_seconds` and the counters are None when it had none.
 
     in = received from the subscriber (upload), out = sent to the subscriber (download): RFC 2866 section 5.3.
@@ -180,7 +173,7 @@ class Reading(Struct, frozen=True, gc=False, kw_only=True):
     """How long the NAS had been trying to send it: Acct-Delay-Time."""
 
 
-class Life(Struct, frozen=True, gc=False, kw_only=True):
+class Life(Struct, frozen=True, gc=False):
     """What is known of one life of a session: its totals, and the newest reading behind them."""
 
     life: int
@@ -205,7 +198,7 @@ class Life(Struct, frozen=True, gc=False, kw_only=True):
     estimated: bool
 
 
-class Delta(Struct, frozen=True, gc=False, kw_only=True):
+class Delta(Struct, frozen=True, gc=False):
     """Usage between two readings; `before_place` is None when the Start that would have been the first is missing."""
 
     seq: int
@@ -225,8 +218,7 @@ class Delta(Struct, frozen=True, gc=False, kw_only=True):
     late: bool = False  # of a late reading: it lies inside of what was counted before
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True, gc=False):
     """What one record does: the life after it, the usage it adds, what was odd."""
 
     life: Life
@@ -234,25 +226,11 @@ class Step:
     anomaly: AnomalyKind | None
 
 
-def event_time(stamp: datetime | None, delay_seconds: int, received_at: datetime) -> tuple[datetime, bool]:
-    """When it happened, and whether the NAS's clock had to be overruled.
-
-    Event-Timestamp if it can be true, else receive time minus Acct-Delay-Time (RFC 2866 section 5.2); never later
-    than that, unless the delay is beyond belief, nor than the record was received.
-    """
-    by_delay = received_at - min(timedelta(seconds=delay_seconds), CLOCK_BEHIND)
-    if stamp is None:
-        return by_delay, False
-    # It happened before the NAS first tried to send it: a clock that says later is ahead, be the record late or not.
-    latest = by_delay if by_delay > received_at - DELAY_BELIEVED else received_at
-    if stamp > latest + CLOCK_AHEAD or stamp < received_at - CLOCK_BEHIND:
-        return by_delay, True
-    return min(stamp, latest), False
-
-
 def find_life(lives: Sequence[Life], reading: Reading) -> Life | None:
     """The life that a reading belongs to, of those of its Acct-Session-Id; None: it begins another."""
     seconds = reading.session_seconds
+    if len(lives) == 1 and seconds and lives[0].stopped_at is None and _begins_alike(lives[0], reading.at, seconds):
+        return lives[0]
     if reading.event is not Event.START and not seconds:
         running = [life for life in lives if life.state is not State.CLOSED]
         if running or seconds is None:  # a Stop that says 0 seconds may have lost count of them
@@ -269,6 +247,12 @@ def _begun_by(lives: Sequence[Life], reading: Reading) -> Life | None:
     """A Start that other records of its life overtook, none of which said when it began: the next such life is its."""
     later = [life for life in lives if life.begun_at is None and life.started_at >= reading.at]
     return min(later, key=lambda life: life.started_at, default=None) if reading.event is Event.START else None
+
+
+def _begins_alike(life: Life, at: datetime, seconds: int) -> bool:
+    """Whether a record of `at`, `seconds` into its life, says that it began when this one did: nearly each does."""
+    passed = at - life.started_at  # to make a timedelta of `seconds` would take as long as all the rest of it
+    return abs(passed.days * 86_400 + passed.seconds - seconds) < _TOLERANCE_SECONDS
 
 
 def _belongs(life: Life, begin: datetime, reading: Reading) -> bool:
@@ -317,10 +301,10 @@ def step(life: Life | None, number: int, reading: Reading, *, rate_kbps: int = 0
 
 
 def _clock_was_set(life: Life, reading: Reading) -> bool:
-    if not reading.session_seconds:
+    seconds = reading.session_seconds
+    if not seconds or (life.stopped_at is None and _begins_alike(life, reading.at, seconds)):
         return False
-    begin = reading.at - timedelta(seconds=reading.session_seconds)
-    return not _belongs(life, begin, reading)
+    return not _belongs(life, reading.at - timedelta(seconds=seconds), reading)
 
 
 def close(life: Life, event: Event) -> Life:
@@ -440,21 +424,11 @@ def _count(life: Life, reading: Reading, before: State, rate_kbps: int) -> Step:
         anomaly = anomaly or AnomalyKind.IMPLAUSIBLE_RATE
     from_at, to_at = _span(life, reading, elapsed)
     counted = Delta(
-        seq=life.deltas + 1,
-        from_at=from_at,
-        to_at=to_at,
-        octets_in=used.octets_in,
-        octets_out=used.octets_out,
-        seconds=elapsed,
-        run=life.run + (used.fall is Fall.RESET),
-        wrapped=used.fall is Fall.WRAP,
-        before_in=life.reading_in,
-        before_out=life.reading_out,
-        after_in=octets_in,
-        after_out=octets_out,
-        before_place=None if before is State.NONE else life.reading_place,
-        after_place=reading.place,
-    )
+        life.deltas + 1, from_at, to_at, used.octets_in, used.octets_out, elapsed,
+        life.run + (used.fall is Fall.RESET), used.fall is Fall.WRAP,
+        life.reading_in, life.reading_out, octets_in, octets_out,
+        None if before is State.NONE else life.reading_place, reading.place,
+    )  # fmt: skip
     is_usage = used.octets_in or used.octets_out or elapsed
     after = _advance(life, reading, counted, seconds, life.deltas + 1 if is_usage else life.deltas)
     return Step(after, counted if is_usage else None, anomaly)
@@ -463,28 +437,15 @@ def _count(life: Life, reading: Reading, before: State, rate_kbps: int) -> Step:
 def _advance(life: Life, reading: Reading, counted: Delta, seconds: int, deltas: int) -> Life:
     state = TRANSITIONS[life.state, reading.event]
     updated_at = max(reading.at, life.updated_at)
+    # In the order of the fields: by their names it would take as long as everything else of a step.
     return Life(
-        life=life.life,
-        state=state,
-        started_at=life.started_at,
-        begun_at=life.begun_at or begun_at(reading),
-        updated_at=updated_at,
-        stopped_at=updated_at if state is State.CLOSED else None,
-        received_at=max(reading.received_at, life.received_at),
-        seconds=life.seconds + counted.seconds,
-        octets_in=life.octets_in + counted.octets_in,
-        octets_out=life.octets_out + counted.octets_out,
-        reading_at=counted.to_at,
-        reading_seconds=seconds,
-        reading_in=counted.after_in,
-        reading_out=counted.after_out,
-        reading_gigawords=reading.gigawords,
-        reading_place=reading.place,
-        run=counted.run,
-        deltas=deltas,
-        terminate_cause=reading.terminate_cause if reading.event is Event.STOP else life.terminate_cause,
-        estimated=False,
-    )
+        life.life, state, life.started_at, life.begun_at or begun_at(reading), updated_at,
+        updated_at if state is State.CLOSED else None, max(reading.received_at, life.received_at),
+        life.seconds + counted.seconds, life.octets_in + counted.octets_in, life.octets_out + counted.octets_out,
+        counted.to_at, seconds, counted.after_in, counted.after_out, reading.gigawords, reading.place,
+        counted.run, deltas, reading.terminate_cause if reading.event is Event.STOP else life.terminate_cause,
+        False,
+    )  # fmt: skip
 
 
 def _span(life: Life, reading: Reading, elapsed_seconds: int) -> tuple[datetime, datetime]:
@@ -495,6 +456,7 @@ def _span(life: Life, reading: Reading, elapsed_seconds: int) -> tuple[datetime,
     from_at, to_at = life.reading_at, reading.at
     if to_at < from_at:
         return from_at, min(from_at + timedelta(seconds=elapsed_seconds), max(reading.received_at, from_at))
-    if elapsed_seconds and to_at - from_at > timedelta(seconds=elapsed_seconds) + TOLERANCE:
+    passed = to_at - from_at
+    if elapsed_seconds and passed.days * 86_400 + passed.seconds > elapsed_seconds + _TOLERANCE_SECONDS:
         return to_at - timedelta(seconds=elapsed_seconds), to_at
     return from_at, to_at

@@ -2,7 +2,7 @@
 
 `python tests/bench/bench_whohad.py --dsn DSN` of a database that fill_history.py filled; `--cluster FOLDER` starts the
 PostgreSQL there first, with nothing in its memory, and stops it. Asked at random: addresses that somebody had and that
-nobody had, IPv4, IPv6 in a delegated prefix, and IPv4 prefixes of 8 addresses.
+nobody had, IPv4, IPv6 in a delegated prefix, ports of an address that a NAT shares, IPv4 prefixes of 8 addresses.
 """
 
 from __future__ import annotations
@@ -31,40 +31,42 @@ if TYPE_CHECKING:
 
     from sms_aaa.db.engine import Connection
 
-Question = tuple[IPv4Network | IPv6Network, "datetime", "Past | None"]
+KINDS = ("ipv4", "ipv6", "port", "prefix", "nobody")
+Question = tuple[IPv4Network | IPv6Network, int | None, "datetime", "Past | None"]
 
 
 def questions(year: Year, kind: str, count: int, seed: int) -> Iterator[Question]:
-    """What is asked, when, and who is to be found."""
+    """What is asked, with which port, when, and who is to be found."""
     rng = random.Random(seed)
     for _ in range(count):
-        past = year.past(rng.randrange(year.sessions))
-        lasted = past.stopped_at - past.started_at
-        at = past.started_at + lasted * rng.random()
+        n = rng.randrange(year.sessions - year.addresses)
+        past = year.past(n & ~1 if kind == "ipv6" else n // 10 * 10 + 1 if kind == "port" else n)
+        at = past.started_at + (past.stopped_at - past.started_at) * rng.random()
         if kind == "ipv6":
-            past = year.past(past.number & ~1)
-            at = past.started_at + (past.stopped_at - past.started_at) * rng.random()
             assert past.delegated is not None
-            yield ip_network(past.delegated[rng.randrange(2**72)]), at, past
+            yield ip_network(past.delegated[rng.randrange(2**72)]), None, at, past
+        elif kind == "port":
+            assert past.outside is not None
+            yield ip_network(past.outside[0]), past.outside[1] + rng.randrange(512), at, past
+        elif kind == "prefix":
+            yield IPv4Network((int(past.framed_ip) & ~7, 29)), None, at, past
         elif kind == "nobody":
             gap = year.past(past.number + year.addresses).started_at - past.stopped_at
-            yield ip_network(past.framed_ip), past.stopped_at + gap * rng.uniform(0.01, 0.99), None
-        elif kind == "prefix":
-            yield IPv4Network((int(past.framed_ip) & ~7, 29)), at, past
+            yield ip_network(past.framed_ip), None, past.stopped_at + gap * rng.uniform(0.01, 0.99), None
         else:
-            yield ip_network(past.framed_ip), at, past
+            yield ip_network(past.framed_ip), None, at, past
 
 
 def ask(connection: Connection, year: Year, kind: str, count: int, seed: int) -> list[float]:
     """Milliseconds of each answer, the slowest last; every answer is checked against the formula."""
     taken = []
-    for asked, at, past in questions(year, kind, count, seed):
+    for asked, port, at, past in questions(year, kind, count, seed):
         began = time.perf_counter()
-        answers = find_holders(connection, asked, None, at, tolerance_seconds=0)
+        answers = find_holders(connection, asked, port, at, tolerance_seconds=0)
         taken.append((time.perf_counter() - began) * 1000)
         held = {one.holder.session_id for one in answers.held}
         if past is not None:
-            assert past.number + 1 in held, (asked, at, past, answers)
+            assert past.number + 1 in held, (asked, port, at, past, answers)
             assert kind == "prefix" or {one.holder.username for one in answers.held} == {past.username}
         else:
             assert not held, (asked, at, answers)
@@ -86,7 +88,7 @@ def scans(dsn: str) -> tuple[int, int]:
 def report(connection: Connection, count: int, title: str) -> None:
     year = read_year(connection)
     print(f"{title}: {year.sessions:,} sessions on {year.addresses:,} addresses")
-    for kind in ("ipv4", "ipv6", "nobody", "prefix"):
+    for kind in KINDS:
         taken = ask(connection, year, kind, count, seed=len(title))
         p50, p99 = taken[count // 2], taken[count * 99 // 100]
         print(f"  {kind:7} {count:,} asked: p50 {p50:.1f} ms, p99 {p99:.1f} ms, most {taken[-1]:.1f} ms", flush=True)

@@ -84,6 +84,16 @@ from {sessions}
 """
 
 
+# Every tenth address is behind a NAT: 126 of them share an outside address, each with 512 ports of it.
+BLOCKS = """
+insert into {table} (session_id, address, port_from, port_to, protocol, from_at, node, sequence, record_offset)
+select id, '198.18.0.0'::inet + i / 126, 1024 + i % 126 * 512, 1535 + i % 126 * 512, 0, started_at, reading_node,
+       reading_sequence, reading_offset
+from (select *, (framed_ip - '100.64.0.0') / 10 as i from session_history
+      where started_at >= '{first}' and started_at < '{end}' and (framed_ip - '100.64.0.0') % 10 = 1) s
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Past:
     """One session of the year, by its number."""
@@ -94,6 +104,8 @@ class Past:
     started_at: datetime
     stopped_at: datetime
     username: str
+    outside: tuple[IPv4Address, int] | None
+    """Behind a NAT: the outside address, and the first of 512 ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +130,9 @@ class Year:
         delegated = IPv6Network(f"2001:db8:{a // 256:x}:{a % 256 * 256:x}::/56") if a % 2 == 0 else None
         username = f"past{n * 7 % SERVICES:07d}"
         address = IPv4Address("100.64.0.0") + a
-        return Past(n, address, delegated, started_at, started_at + timedelta(seconds=seconds), username)
+        i = a // 10
+        outside = (IPv4Address("198.18.0.0") + i // 126, 1024 + i % 126 * 512) if a % 10 == 1 else None
+        return Past(n, address, delegated, started_at, started_at + timedelta(seconds=seconds), username, outside)
 
 
 def year_of(sessions: int, addresses: int, now: datetime) -> Year:
@@ -153,22 +167,34 @@ def _fill_month(connection: Connection, year: Year, nas_id: int, first: datetime
     past = PAST.format(
         addresses=year.addresses, step_us=year.step // timedelta(microseconds=1), turn_seconds=year.turn_seconds
     )
-    suffix = f"{first:%Y%m}"
-    sessions, deltas = f"session_history_{suffix}", f"usage_delta_{suffix}"
-    for parent in ("session_history", "usage_delta"):
-        # create_ahead may have made it; it is empty, and one without indexes takes its place.
-        connection.execute(f"drop table if exists {parent}_{suffix}")
-        connection.execute(f"create table {parent}_{suffix} (like {parent} including defaults including constraints)")
-    statement = SESSIONS.format(table=sessions, first=FIRST_SERVICE, services=SERVICES, past=past)
+    names = {parent: _detached(connection, parent, first) for parent in ("session_history", "usage_delta")}
+    statement = SESSIONS.format(table=names["session_history"], first=FIRST_SERVICE, services=SERVICES, past=past)
     values = {**numbers, "begin": year.begin, "from": first, "to": end, "nas": nas_id}
     count = connection.execute(statement, values).rowcount
-    connection.execute(DELTAS.format(table=deltas, sessions=sessions))
-    for parent in ("session_history", "usage_delta"):
-        connection.execute(
-            f"alter table {parent} attach partition {parent}_{suffix} for values from ('{first}') to ('{end}')"
-        )
-    connection.commit()
+    connection.execute(DELTAS.format(table=names["usage_delta"], sessions=names["session_history"]))
+    for parent, name in names.items():
+        _attach(connection, parent, name, first, end)
     return count
+
+
+def _fill_blocks(connection: Connection, first: datetime, end: datetime) -> int:
+    name = _detached(connection, "port_block", first)
+    count = connection.execute(BLOCKS.format(table=name, first=first, end=end)).rowcount
+    _attach(connection, "port_block", name, first, end)
+    return count
+
+
+def _detached(connection: Connection, parent: str, first: datetime) -> str:
+    """A month without indexes; create_ahead may have made it, and it is empty."""
+    name = f"{parent}_{first:%Y%m}"
+    connection.execute(f"drop table if exists {name}")
+    connection.execute(f"create table {name} (like {parent} including defaults including constraints)")
+    return name
+
+
+def _attach(connection: Connection, parent: str, name: str, first: datetime, end: datetime) -> None:
+    connection.execute(f"alter table {parent} attach partition {name} for values from ('{first}') to ('{end}')")
+    connection.commit()
 
 
 def fill(connection: Connection, year: Year) -> None:
@@ -185,6 +211,8 @@ def fill(connection: Connection, year: Year) -> None:
     for first, end in _months(year):
         count = _fill_month(connection, year, nas_id, first, end)
         print(f"{first:%Y-%m}: {count:,} sessions, {time.perf_counter() - began:.0f} s", flush=True)
+    for first, end in _months(year):
+        print(f"{first:%Y-%m}: {_fill_blocks(connection, first, end):,} port blocks", flush=True)
     connection.execute("create table bench_year (sessions bigint, addresses bigint, begin timestamptz, step interval)")
     connection.execute(
         "insert into bench_year values (%s, %s, %s, %s)", (year.sessions, year.addresses, year.begin, year.step)

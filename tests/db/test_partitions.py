@@ -39,6 +39,18 @@ def test_every_parted_table_of_the_schema_is_kept(connection: Connection) -> Non
     assert sorted(parted.table for parted in PARTITIONED) == [row[0] for row in rows]
 
 
+def test_the_history_has_the_columns_of_a_session_in_their_order(connection: Connection) -> None:
+    columns = [
+        connection.execute(
+            """select attname, atttypid from pg_attribute
+               where attrelid = %s::regclass and attnum > 0 and not attisdropped order by attnum""",
+            (table,),
+        ).fetchall()
+        for table in ("session", "session_history")
+    ]
+    assert columns[0] == columns[1]
+
+
 def test_a_partition_has_the_indexes_of_its_table_and_room_for_updates(connection: Connection) -> None:
     create_ahead(connection, NOW)
     rows = connection.execute(

@@ -6,14 +6,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from make import Said, make_desk, make_nas, make_plan, make_subscriber, record_of, utc
+from make import Said, make_desk, make_nas, make_plan, make_subscriber, move_ended, record_of, utc
 
 from sms_aaa.config import HistorySettings
 from sms_aaa.db.audit import list_changes
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import Month, create_ahead, list_months
 from sms_aaa.db.reconcile import list_violations
-from sms_aaa.flows.history import move_ended
 from sms_aaa.flows.retention import Gone, Needed, drop_next
 from sms_aaa.flows.settling import settle_accounting
 
@@ -42,7 +41,7 @@ def connection(database_dsn: str) -> Iterator[Connection]:
         said = [Said(status="start", at=START), Said(status="stop", at=STOP, seconds=3600, octets_in=5, octets_out=7)]
         records = [record_of(one, nas_id=nas_id, offset=64 + 8 * number) for number, one in enumerate(said)]
         settle_accounting(connection, records, single_nas={nas_id: True})
-        assert move_ended(connection, now=LATER, grace_days=7, limit=10) == 1
+        assert move_ended(connection, now=LATER) == 1
         create_ahead(connection, LATER)
         yield connection
         connection.rollback()

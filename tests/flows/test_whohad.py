@@ -7,12 +7,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from make import Said, make_desk, make_nas, make_plan, make_subscriber, record_of, utc
+from make import Said, make_desk, make_nas, make_plan, make_subscriber, move_ended, record_of, utc
 
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.whohad import network_of
-from sms_aaa.flows.history import move_ended
 from sms_aaa.flows.settling import close_stale_sessions, settle_accounting
 from sms_aaa.flows.whohad import Answers, find_holders
 from sms_aaa.radius import dictionary
@@ -45,7 +44,7 @@ class World:
         settle_accounting(self.connection, records, single_nas={self.nas_id: True})
 
     def move(self) -> int:
-        return move_ended(self.connection, now=T0 + timedelta(days=30), grace_days=7, limit=100)
+        return move_ended(self.connection, now=T0 + timedelta(days=30))
 
     def ask(self, address: str, seconds: int, *, port: int | None = None, tolerance: int = 0) -> Answers:
         at = T0 + timedelta(seconds=seconds)

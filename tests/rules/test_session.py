@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from sms_aaa.rules.event_time import CLOCK_BEHIND, event_time
 from sms_aaa.rules.session import (
-    CLOCK_BEHIND,
     TRANSITIONS,
     AnomalyKind,
     Delta,
@@ -20,7 +20,6 @@ from sms_aaa.rules.session import (
     Reading,
     State,
     close,
-    event_time,
     find_life,
     step,
 )

@@ -347,7 +347,8 @@ def _count_reset(
     fell = [now < then for then, now in zip(old, new, strict=True)]
     slight = all(then - then // SLIP_PART <= now for then, now in zip(old, new, strict=True))
     for way in (0, 1):
-        bounds.high[way] += run[way]
+        # Taken for a slip, it goes on from where it stood, and so does what is counted when the reset comes to light.
+        bounds.high[way] += run[way] + (old[way] - new[way] if slight else 0)
         if not fell[way]:
             bounds.low[way] += new[way] - old[way]
         elif (all(fell) and not slight) or new[way] < old[way] // 2:

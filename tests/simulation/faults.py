@@ -101,8 +101,8 @@ RIGHT = {
         may=(LATE, STALE, RESET, SLIP),
     ),
     Fault.COUNTER_RESET: Right(
-        "counted from zero where a fall is seen that is more than a slip. Lost: what stood on the counters between the last reading that "
-        "arrived and the reset, and where the next reading is no lower, as much again",
+        "counted from zero where a fall is seen that is more than a slip. Lost: what stood on the counters between the "
+        "last reading that arrived and the reset, and where the next reading is no lower, as much again",
         must=RESET,
         may=(LATE, STALE, SLIP),
     ),
