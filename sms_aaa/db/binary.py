@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from psycopg import Cursor
     from psycopg.abc import Buffer
+    from psycopg.sql import Composed
 
     from sms_aaa.db.engine import Connection
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_DAY_US, _SECOND_US = 86_400_000_000, 1_000_000
 
 _INT4, _INT8, _TIMESTAMPTZ, _NUMERIC = 23, 20, 1184, 1700
 _INT4_ARRAY, _INT8_ARRAY, _TIMESTAMPTZ_ARRAY, _NUMERIC_ARRAY = 1007, 1016, 1185, 1231
@@ -47,8 +47,7 @@ _FAMILIES = {4: 2, 6: 3}  # PGSQL_AF_INET, PGSQL_AF_INET6
 
 def instant_us(instant: datetime) -> int:
     """Microseconds since 2000 of an instant with its zone."""
-    since = instant - _EPOCH
-    return since.days * _DAY_US + since.seconds * _SECOND_US + since.microseconds
+    return (instant - _EPOCH) // _MICROSECOND
 
 
 def optional_us(instant: datetime | None) -> int | None:
@@ -239,7 +238,13 @@ def field(octets: bytes) -> bytes:
     return _LENGTH.pack(len(octets)) + octets
 
 
-def copy_rows(connection: Connection, statement: str, rows: Iterable[bytes]) -> None:
+@lru_cache(1024)
+def node_field(node: str) -> bytes:
+    """The name of a node as a field; there are few, and they stand in every row."""
+    return field(node.encode())
+
+
+def copy_rows(connection: Connection, statement: str | Composed, rows: Iterable[bytes]) -> None:
     """A `copy ... from stdin (format binary)` of rows that are packed already: a count of fields, then each field."""
     with connection.cursor().copy(statement) as copy:
         copy.write(_COPY_HEADER + b"".join(rows) + _COPY_TRAILER)

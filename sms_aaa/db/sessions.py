@@ -96,6 +96,14 @@ _SELECT = sql.SQL(", ").join(
 )  # fmt: skip
 
 
+def prefer_indexes(connection: Connection) -> None:
+    """For the rest of this transaction: a batch knows the keys of all that it wants.
+
+    A plan that reads a whole table looks good while the table is small or not yet analysed, and is kept while it grows.
+    """
+    connection.execute("set local enable_seqscan = off")
+
+
 def find_sessions(connection: Connection, keys: Collection[SessionKey]) -> list[StoredSession]:
     """Every life of these sessions, as it is now; who wants to change one locks it and looks at its version."""
     nas_ids, nas_keys, session_ids = zip(*keys, strict=True) if keys else ((), (), ())
@@ -104,7 +112,7 @@ def find_sessions(connection: Connection, keys: Collection[SessionKey]) -> list[
            join session s using (nas_id, nas_key, acct_session_id)"""
     ).format(_SELECT)
     cursor = connection.cursor(binary=True)
-    cursor.execute(query, (list(nas_ids), list(nas_keys), list(session_ids)), prepare=False)
+    cursor.execute(query, (array_of(nas_ids), list(nas_keys), list(session_ids)))
     return [_stored(row) for row in cursor]
 
 
@@ -117,7 +125,6 @@ def lock_sessions(connection: Connection, ids: Collection[int]) -> dict[int, int
         """select s.id, s.version from unnest(%s::bigint[]) k(id) join session s on s.id = k.id
            order by s.id for no key update of s""",
         (array_of(ids),),
-        prepare=False,  # a plan that was made for an empty table reads all of it once it is full
     )
     return dict(rows)
 
@@ -151,7 +158,6 @@ def close_rebooted(connection: Connection, ids: Collection[int], before: datetim
            from unnest(%s::bigint[]) k(id) where s.id = k.id and s.state = 1 and s.started_at < %s
            returning s.id, s.service_id, s.token, s.acct_session_id""",
         (int(State.LAPSED), array_of(ids), before),
-        prepare=False,
     ).fetchall()
     return [EndedSession(*row) for row in rows]
 

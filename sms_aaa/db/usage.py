@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from struct import Struct as Packer
 from struct import pack
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from psycopg.rows import class_row
 
-from sms_aaa.db.binary import copy_rows, field, instant_array, instant_us, int4_array, int8_array
+from sms_aaa.db.binary import copy_rows, field, instant_array, instant_us, int4_array, int8_array, node_field
 from sms_aaa.db.sessions import array_of
 from sms_aaa.rules.session import AnomalyKind, Delta, Place
 
@@ -39,28 +40,45 @@ class Anomaly(Struct, frozen=True, gc=False):
     place: Place
 
 
-_DELTA_TYPES = (
-    "int8", "int4", "int8", "int8", "timestamptz", "timestamptz", "int8", "int8", "int8", "int4", "bool",
-    "int8", "int8", "int8", "int8", "text", "int8", "int8", "text", "int8", "int8", "bool",
-)  # fmt: skip
+_NULL = b"\xff\xff\xff\xff"
+_DELTA = Packer(">hiqiiiqiqiqiqiqiii?iqiqiqiqi?")
+_TWO_INT8 = Packer(">iqiq")
+_DELTA_FIELDS = 22
+_COPY_DELTAS = """copy usage_delta (session_id, seq, from_at, to_at, octets_in, octets_out, seconds, run, wrapped,
+    before_in, before_out, after_in, after_out, late, account_id, service_id, before_sequence, before_offset,
+    before_node, after_sequence, after_offset, after_node) from stdin (format binary)"""
 
 
 def insert_deltas(connection: Connection, deltas: Iterable[UsageDelta]) -> None:
     """By COPY. The key (session, seq) refuses a delta that is there already."""
-    statement = """copy usage_delta (session_id, seq, account_id, service_id, from_at, to_at, octets_in, octets_out,
-        seconds, run, wrapped, before_in, before_out, after_in, after_out, before_node, before_sequence, before_offset,
-        after_node, after_sequence, after_offset, late) from stdin (format binary)"""
-    with connection.cursor().copy(statement) as copy:
-        copy.set_types(_DELTA_TYPES)
-        for usage in deltas:
-            delta, before, after = usage.delta, usage.delta.before_place, usage.delta.after_place
-            place = (before.node, before.sequence, before.offset) if before else (None, None, None)
-            copy.write_row((
-                usage.session_id, delta.seq, usage.account_id, usage.service_id, delta.from_at, delta.to_at,
-                delta.octets_in, delta.octets_out, delta.seconds, delta.run, delta.wrapped, delta.before_in,
-                delta.before_out, delta.after_in, delta.after_out, *place, after.node, after.sequence, after.offset,
-                delta.late,
-            ))  # fmt: skip
+    copy_rows(connection, _COPY_DELTAS, map(_delta_row, deltas))
+
+
+def _delta_row(usage: UsageDelta) -> bytes:
+    """Each field with its length before it; what may be null, or is text, behind what has one form."""
+    delta = usage.delta
+    if usage.account_id is not None and usage.service_id is not None:
+        owner = _TWO_INT8.pack(8, usage.account_id, 8, usage.service_id)
+    else:
+        owner = _optional_int8(usage.account_id) + _optional_int8(usage.service_id)
+    return (
+        _DELTA.pack(
+            _DELTA_FIELDS, 8, usage.session_id, 4, delta.seq, 8, instant_us(delta.from_at), 8, instant_us(delta.to_at),
+            8, delta.octets_in, 8, delta.octets_out, 8, delta.seconds, 4, delta.run, 1, delta.wrapped,
+            8, delta.before_in, 8, delta.before_out, 8, delta.after_in, 8, delta.after_out, 1, delta.late,
+        )
+        + owner
+        + (_NULL * 3 if delta.before_place is None else _place(delta.before_place))
+        + _place(delta.after_place)
+    )  # fmt: skip
+
+
+def _place(place: Place) -> bytes:
+    return _TWO_INT8.pack(8, place.sequence, 8, place.offset) + node_field(place.node)
+
+
+def _optional_int8(number: int | None) -> bytes:
+    return _NULL if number is None else pack(">iq", 8, number)
 
 
 SHARDS = 8

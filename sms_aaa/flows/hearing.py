@@ -18,7 +18,6 @@ from sms_aaa.radius import dictionary
 from sms_aaa.radius.faults import Malformed
 from sms_aaa.radius.packet import (
     Packet,
-    as_integer,
     as_ipv4,
     as_text,
     parse,
@@ -122,7 +121,7 @@ def _nas_name(packet: Packet) -> str:
 
 def _integer(packet: Packet, key: int) -> int | None:
     value = packet.attributes.get(key)
-    return None if value is None else as_integer(value)
+    return int.from_bytes(value, "big") if value is not None and len(value) == 4 else None
 
 
 def _counter(packet: Packet, octets: int, gigawords: int) -> int | None:

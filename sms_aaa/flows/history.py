@@ -35,15 +35,17 @@ def meet_history(
     matters; a session that is held in memory and gone from the table is to be left out). A session that had only lapsed
     is brought back, and put among them.
     """
-    strange = [
-        said for said in heard if find_life([stored.life for stored in sessions[said.key]], said.reading) is None
-    ]
-    before = db_history.find_boundary(connection) if strange else None
+    before = db_history.find_boundary(connection) if heard else None
     if before is None:
         return set()
     too_late: set[Place] = set()
     alive: dict[SessionKey, PastLife] = {}
-    suspects = [said for said in strange if may_be_past(said.reading, before)]
+    suspects = [
+        said
+        for said in heard
+        if may_be_past(said.reading, before)
+        and find_life([stored.life for stored in sessions[said.key]], said.reading) is None
+    ]
     past = _past_lives(connection, suspects)
     for said in suspects:
         met = [life for life in past.get(said.key, ()) if speaks_of(said.reading, life)]

@@ -65,7 +65,8 @@ class Memory:
     def keep(self, sessions: Mapping[SessionKey, Lives]) -> None:
         """Takes over what a batch made of its sessions, once that is committed. One that has ended is let go of."""
         for key, lives in sessions.items():
-            if any(session.life.state is State.OPEN for session in lives):
+            is_open = lives[0].life.state is State.OPEN if len(lives) == 1 else _has_open(lives)
+            if is_open:
                 self._sessions[key] = lives
             else:
                 self._sessions.pop(key, None)
@@ -83,6 +84,10 @@ class Memory:
         room = self._sessions_max * 9 // 10
         chosen = self._chance.sample(list(self._sessions), len(self._sessions) - room)
         self.forget(chosen)
+
+
+def _has_open(lives: Lives) -> bool:
+    return any(session.life.state is State.OPEN for session in lives)
 
 
 class Services:

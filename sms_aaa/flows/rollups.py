@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfoNotFoundError
 from sms_aaa.db import rollups as db_rollups
 from sms_aaa.db import usage as db_usage
 from sms_aaa.db.rollups import HourlyUsage
-from sms_aaa.rules.hours import Hours
+from sms_aaa.rules.hours import Hours, Share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -65,20 +65,29 @@ def roll_up(connection: Connection, usages: Sequence[UsageDelta], walls: Walls) 
         account_id, service_id, delta = usage.account_id, usage.service_id, usage.delta
         assert account_id is not None
         assert service_id is not None
-        for share in walls.of(account_id).share(
+        wall = walls.of(account_id)
+        hour = wall.find(delta.from_at)
+        if delta.to_at <= hour.end:  # as nearly all do; share() says the same
+            _add(hours, account_id, service_id, Share(hour, delta.octets_in, delta.octets_out, delta.seconds))
+            continue
+        for share in wall.share(
             delta.from_at,
             delta.to_at,
             octets_in=delta.octets_in,
             octets_out=delta.octets_out,
             seconds=delta.seconds,
         ):
-            key = (account_id, service_id, share.hour.start)
-            known = hours.get(key)
-            if known is None:
-                hours[key] = HourlyUsage(*key, share.hour.day, share.octets_in, share.octets_out, share.seconds)
-            else:
-                known.octets_in += share.octets_in
-                known.octets_out += share.octets_out
-                known.seconds += share.seconds
+            _add(hours, account_id, service_id, share)
     if hours:
         db_rollups.add_usage(connection, hours.values())
+
+
+def _add(hours: dict[tuple[int, int, datetime], HourlyUsage], account_id: int, service_id: int, share: Share) -> None:
+    key = (account_id, service_id, share.hour.start)
+    known = hours.get(key)
+    if known is None:
+        hours[key] = HourlyUsage(*key, share.hour.day, share.octets_in, share.octets_out, share.seconds)
+    else:
+        known.octets_in += share.octets_in
+        known.octets_out += share.octets_out
+        known.seconds += share.seconds

@@ -114,6 +114,7 @@ def settle_accounting(
     With a `memory`, which is to keep what this gives once it is committed, sessions need not be loaded each time.
     """
     memory = memory or Memory()
+    db_sessions.prefer_indexes(connection)
     heard: list[Heard] = []
     rebooted: list[Rebooted] = []
     quarantined = 0
@@ -131,9 +132,9 @@ def settle_accounting(
     for place, record in records if work.too_late else ():
         if place in work.too_late:
             quarantine(connection, Stream.ACCOUNTING, place, reason=TOO_LATE, raw=pack_accounting(record))
-    for said in heard:
-        if said.reading.place not in work.too_late:
-            _step(work, said)
+    in_time = [said for said in heard if said.reading.place not in work.too_late] if work.too_late else heard
+    for said in in_time:
+        _step(work, said)
     _store(connection, work)
     ended = [
         EndedSession(session.id, session.service_id, session.facts.token, session.key[2])
@@ -209,7 +210,8 @@ def _load(
     too_late = meet_history(connection, heard, sessions)
     services = memory.services
     services.refresh(connection)
-    unknown = [said for said in heard if not _are_known(sessions[said.key])]
+    strange = {key for key, lives in sessions.items() if not _are_known(lives)}
+    unknown = [said for said in heard if said.key in strange] if strange else ()
     identities = {name for said in unknown for name in _identities(said, services.realms(connection))}
     services.load(connection, _ids(heard, sessions), identities)
     return _Work(connection, memory, sessions, too_late, LateReadings(connection)), running
@@ -258,9 +260,9 @@ def _ids(heard: Sequence[Heard], sessions: dict[SessionKey, Lives]) -> set[int]:
 def _step(work: _Work, said: Heard) -> None:
     lives = work.sessions[said.key]
     life = find_life([stored.life for stored in lives], said.reading)
-    stored = next((s for s in lives if s.life is life), None)
+    stored = None if life is None else next(one for one in lives if one.life is life)
     service = _service(work, stored, said)
-    number = max((s.life.life for s in lives), default=0) + 1
+    number = 1 + max([one.life.life for one in lives], default=0)
     result, late = _count(work, stored, number, said, service)
     if stored is None:
         session = _begin(work, lives, said, result.life, service)

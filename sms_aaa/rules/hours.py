@@ -56,9 +56,13 @@ class Hours:
     def __init__(self, zone: str) -> None:
         self._wall = ZoneInfo(zone)
         self._known: dict[int, list[Hour]] = {}
+        self._last = self._hour_at(_EPOCH)
 
     def find(self, at: datetime) -> Hour:
         """The hour that an instant lies in."""
+        last = self._last
+        if last.start <= at < last.end:
+            return last
         number = (at - _EPOCH) // _HOUR
         hours = self._known.get(number)
         if hours is None:
@@ -66,7 +70,8 @@ class Hours:
             if len(self._known) >= HOURS_KEPT:
                 self._known.clear()
             self._known[number] = hours
-        return next(hour for hour in hours if at < hour.end)
+        self._last = last = next(hour for hour in hours if at < hour.end)
+        return last
 
     def share(
         self, start: datetime, end: datetime, *, octets_in: int, octets_out: int, seconds: int
