@@ -102,8 +102,8 @@ RIGHT = {
     ),
     Fault.COUNTER_RESET: Right(
         "counted from zero where a fall is seen that is more than a slip. Lost: what stood on the counters between the "
-        "last reading that arrived and the reset, and where the next reading is no lower, as much again. Where it seemed "
-        "a slip until a late record showed the reset, up to a 64th is counted too much, under both names",
+        "last reading that arrived and the reset, and where the next reading is no lower, as much again. Where it "
+        "seemed a slip until a late record showed the reset, up to a 64th is counted too much, under both names",
         must=RESET,
         may=(LATE, STALE, SLIP),
     ),
