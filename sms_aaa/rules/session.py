@@ -134,8 +134,10 @@ class AnomalyKind(StrEnum):
     """Neither our Class nor the user name tells a service: the session is kept, and belongs to no account."""
 
     READDRESSED = "re-addressed"
-    PORT_BLOCK = "bad-port-block"  # what a record tells of ports behind a NAT could not be read: all else counts
     """An address changed in mid-session, or a late record tells another one: both are kept, with their times."""
+
+    PORT_BLOCK = "bad-port-block"
+    """What a record tells of ports behind a NAT could not be read. All else in it counts."""
 
 
 _FALLS = {
