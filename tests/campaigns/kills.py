@@ -265,9 +265,9 @@ class Outcome:
     settled_after_seconds: float
 
 
-def run(folder: Path, chosen: Sequence[str], *, seed: int, records_per_second: int) -> Outcome:
-    """The whole campaign against a daemon of its own."""
-    daemon = Daemon(folder / "state", dsn=None, **SETTINGS).start()
+def run(folder: Path, chosen: Sequence[str], *, seed: int, records_per_second: int, dsn: str | None = None) -> Outcome:
+    """The whole campaign against a daemon of its own; without a `dsn` its PostgreSQL can be a victim too."""
+    daemon = Daemon(folder / "state", dsn=dsn, **SETTINGS).start()
     killer = Killer(daemon, Random(f"{seed} pauses"))
     try:
         provision(daemon)
