@@ -49,6 +49,9 @@ TOLERANCE = timedelta(seconds=_TOLERANCE_SECONDS)
 RESTART_TOLERANCE = timedelta(seconds=2)
 """What began this much after the last record of a life of the same id is another one, be its Stop heard or not."""
 
+DATING_TOLERANCE = timedelta(seconds=2)
+"""Without an Acct-Session-Time nobody knows which of two records came first that are dated so near to each other."""
+
 _DELAY_MAX = timedelta(days=36_500)  # 32 bits of seconds, twice, would leave the calendar
 
 HEARD_SECONDS_MIN = 300
@@ -255,7 +258,7 @@ def _begins_alike(life: Life, at: datetime, seconds: int) -> bool:
 
 
 def _belongs(life: Life, begin: datetime, reading: Reading) -> bool:
-    if life.stopped_at is not None and begin > life.stopped_at + RESTART_TOLERANCE:
+    if life.state is State.CLOSED and begin > life.updated_at + RESTART_TOLERANCE:
         return False
     if abs(begin - life.started_at) <= TOLERANCE:
         return True
@@ -354,7 +357,7 @@ def is_newer(life: Life, reading: Reading) -> bool:
     if reading.session_seconds is not None:
         if reading.session_seconds != life.reading_seconds:
             return reading.session_seconds > life.reading_seconds
-    elif reading.at != life.reading_at:
+    elif abs(reading.at - life.reading_at) > DATING_TOLERANCE:
         return reading.at > life.reading_at
     octets_in, octets_out = counters_of(life, reading)
     if octets_in == life.reading_in and octets_out == life.reading_out:
