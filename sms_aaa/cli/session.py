@@ -170,13 +170,23 @@ def _cost(one: Cost) -> str:
 
 
 def _fact_cells(told: ToldSession) -> dict[str, Cell]:
-    """What is there; vendors' attributes each on a line of its own."""
+    """What is there, numbers by their names; vendors' attributes each on a line of its own."""
+    from sms_aaa.radius import values
+
+    names = {
+        "nas_port_type": values.NasPortType,
+        "acct_authentic": values.AcctAuthentic,
+        "service_type": values.ServiceType,
+        "framed_protocol": values.FramedProtocol,
+    }
     cells: dict[str, Cell] = {}
     for name, value in told.facts.items():
         if value is None:
             continue
         if name == "vendor_attributes":
             cells |= {attribute: _vendor_text(text) for attribute, text in json.loads(value).items()}
+        elif name in names:
+            cells[name] = names[name].name_of(value)
         else:
             cells[name] = bytes(value).hex() if isinstance(value, bytes | memoryview) else value
     return cells

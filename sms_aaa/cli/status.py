@@ -101,9 +101,13 @@ def _tell(running: Running, counts: Counts, caller: Caller, form: Format) -> Non
 
 def _accounting(counts: Counts) -> Accounting:
     """Two looks at the board, with a moment in between: so many records a second."""
+    from sms_aaa.metrics import journal_fault
+
     first = look(counts.sum, time.monotonic_ns())
     time.sleep(LOOK_SECONDS)
-    return accounting_of(counts.sum, counts.highest, first, look(counts.sum, time.monotonic_ns()))
+    faults = (journal_fault(counts.board.slot(slot).counters) for slot in counts.slots)
+    unwritable = [fault for fault in faults if fault is not None]
+    return accounting_of(counts.sum, counts.highest, unwritable, first, look(counts.sum, time.monotonic_ns()))
 
 
 def _facts(running: Running, counts: Counts, caller: Caller, accounting: Accounting) -> dict[str, Cell]:
@@ -121,9 +125,9 @@ def _facts(running: Running, counts: Counts, caller: Caller, accounting: Account
         "metrics": running.metrics,
         "database": f"{running.database}, {_database_state(caller)}",
         "live_sessions": live,
-        "journal": _journal(counts),
-        "journal_octets": octets(counts.highest(Word.JOURNAL_OCTETS)),
-        "journal_room_octets": octets(counts.highest(Word.JOURNAL_ROOM_OCTETS)),
+        "journal": accounting.journal,
+        "journal_octets": octets(accounting.journal_octets),
+        "journal_room_octets": octets(accounting.journal_room_octets),
         "journal_backlog_octets": octets(counts.highest(Word.BACKLOG_OCTETS)),
         "decisions_backlog_octets": octets(counts.highest(Word.BACKLOG_DECISIONS_OCTETS)),
         "settle_lag_ms": _milliseconds(counts.highest(Word.SETTLE_LAG_MS)),
@@ -141,14 +145,6 @@ def _facts(running: Running, counts: Counts, caller: Caller, accounting: Account
         "nas_weak_secrets": counts.highest(Word.NAS_WEAK),
         "nas_unreadable_secrets": counts.highest(Word.NAS_UNREADABLE),
     }
-
-
-def _journal(counts: Counts) -> str:
-    from sms_aaa.metrics import journal_fault
-
-    faults = {journal_fault(counts.board.slot(slot).counters) for slot in counts.slots} - {None}
-    told = [f"accounting is not answered: {fault.text}; {fault.remedy}" for fault in faults if fault is not None]
-    return "; ".join(told) or "writable"
 
 
 def _database_state(caller: Caller) -> str:

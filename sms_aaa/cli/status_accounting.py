@@ -13,7 +13,9 @@ from sms_aaa.metrics import LAPSED_WORDS, Word, anomaly_word
 from sms_aaa.rules.session import AnomalyKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from sms_aaa.node.journal import JournalFaultKind
 
 LAG_MS_MAX = 5_000
 """Up to there the settler keeps up: it settles in batches."""
@@ -34,6 +36,16 @@ class Accounting:
     anomalies: Mapping[str, int]
     lapsed: Mapping[str, int]
     is_database_up: bool
+    journal_octets: int
+    journal_room_octets: int
+    unwritable: tuple[JournalFaultKind, ...]
+    """Why accounting is not answered just now, of whichever workers it is not."""
+
+    @property
+    def journal(self) -> str:
+        """Whether the journal can be written, in words."""
+        told = [f"accounting is not answered: {fault.text}; {fault.remedy}" for fault in self.unwritable]
+        return "; ".join(told) or "writable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,13 @@ def look(count: Callable[[int], int], at_ns: int) -> Look:
     return Look(at_ns, count(Word.RECORDS_JOURNALED), count(Word.RECORDS_SETTLED))
 
 
-def accounting_of(count: Callable[[int], int], highest: Callable[[int], int], first: Look, second: Look) -> Accounting:
+def accounting_of(
+    count: Callable[[int], int],
+    highest: Callable[[int], int],
+    unwritable: Iterable[JournalFaultKind],
+    first: Look,
+    second: Look,
+) -> Accounting:
     """From two looks, some time apart, and what the words are now."""
     passed_ns = max(1, second.at_ns - first.at_ns)
     return Accounting(
@@ -65,6 +83,9 @@ def accounting_of(count: Callable[[int], int], highest: Callable[[int], int], fi
         anomalies={kind.value: count(anomaly_word(kind)) for kind in AnomalyKind},
         lapsed={cause: count(word) for word, cause in LAPSED_WORDS.items()},
         is_database_up=bool(highest(Word.DATABASE_UP)),
+        journal_octets=highest(Word.JOURNAL_OCTETS),
+        journal_room_octets=highest(Word.JOURNAL_ROOM_OCTETS),
+        unwritable=tuple(sorted(set(unwritable), key=lambda kind: kind.value)),
     )
 
 
@@ -80,12 +101,16 @@ def accounting_cells(told: Accounting) -> dict[str, Cell]:
 
 def accounting_words(told: Accounting) -> Iterator[str]:
     """For people: a line a fact, what is wrong with what to do, since the start of the server."""
+    if told.unwritable:
+        yield f"{told.journal}. NASes keep their records and ask again; logins go on"
     yield f"{told.records_per_second} records/s come in, {told.settled_per_second} records/s are settled"
     yield _settling(told)
+    room = f", room for {octets(told.journal_room_octets).text} more" if told.journal_room_octets else ""
+    yield f"the journal takes {octets(told.journal_octets).text}{room}"
     if told.journal_faults:
         yield (
-            f"{told.journal_faults} batches could not be made durable and were not answered: "
-            "see the disk (`sms-aaa journal status`); NASes ask again"
+            f"{told.journal_faults} times a batch was not answered because it could not be made durable: "
+            "`sms-aaa journal status`"
         )
     if told.rating_queue:
         behind = seconds(told.rating_lag_ms // 1000).text

@@ -7,6 +7,7 @@ of this room takes an open connection; whoever opened it commits.
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import psycopg
@@ -25,8 +26,10 @@ TimedOut = (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
 Conflict = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation)
 """Somebody else was faster: the same transaction may succeed when it is tried again."""
 
-Poison = (psycopg.DataError, psycopg.IntegrityError)
-"""A row that the schema refuses, whenever it is tried: somebody must look at it."""
+Poison = (psycopg.DataError, psycopg.IntegrityError, struct.error)
+"""A row that the schema refuses, whenever it is tried: somebody must look at it. (By db/binary.py it is refused before
+it is sent: a value is out of its type's range.)
+"""
 
 Misfit = (psycopg.ProgrammingError,)
 """A DSN that cannot be read, or a statement that does not fit the database: a table or a right is missing."""

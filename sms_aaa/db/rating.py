@@ -159,14 +159,18 @@ def _total_columns(totals: Sequence[Total]) -> tuple[Packed, ...]:
     )
 
 
-def insert_run(connection: Connection, *, program: str, started_at: datetime, deltas: int) -> int:
+def insert_run(connection: Connection, *, program: str, started_at: datetime) -> int:
     """A live rating run; its id stands on all that it writes."""
     row = connection.execute(
-        "insert into rating_run (kind, program, started_at, deltas) values ('live', %s, %s, %s) returning id",
-        (program, started_at, deltas),
+        "insert into rating_run (kind, program, started_at, deltas) values ('live', %s, %s, 0) returning id",
+        (program, started_at),
     ).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def add_to_run(connection: Connection, run_id: int, deltas: int) -> None:
+    connection.execute("update rating_run set deltas = deltas + %s where id = %s", (deltas, run_id))
 
 
 _RATED = """copy rated_usage (account_id, cycle_id, subscription_id, component_id, session_id, seq, slice, generation,

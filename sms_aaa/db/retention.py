@@ -2,7 +2,7 @@
 
 Usage is the basis of money: a month of deltas stays while the rater has one of them to rate, or while a billing cycle
 that reaches into it is open. A month of sessions stays while usage of it or of an earlier month does, since a delta
-says no more without its session. Rated usage stays: the books are proved by it.
+says no more without its session. Port blocks go by when they were given. Rated usage stays: the books are proved by it.
 """
 
 from __future__ import annotations
@@ -48,6 +48,17 @@ def find_need_of_sessions(connection: Connection, month: Month) -> str | None:
     ).fetchone()
     assert row is not None
     return "usage of its sessions is kept" if older or row[0] else None
+
+
+def find_need_of_ports(connection: Connection, month: Month) -> str | None:
+    """Who still needs the port blocks that were given in a month."""
+    row = connection.execute(
+        sql.SQL("select exists (select from {} b join session s on s.id = b.session_id where b.to_at is null)").format(
+            sql.Identifier(f"port_block_{month.suffix()}")
+        )
+    ).fetchone()
+    assert row is not None
+    return "sessions that have not gone to the history hold some of them" if row[0] else None
 
 
 def drop_deltas(connection: Connection, month: Month) -> bool:

@@ -11,6 +11,7 @@ where it is that of the session's newest record, there is nothing to decode.
 
 from __future__ import annotations
 
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -128,7 +129,7 @@ def _follow_addresses(
     known: SessionFacts, said: SessionFacts, life: Life, at: datetime, changes: dict[str, object]
 ) -> list[FormerAddress]:
     told = {kind: value for kind in ADDRESS_KINDS if (value := getattr(said, kind)) is not None}
-    other = {kind: value for kind, value in told.items() if getattr(known, kind) not in {None, value}}
+    other = {kind: value for kind, value in told.items() if _is_other(getattr(known, kind), value)}
     changes.update({kind: value for kind, value in told.items() if getattr(known, kind) is None})
     if not other:
         return []
@@ -141,6 +142,11 @@ def _follow_addresses(
         for kind in ADDRESS_KINDS
         if (value := getattr(known, kind)) is not None
     ]
+
+
+def _is_other(known: str | None, told: str) -> bool:
+    """PostgreSQL writes some addresses in another way: an IPv4 address inside an IPv6 one is dotted."""
+    return known not in {None, told} and ip_interface(str(known)) != ip_interface(told)
 
 
 def vendor_attributes_of(packet: Packet) -> str | None:

@@ -48,6 +48,9 @@ STANDINGS_MAX = 16_384
 UNHEARD_MAX = timedelta(days=1)
 """Without a look at the change feed, which forgets too."""
 
+RUN_MAX = timedelta(hours=1)
+"""So long the batches of a rater are one run."""
+
 _DELTA_US_MAX = DELTA_MAX // timedelta(microseconds=1)
 _INSTANT_MIN, _INSTANT_MAX = -(2**63), 2**63 - 1
 
@@ -110,7 +113,7 @@ class ShardMemory:
 class RaterMemory:
     """What a rater knows from batch to batch, over one connection: after another it is to be made anew."""
 
-    __slots__ = ("_calendar", "_heard_at", "_priced", "_shards", "_snapshot", "shelf")
+    __slots__ = ("_calendar", "_heard_at", "_priced", "_run_began_at", "_run_id", "_shards", "_snapshot", "shelf")
 
     def __init__(self, shelf: PlanShelf) -> None:
         self.shelf = shelf
@@ -119,6 +122,8 @@ class RaterMemory:
         self._shards: dict[int, ShardMemory] = {}
         self._snapshot: str | None = None
         self._heard_at: datetime | None = None
+        self._run_id: int | None = None
+        self._run_began_at: datetime | None = None
 
     def recall(self, connection: Connection, claimed: ClaimedShard, now: datetime) -> ShardMemory:
         """What is still true of a claimed shard. Until `keep` it is forgotten: the transaction may be rolled back."""
@@ -129,9 +134,16 @@ class RaterMemory:
         kept.version = claimed.version
         return kept
 
-    def keep(self, shard: int, kept: ShardMemory) -> None:
-        """To be called when the transaction is committed."""
+    def keep(self, shard: int, kept: ShardMemory, run_id: int, now: datetime) -> None:
+        """To be called when the transaction is committed, with what it was rated by and when."""
         self._shards[shard] = kept
+        if run_id != self._run_id:
+            self._run_id, self._run_began_at = run_id, now
+
+    def find_run(self, now: datetime) -> int | None:
+        """The rating run that goes on; None: another is to be begun. Of a row a batch there would soon be millions."""
+        is_recent = self._run_began_at is not None and now - self._run_began_at < RUN_MAX
+        return self._run_id if is_recent else None
 
     def _hear_changes(self, connection: Connection, now: datetime) -> None:
         is_recent = self._heard_at is not None and now - self._heard_at < UNHEARD_MAX
@@ -266,7 +278,10 @@ def find_tenure(tenures: Sequence[TenureRow], at_us: int) -> int:
 
     Usage after the end of a subscription, or a moment before its beginning by a NAS's clock, belongs to it.
     """
-    return max(sum(tenure.starts_us <= at_us for tenure in tenures) - 1, 0)
+    at = len(tenures) - 1
+    while at and tenures[at].starts_us > at_us:
+        at -= 1
+    return at
 
 
 class _Priced(Struct, frozen=True, gc=False):

@@ -43,6 +43,7 @@ class RatedBatch:
     in_suspense: int
     queued_at: datetime
     kept: ShardMemory
+    run_id: int
 
 
 def rate_batch(
@@ -54,7 +55,10 @@ def rate_batch(
     """
     kept = memory.recall(connection, claimed, now)
     queued, queued_at = db_queue.claim_queue(connection, claimed.shard, limit)
-    run_id = db_rating.insert_run(connection, program=__version__, started_at=now, deltas=len(queued))
+    run_id = memory.find_run(now)
+    if run_id is None:
+        run_id = db_rating.insert_run(connection, program=__version__, started_at=now)
+    db_rating.add_to_run(connection, run_id, len(queued))
     placed = memory.place(connection, kept, queued)
     rows, moved = _move(queued, placed, run_id)
     db_rating.insert_rated(connection, rows)
@@ -65,7 +69,9 @@ def rate_batch(
     for reason, deltas in suspended.items():
         db_rating.insert_suspense(connection, deltas, reason)
     entries = _post(connection, moved, run_id)
-    return RatedBatch(len(queued), len(rows), entries, sum(map(len, suspended.values())), queued_at or now, kept)
+    return RatedBatch(
+        len(queued), len(rows), entries, sum(map(len, suspended.values())), queued_at or now, kept, run_id
+    )
 
 
 def suspend_next(connection: Connection, shard: int, *, reason: str) -> int:

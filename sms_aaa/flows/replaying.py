@@ -233,11 +233,9 @@ def _step(connection: Connection, session_id: int, life: Life, reading: Reading)
     """As flows/settling.py takes it, with all that the session was counted with where the reading is late."""
     if not is_late(life, reading):
         return step(life, life.life, reading)
-    deltas = db_late.list_session_deltas(connection, session_id, life.started_at - TOLERANCE)
-    if len(deltas) != life.deltas:
-        return step(life, life.life, reading)
-    known = known_of(life.started_at, deltas, db_late.list_late(connection, session_id))
-    return step_late(life, reading, known)[0]
+    deltas = db_late.list_deltas_since(connection, {session_id: life.started_at - TOLERANCE})[session_id]
+    known = known_of(life, deltas, db_late.list_late(connection, [session_id])[session_id])
+    return step_late(life, reading, known)[0] if known else step(life, life.life, reading)
 
 
 def _left_something(

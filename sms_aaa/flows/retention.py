@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 _ACTOR = Actor("retention", Door.SERVER)
 
 
+_NEEDS = {
+    "usage_delta": db_retention.find_need_of_deltas,
+    "session_history": db_retention.find_need_of_sessions,
+    "port_block": db_retention.find_need_of_ports,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Gone:
     """A month that was dropped."""
@@ -49,6 +56,7 @@ def drop_next(connection: Connection, *, now: datetime, keep: HistorySettings) -
     for table, days in (
         ("usage_delta", keep.deltas_days),
         ("session_history", keep.sessions_days),
+        ("port_block", keep.sessions_days),
         ("usage_hour", keep.hours_days),
         ("usage_day", keep.days_days),
     ):
@@ -65,9 +73,8 @@ def drop_next(connection: Connection, *, now: datetime, keep: HistorySettings) -
 
 
 def _need(connection: Connection, table: str, month: Month) -> str | None:
-    if table == "usage_delta":
-        return db_retention.find_need_of_deltas(connection, month)
-    return db_retention.find_need_of_sessions(connection, month) if table == "session_history" else None
+    find = _NEEDS.get(table)
+    return find(connection, month) if find is not None else None
 
 
 def _drop(connection: Connection, table: str, month: Month) -> bool:

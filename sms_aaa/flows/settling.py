@@ -214,7 +214,9 @@ def _load(
     unknown = [said for said in heard if said.key in strange] if strange else ()
     identities = {name for said in unknown for name in _identities(said, services.realms(connection))}
     services.load(connection, _ids(heard, sessions), identities)
-    return _Work(connection, memory, sessions, too_late, LateReadings(connection)), running
+    late = LateReadings(connection)
+    late.load((one, said.reading) for said in heard for one in sessions[said.key] if is_late(one.life, said.reading))
+    return _Work(connection, memory, sessions, too_late, late), running
 
 
 def _lock(connection: Connection, memory: Memory, keys: set[SessionKey], others: set[int]) -> dict[SessionKey, Lives]:
@@ -291,7 +293,11 @@ def _count(
 ) -> tuple[Step, Known | None]:
     """The machine's step; for a late reading with all that its session was counted with."""
     reading, rate_kbps = said.reading, service.rate_kbps if service is not None else 0
-    if stored is not None and is_late(stored.life, reading) and (known := work.late.known(stored, work.deltas)):
+    if (
+        stored is not None
+        and is_late(stored.life, reading)
+        and (known := work.late.known(stored, reading, work.deltas))
+    ):
         return step_late(stored.life, reading, known, rate_kbps=rate_kbps)
     return step(stored.life if stored is not None else None, number, reading, rate_kbps=rate_kbps), None
 

@@ -80,15 +80,29 @@ def step_late(life: Life, reading: Reading, known: Sequence[Known], *, rate_kbps
     return _between(result, reading, known, rate_kbps)
 
 
-def known_of(started_at: datetime, deltas: Iterable[Delta], late: Iterable[Known]) -> list[Known]:
-    """What was counted with in a life, in order: its deltas by their number, and the late readings that were kept."""
-    seconds = 0
-    found = [Known(_BEFORE_ALL, 0, 0, started_at, None), *late]
-    for delta in deltas:
+def known_of(life: Life, deltas: Sequence[Delta], late: Iterable[Known]) -> list[Known]:
+    """What was counted with in a life, in order: from its deltas and the late readings that were kept.
+
+    `deltas` by their numbers, all of them or the last ones alone: then it begins with what the first of them stands on.
+    Nothing when there is a gap in them.
+    """
+    numbers = [delta.seq for delta in deltas]
+    if numbers != list(range(life.deltas + 1 - len(numbers), life.deltas + 1)):
+        return []
+    seconds = life.reading_seconds
+    counted: list[Known] = []
+    oldest = Known(_BEFORE_ALL, 0, 0, life.started_at, None) if len(numbers) == life.deltas else None
+    for delta in reversed(deltas):
         if not delta.late:
-            seconds += delta.seconds
-            found.append(Known(seconds, delta.after_in, delta.after_out, delta.to_at, delta.after_place))
-    return sorted(found, key=order_of)
+            counted.append(Known(seconds, delta.after_in, delta.after_out, delta.to_at, delta.after_place))
+            seconds -= delta.seconds
+            first = Known(seconds, delta.before_in, delta.before_out, delta.from_at, delta.before_place)
+    if oldest is None and counted:
+        oldest = first
+    if oldest is None:
+        return []
+    between = (one for one in late if order_of(one) > order_of(oldest))
+    return sorted([oldest, *counted, *between], key=order_of)
 
 
 def order_of(known: Known) -> tuple[int, int, int]:

@@ -101,7 +101,7 @@ class Rater:
             connection.rollback()
             self._after_fault(connection, shard, limit, refused)
             return True, 0.0
-        memory.keep(shard, done.kept)
+        memory.keep(shard, done.kept, done.run_id, now)
         self._limits[shard] = min(limit * 2, BATCH_MAX)
         self._tries.pop(shard, None)
         self._counters[Word.DELTAS_RATED] += done.deltas - done.in_suspense

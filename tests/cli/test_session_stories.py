@@ -10,7 +10,7 @@ from make import Said
 from sms_aaa.cli.exits import Exit
 from sms_aaa.db.engine import connect
 from sms_aaa.radius import dictionary
-from sms_aaa.radius.packet import attribute
+from sms_aaa.radius.packet import attribute, integer
 from sms_aaa.rules.anomalies import MEANINGS, meaning_of
 from sms_aaa.rules.session import AnomalyKind
 
@@ -22,7 +22,11 @@ BEGAN = NOW - timedelta(minutes=30)
 @pytest.fixture
 def odd(stocked, node):
     """Alice's counters began anew at 20 minutes; her id was used before; a stranger came and went."""
-    line = attribute(dictionary.NAS_PORT_ID, b"ge-0/0/1:101") + attribute(dictionary.CONNECT_INFO, b"CONNECT 100M")
+    line = (
+        attribute(dictionary.NAS_PORT_ID, b"ge-0/0/1:101")
+        + attribute(dictionary.CONNECT_INFO, b"CONNECT 100M")
+        + attribute(dictionary.NAS_PORT_TYPE, integer(15))
+    )
     before = BEGAN - timedelta(hours=2)
     node.account(
         Said(status="start", at=before, seconds=0),
@@ -43,7 +47,7 @@ def test_a_session_is_told_with_its_records(odd):
     assert told["octets_down"] == 5 * GB + 2000
     assert told["counter_runs"] == 2
     assert told["facts"]["nas_port_id"] == "ge-0/0/1:101"
-    assert told["facts"]["connect_info"] == "CONNECT 100M"
+    assert (told["facts"]["connect_info"], told["facts"]["nas_port_type"]) == ("CONNECT 100M", "Ethernet")
     assert [delta["octets_down"] for delta in told["deltas"]] == [5 * GB, 1000, 1000]
     assert [(row["life"], row["octets_up"]) for row in told["other_lives"]] == [(1, 1)]
     assert [row["kind"] for row in told["anomalies"]] == ["counter-reset"]
@@ -65,6 +69,25 @@ def test_people_read_it_in_words(odd):
         lines[-1]
         == f"next: sms-aaa explain alice --session {odd.type('session', 'show', 's-1', '--json').json()['id']}"
     )
+
+
+def test_addresses_that_it_had_before_are_told(stocked, node):
+    first, second = (
+        attribute(dictionary.DELEGATED_IPV6_PREFIX, bytes((0, 48)) + bytes.fromhex(prefix))
+        for prefix in ("20010db80007", "20010db80008")
+    )
+    node.account(
+        Said(status="start", at=BEGAN, seconds=0, extra=first),
+        Said(status="interim", at=BEGAN + timedelta(minutes=5), seconds=300, extra=second),
+    )
+    told = stocked.type("session", "show", "s-1", "--json").json()
+    assert told["facts"]["delegated_ipv6_prefix"] == "2001:db8:8::/48"
+    assert {(row["kind"], row["address"]) for row in told["former_addresses"]} == {
+        ("delegated_ipv6_prefix", "2001:db8:7::/48"),
+        ("framed_ip", "10.0.0.7"),  # all that it had until then, changed or not
+    }
+    assert [row["kind"] for row in told["anomalies"]] == ["re-addressed"]
+    assert "addresses that it had before" in stocked.done("session", "show", "s-1")
 
 
 def test_sessions_of_one_login_are_told_with_each_other(stocked, node, database_dsn):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.util
 import json
 import stat
 from datetime import UTC, datetime, timedelta
@@ -175,12 +176,21 @@ def test_who_took_usage_out_is_on_record(used, database_dsn):
 def test_a_file_that_cannot_be_written_leaves_nothing(used, tmp_path):
     assert used.type(*EXPORT, "--output", str(tmp_path)).code == Exit.INVALID
     assert used.type(*EXPORT, "--output", str(tmp_path / "no" / "such")).code == Exit.UNAVAILABLE
+
+
+def test_parquet_is_written_where_pyarrow_is_and_else_said(used, tmp_path):
     path = tmp_path / "march.parquet"
     answer = used.type(*EXPORT, "--format", "parquet", "--output", str(path))
-    if answer.code:
+    if importlib.util.find_spec("pyarrow") is None:
         assert answer.code == Exit.UNAVAILABLE
         assert "pip install 'sms-aaa[parquet]'" in answer.err
         assert not list(tmp_path.glob("march*"))
+        return
+    assert answer.code == 0
+    rows = importlib.import_module("pyarrow.parquet").read_table(path).to_pylist()
+    assert sum(row["octets_down"] for row in rows) == 30 * MB + 23
+    assert {row["from_at"] for row in rows} >= {NOON}
+    assert f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}" in answer.err
 
 
 def test_a_session_of_70_days_is_right_per_month_per_day_and_in_total(stocked, node):

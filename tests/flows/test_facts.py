@@ -191,6 +191,13 @@ def test_a_late_record_with_an_earlier_address_changes_nothing_back(desk: Desk) 
     assert desk.ask(NOW_HAS) == [("10.0.0.9", None)]
 
 
+def test_an_address_that_postgresql_writes_in_another_way_has_not_changed(desk: Desk) -> None:
+    mapped = attribute(dictionary.FRAMED_IPV6_ADDRESS, bytes(10) + b"\xff\xff\x0a\x01\x02\x03")
+    desk.settle(at(0, "start", extra=mapped), at(300, extra=mapped), at(600, extra=mapped))
+    assert desk.ask("select host(framed_ipv6_address), addressed_at from session") == [("::ffff:10.1.2.3", None)]
+    assert (desk.ask(FORMER), desk.ask("select kind from anomaly")) == ([], [])
+
+
 def test_an_address_told_only_by_the_second_record_was_there_from_the_start(desk: Desk) -> None:
     desk.settle(at(0, "start", framed_ip=0), at(300, framed_ip=SECOND))
     assert (desk.ask(NOW_HAS), desk.ask(FORMER)) == ([("10.0.0.9", None)], [])

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from make import Said, make_desk, make_nas, make_plan, make_subscriber, make_usage, record_of, utc
 
-from sms_aaa.db.engine import connect
+from sms_aaa.db.engine import Poison, connect
 from sms_aaa.db.ledger import list_balances
 from sms_aaa.db.partitions import create_ahead
-from sms_aaa.db.rating import list_usage_totals
+from sms_aaa.db.rating import Total, TotalKey, insert_totals, list_usage_totals
 from sms_aaa.db.rating_queue import claim_shard, queue_length
 from sms_aaa.db.reconcile import list_violations
 from sms_aaa.db.usage import SHARDS, insert_deltas, insert_queue
@@ -75,7 +75,7 @@ class World:
         if claimed is None:
             return None
         done = rate_batch(self.connection, self.memory, claimed, now=NOON, limit=limit)
-        self.memory.keep(claimed.shard, done.kept)
+        self.memory.keep(claimed.shard, done.kept, done.run_id, NOON)
         return done
 
     def queued(self) -> int:
@@ -249,7 +249,7 @@ def test_what_a_rater_remembers_is_worth_nothing_once_another_rated_for_the_same
             claimed = claim_shard(world.connection, after=-1)
             assert claimed is not None
             done = rate_batch(world.connection, other, claimed, now=NOON, limit=10)
-            other.keep(claimed.shard, done.kept)
+            other.keep(claimed.shard, done.kept, done.run_id, NOON)
     # 5 GB, 1 of them included.
     assert world.posted()["data"] == 200
     assert_priced(world)
@@ -325,6 +325,27 @@ def test_a_cycle_that_cannot_be_opened_is_put_off_and_the_others_are_opened(worl
     assert open_cycles(world.connection, world.shelf, now=NOON, limit=1) == 1
     assert open_cycles(world.connection, world.shelf, now=NOON, limit=1) == 0
     assert open_cycles(world.connection, world.shelf, now=NOON + timedelta(hours=2), limit=10) == 1
+
+
+def test_the_batches_of_an_hour_are_one_run_and_one_that_was_rolled_back_is_none(world: World) -> None:
+    world.connection.commit()
+    world.use("s", (NOON, 60, 0, GB))
+    world.connection.commit()
+    assert world.rate_unchecked() is not None
+    world.connection.rollback()
+    world.memory = RaterMemory(world.shelf)
+    world.rate()
+    world.use("s", (NOON + timedelta(minutes=1), 120, 0, 2 * GB))
+    world.rate()
+    assert world.connection.execute("select deltas from rating_run").fetchall() == [(2,)]
+    runs = "select count(*) from rated_usage u join rating_run r on r.id = u.run_id"
+    assert world.connection.execute(runs).fetchone() == (2,)
+
+
+def test_a_total_beyond_what_a_column_holds_is_refused_by_name(world: World) -> None:
+    total = Total(TotalKey(1, 1, 1, 1), quantity=2**63, numerator=0, posted_minor=0)
+    with pytest.raises(Poison):
+        insert_totals(world.connection, [total])
 
 
 def assert_priced(world: World) -> None:

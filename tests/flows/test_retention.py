@@ -11,10 +11,13 @@ from make import Said, make_desk, make_nas, make_plan, make_subscriber, move_end
 from sms_aaa.config import HistorySettings
 from sms_aaa.db.audit import list_changes
 from sms_aaa.db.engine import connect
+from sms_aaa.db.history import bring_back
 from sms_aaa.db.partitions import Month, create_ahead, list_months
 from sms_aaa.db.reconcile import list_violations
 from sms_aaa.flows.retention import Gone, Needed, drop_next
 from sms_aaa.flows.settling import settle_accounting
+from sms_aaa.rules.lateness import PastLife
+from sms_aaa.rules.session import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,11 +105,8 @@ def test_what_nobody_needs_goes_with_an_audit_row_and_no_proof_misses_it(connect
     assert list_months(connection, "usage_day")[0] <= JANUARY
     assert list_months(connection, "session_history") == [Month(2026, month) for month in (5, 6, 7, 8)]
     changes = list_changes(connection, "partition", 202601)
-    assert {change.before["table"] for change in changes if change.before} == {
-        "usage_delta",
-        "session_history",
-        "usage_hour",
-    }
+    tables = {"usage_delta", "session_history", "port_block", "usage_hour"}
+    assert {change.before["table"] for change in changes if change.before} == tables
     for law, violations in list_violations(connection):
         assert not violations, (law, violations)
 
@@ -137,6 +137,23 @@ def test_a_session_whose_first_usage_is_erased_breaks_no_law(connection: Connect
     connection.execute("delete from usage_delta where seq = 1")
     broken = [law for law, violations in list_violations(connection) if violations]
     assert broken == ["every delta of an account is queued, rated or in suspense"], "as the queue was forgotten here"
+
+
+def test_port_blocks_stay_while_a_session_holds_some(connection: Connection) -> None:
+    connection.execute(
+        """insert into port_block (session_id, address, port_from, port_to, protocol, from_at, node, sequence,
+                                   record_offset)
+           select id, '203.0.113.9', 1024, 1535, 0, %s, 'node1', 1, 64 from session_all""",
+        (START,),
+    )
+    history = connection.execute("select id, stopped_at from session_history").fetchall()
+    bring_back(connection, [PastLife(id=history[0][0], state=State.LAPSED, started_at=START, updated_at=STOP,
+                                     stopped_at=history[0][1])])  # fmt: skip
+    gone, needed = drop_all(connection)
+    assert Needed("port_block", JANUARY, "sessions that have not gone to the history hold some of them") in needed
+    connection.execute("delete from session")
+    gone, _ = drop_all(connection)
+    assert Gone("port_block", JANUARY) in gone
 
 
 def test_one_node_drops_at_a_time(connection: Connection, database_dsn: str) -> None:

@@ -56,7 +56,7 @@ class Session:
             result, late = step(None, len(self.lives) + 1, one), None
             self.lives.append(result.life)
         else:
-            known = known_of(life.started_at, self.deltas[life.life], self.late[life.life])
+            known = known_of(life, self.deltas[life.life], self.late[life.life])
             result, late = step_late(life, one, known) if is_late(life, one) else (step(life, 0, one), None)
             self.lives[self.lives.index(life)] = result.life
         number = result.life.life
@@ -155,6 +155,12 @@ def test_without_session_time_what_was_before_the_first_record_is_counted_when_i
         assert session.anomalies == [AnomalyKind.LATE_READING]
 
 
+def test_without_session_time_the_word_before_the_stop_may_be_dated_after_it() -> None:
+    stop = reading(Event.STOP, None, (3_916_014, 4_000_182), at=600)
+    before = reading(Event.INTERIM, None, (3_781_281, 4_000_182), at=601)
+    assert Session().hear(stop, before).octets() == [(3_916_014, 4_000_182)]
+
+
 def test_without_session_time_a_stop_that_repeats_counters_closes_all_the_same() -> None:
     session = Session().hear(
         reading(Event.INTERIM, None, (0, 0), at=300),
@@ -230,6 +236,21 @@ def test_without_a_reset_the_last_word_says_it_all() -> None:
         assert (session.octets(), session.lives[0].state) == ([(total_in, total_out)], State.CLOSED), seed
 
 
+def test_of_the_last_deltas_alone_the_last_of_what_was_counted_with_is_known() -> None:
+    for seed in range(60):
+        random = Random(seed)
+        readings = truth_of(random, random.choice((0, 1, 2)))[0]
+        random.shuffle(readings)
+        session = Session().hear(*readings)
+        life, deltas, late = session.lives[0], session.deltas[1], session.late[1]
+        whole = known_of(life, deltas, late)
+        assert len(whole) >= len(deltas)
+        for first in range(1, len(deltas)):
+            some = known_of(life, deltas[first:], late)
+            assert some == whole[len(whole) - len(some) :]
+        assert known_of(life, [*deltas[:-2], *deltas[-1:]], late) == [] or len(deltas) < 3
+
+
 anything = st.builds(
     reading,
     st.sampled_from([Event.START, Event.INTERIM, Event.STOP]),
@@ -245,7 +266,7 @@ def test_whatever_a_nas_says_the_sums_hold_and_saying_it_again_adds_nothing(read
     session = Session().hear(*readings)
     session.octets()
     for life in session.lives:
-        known = known_of(life.started_at, session.deltas[life.life], session.late[life.life])
+        known = known_of(life, session.deltas[life.life], session.late[life.life])
         assert known == sorted(known, key=order_of)
         for late in session.late[life.life]:
             again = reading(Event.INTERIM, late.seconds, (late.octets_in, late.octets_out))

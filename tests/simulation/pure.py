@@ -97,7 +97,7 @@ class _Rules:
         late: Known | None = None
         if life is not None and is_late(life, reading):
             kept = self.late.setdefault((key, life.life), [])
-            result, late = step_late(life, reading, known_of(life.started_at, of_it, kept), rate_kbps=RATE_KBPS)
+            result, late = step_late(life, reading, known_of(life, of_it, kept), rate_kbps=RATE_KBPS)
             kept += [late] if late is not None else []
         else:
             result = step(life, number, reading, rate_kbps=RATE_KBPS)
