@@ -12,7 +12,7 @@ hash = $(shell cat pyproject.toml $(1) | sha256sum | cut -c 1-12)
 RUNTIME := .venv/.runtime-$(call hash,requirements.lock)
 DEVELOPER := .venv/.developer-$(call hash,requirements-dev.lock)
 
-.PHONY: help demo run test check peers bench fuzz simulate lock clean
+.PHONY: help demo run test check peers bench fuzz simulate kills lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,9 @@ fuzz: $(DEVELOPER) ## a million mutated packets against a real daemon, each answ
 
 simulate: $(DEVELOPER) ## seeded worlds over a bad network, an auditor counts again; SEED=n to see one again
 	.venv/bin/python tests/simulation/simulate.py --pure $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
+
+kills: $(DEVELOPER) ## a hundred random kill -9 under load, then an audit of what was answered; SEED=n KILLS=n
+	.venv/bin/python tests/campaigns/kills.py --kills $(or $(KILLS),100) $(if $(SEED),--seed $(SEED))
 
 lock: $(DEVELOPER) ## pin the newest allowed dependencies, by hash (needs the network)
 	$(PYTHON) -m venv .venv/lock

@@ -160,7 +160,9 @@ def rate_all(connection: Connection, shelf: PlanShelf, *, now: datetime) -> int:
     """Rates whatever is queued; how many deltas that were."""
     memory, deltas = RaterMemory(shelf), 0
     while (claimed := claim_shard(connection, after=-1)) is not None:
-        deltas += rate_batch(connection, memory, claimed, now=now, limit=1000).deltas
+        done = rate_batch(connection, memory, claimed, now=now, limit=1000)
+        memory.keep(claimed.shard, done.kept, done.run_id, now)
+        deltas += done.deltas
     return deltas
 
 

@@ -44,7 +44,7 @@ def usage() -> None:
     """
 
 
-@usage.command()
+@usage.command(short_help="A subscriber's usage, by cycle with what it costs, or by hour, day, month, session.")
 @click.argument("name")
 @cycle_options
 @span_options

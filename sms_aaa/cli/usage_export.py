@@ -30,7 +30,7 @@ BYS = ("delta", "session", "hour", "day")
 STDOUT = "-"
 
 
-@click.command(cls=Verb)
+@click.command(cls=Verb, short_help="Everybody's usage as a file, with what it adds up to.")
 @click.option("--from", "start", metavar="WHEN", required=True, help="From then on: a date, or 12h or 7d ago.")
 @click.option("--to", "end", metavar="WHEN", required=True, help="Up to then, which is not in it.")
 @click.option("--by", type=click.Choice(BYS), default="delta", show_default=True, help="What a row is.")

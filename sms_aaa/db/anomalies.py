@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 from psycopg.rows import class_row
 
+from sms_aaa.db.session_lists import NAMED
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -98,21 +100,16 @@ def count_anomalies(connection: Connection, wanted: AnomalyFilter, by: AnomalyGr
         return cursor.execute(query).fetchall()
 
 
-_OF_NAME = """a.session_id = any(array(
-    select s.id from session_all s where s.username = {0} or s.service_id = any(array(
-      select v.id from service v where v.subscriber_id in (
-        select id from subscriber where name = {0} and removed_at is null
-        union all select id from subscriber where name = {0} and removed_at is not null)))))"""
-
-
 def _where(wanted: AnomalyFilter) -> sql.Composable:
     asked: list[tuple[Any, str]] = [
         (wanted.since, "a.at >= {}"),
         (wanted.kind, "a.kind = {}"),
         (wanted.nas_id, "a.nas_id = {}"),
-        (wanted.name, _OF_NAME),
         (wanted.session_id, "a.session_id = {}"),
         (wanted.anomaly_id, "a.id = {}"),
     ]
     conditions = [sql.SQL(text).format(sql.Literal(value)) for value, text in asked if value is not None]
+    if wanted.name is not None:
+        named = sql.SQL(NAMED).format(sql.Literal(wanted.name))
+        conditions.append(sql.SQL("a.session_id = any(array(select s.id from session_all s where {}))").format(named))
     return sql.SQL(" and ").join(conditions) if conditions else sql.SQL("true")

@@ -126,6 +126,12 @@ def _kbps(octets: int, seconds: int) -> int:
     return (octets * 8 + seconds * 500) // (seconds * 1000) if seconds > 0 else 0
 
 
+NAMED = """(s.username = {0} or s.service_id = any(array(
+    select v.id from service v where v.subscriber_id in (
+      select id from subscriber where name = {0} and removed_at is null
+      union all select id from subscriber where name = {0} and removed_at is not null))))"""
+"""Sessions `s` under a user name, or of a subscriber of that name; the removed have an index of their own."""
+
 _LAST_DELTA = """left join lateral (
     select d.octets_in, d.octets_out, d.seconds from usage_delta d
     where s.state = 1 and d.session_id = s.id and d.seq = s.deltas and d.to_at = s.reading_at) d on true"""
@@ -239,15 +245,7 @@ def _where(wanted: SessionFilter) -> sql.Composable:
     if wanted.stations is not None:
         conditions.append(_condition("s.calling_station_id = any({}::text[])", list(wanted.stations)))
     if wanted.name is not None:
-        conditions.append(
-            _condition(
-                """(s.username = {0} or s.service_id = any(array(
-                     select v.id from service v where v.subscriber_id in (
-                       select id from subscriber where name = {0} and removed_at is null
-                       union all select id from subscriber where name = {0} and removed_at is not null))))""",
-                wanted.name,
-            )
-        )
+        conditions.append(_condition(NAMED, wanted.name))
     if wanted.address is not None:
         conditions.append(_address(wanted.address, _table(wanted)))
     if wanted.is_excluded:

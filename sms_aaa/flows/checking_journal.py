@@ -45,6 +45,14 @@ class Finding:
     is_damage: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What PostgreSQL knows of a file: its position, and where records of it were put aside."""
+
+    row: PositionRow | None
+    aside: set[int]
+
+
 @dataclass(slots=True)
 class Checked:
     """What was looked at, and found. `knows_positions`: PostgreSQL was there to compare with."""
@@ -78,7 +86,9 @@ def check_journal(
     for stream, file in chosen:
         before = checked.octets
         seen = look(file, stream=stream, board=place.board)
-        _check_file(checked, seen, rows[stream].get(file.sequence), database_id, lambda done: progress(done, of))
+        aside = _aside(connection, place, stream, file.sequence)
+        settled = _Settled(rows[stream].get(file.sequence), aside)
+        _check_file(checked, seen, settled, database_id, lambda done: progress(done, of))
         checked.files += 1
         checked.octets = before + file.octets
     if not names:
@@ -111,8 +121,14 @@ def _rows(connection: Connection | None, place: JournalPlace, stream: Stream) ->
     return {row.sequence: row for row in db_positions.list_position_rows(connection, place.node, int(stream))}
 
 
+def _aside(connection: Connection | None, place: JournalPlace, stream: Stream, sequence: int) -> set[int]:
+    if connection is None:
+        return set()
+    return db_positions.list_quarantined_offsets(connection, place.node, int(stream), sequence)
+
+
 def _check_file(
-    checked: Checked, seen: Look, row: PositionRow | None, database_id: bytes | None, progress: Callable[[int], None]
+    checked: Checked, seen: Look, settled: _Settled, database_id: bytes | None, progress: Callable[[int], None]
 ) -> None:
     if seen.fault is not None or seen.header is None:
         _name_fault(checked, seen)
@@ -126,14 +142,14 @@ def _check_file(
     for batch in walk(seen.file, stream=Stream(seen.header.stream), database_id=seen.header.database_id, offset=0,
                       end=seen.end):  # fmt: skip
         checked.records += len(batch.records)
-        checked.findings += [_damage(seen, damage, row) for damage in batch.damaged]
+        checked.findings += [_damage(seen, damage, settled) for damage in batch.damaged]
         reached = batch.next_offset
         progress(before + reached)
     if reached < seen.end and seen.end > FILE_HEADER_OCTETS:
         _name(checked, seen, "read", f"it can be read to {reached} only, not to {seen.end}", _REPLAY)
     # In an orphan zeros at the end of its last record look like the zeros behind it: reading takes the record whole.
-    if row is not None and row.position > max(seen.end, reached):
-        detail = f"settled to {row.position}, but its records end at {seen.end}: octets are gone"
+    if settled.row is not None and settled.row.position > max(seen.end, reached):
+        detail = f"settled to {settled.row.position}, but its records end at {seen.end}: octets are gone"
         _name(checked, seen, "position-beyond-end", detail, _REPLAY)
 
 
@@ -152,7 +168,7 @@ def _name(checked: Checked, seen: Look, kind: str, detail: str, remedy: str, *, 
     )
 
 
-def _damage(seen: Look, damage: Damage, row: PositionRow | None) -> Finding:
+def _damage(seen: Look, damage: Damage, settled: _Settled) -> Finding:
     is_torn = damage.is_last and seen.writer is WriterState.ORPHAN and damage.reason is not DamageReason.VERSION
     reason = "torn-tail" if is_torn else damage.reason.value
     if is_torn:
@@ -161,8 +177,10 @@ def _damage(seen: Look, damage: Damage, row: PositionRow | None) -> Finding:
         detail, remedy = "framed by another version of this program", "replay it with that version"
     else:
         detail, remedy = _detail(damage), _REPLAY
-    if row is not None and row.position > damage.offset:
+    if damage.offset in settled.aside:
         detail += "; it is in quarantine"
+    elif settled.row is not None and settled.row.position > damage.offset:
+        detail, remedy = f"{detail}; what stood there was settled before", "restore the file from a copy: it is proof"
     return Finding(
         seen.stream, seen.file.sequence, damage.offset, damage.octets, reason, detail, remedy, is_damage=not is_torn
     )

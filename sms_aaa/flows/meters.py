@@ -278,7 +278,10 @@ def find_tenure(tenures: Sequence[TenureRow], at_us: int) -> int:
 
     Usage after the end of a subscription, or a moment before its beginning by a NAS's clock, belongs to it.
     """
-    return max(sum(tenure.starts_us <= at_us for tenure in tenures) - 1, 0)
+    at = len(tenures) - 1
+    while at and tenures[at].starts_us > at_us:
+        at -= 1
+    return at
 
 
 class _Priced(Struct, frozen=True, gc=False):

@@ -23,7 +23,7 @@ def event_time(stamp: datetime | None, delay_seconds: int, received_at: datetime
     """When it happened, and whether the NAS's clock had to be overruled.
 
     Event-Timestamp if it can be true, else receive time minus Acct-Delay-Time (RFC 2866 section 5.2); never later
-    than the record was received.
+    than that, unless the delay is beyond belief, nor than the record was received.
     """
     by_delay = received_at - min(timedelta(seconds=delay_seconds), CLOCK_BEHIND) if delay_seconds else received_at
     if stamp is None:
@@ -32,4 +32,4 @@ def event_time(stamp: datetime | None, delay_seconds: int, received_at: datetime
     latest = by_delay if by_delay > received_at - DELAY_BELIEVED else received_at
     if stamp > latest + CLOCK_AHEAD or stamp < received_at - CLOCK_BEHIND:
         return by_delay, True
-    return min(stamp, received_at), False
+    return min(stamp, latest), False

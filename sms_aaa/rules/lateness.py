@@ -45,7 +45,7 @@ def speaks_of(reading: Reading, past: PastLife) -> bool:
     if begin == _EVER:
         # A life that a Stop closed is over; one that lapsed may have gone on, and counts on from where it was.
         return past.state is State.LAPSED or reading.at <= past.stopped_at + RESTART_TOLERANCE
-    if begin > past.stopped_at + RESTART_TOLERANCE:
+    if past.state is State.CLOSED and begin > past.stopped_at + RESTART_TOLERANCE:
         return False
     if abs(begin - past.started_at) <= TOLERANCE:
         return True

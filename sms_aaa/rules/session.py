@@ -49,6 +49,9 @@ TOLERANCE = timedelta(seconds=_TOLERANCE_SECONDS)
 RESTART_TOLERANCE = timedelta(seconds=2)
 """What began this much after the last record of a life of the same id is another one, be its Stop heard or not."""
 
+DATING_TOLERANCE = timedelta(seconds=2)
+"""Without an Acct-Session-Time nobody knows which of two records came first that are dated so near to each other."""
+
 _DELAY_MAX = timedelta(days=36_500)  # 32 bits of seconds, twice, would leave the calendar
 
 HEARD_SECONDS_MIN = 300
@@ -131,8 +134,10 @@ class AnomalyKind(StrEnum):
     """Neither our Class nor the user name tells a service: the session is kept, and belongs to no account."""
 
     READDRESSED = "re-addressed"
-    PORT_BLOCK = "bad-port-block"  # what a record tells of ports behind a NAT could not be read: all else counts
     """An address changed in mid-session, or a late record tells another one: both are kept, with their times."""
+
+    PORT_BLOCK = "bad-port-block"
+    """What a record tells of ports behind a NAT could not be read. All else in it counts."""
 
 
 _FALLS = {
@@ -253,7 +258,7 @@ def _begins_alike(life: Life, at: datetime, seconds: int) -> bool:
 
 
 def _belongs(life: Life, begin: datetime, reading: Reading) -> bool:
-    if life.stopped_at is not None and begin > life.stopped_at + RESTART_TOLERANCE:
+    if life.state is State.CLOSED and begin > life.updated_at + RESTART_TOLERANCE:
         return False
     if abs(begin - life.started_at) <= TOLERANCE:
         return True
@@ -352,7 +357,7 @@ def is_newer(life: Life, reading: Reading) -> bool:
     if reading.session_seconds is not None:
         if reading.session_seconds != life.reading_seconds:
             return reading.session_seconds > life.reading_seconds
-    elif reading.at != life.reading_at:
+    elif abs(reading.at - life.reading_at) > DATING_TOLERANCE:
         return reading.at > life.reading_at
     octets_in, octets_out = counters_of(life, reading)
     if octets_in == life.reading_in and octets_out == life.reading_out:

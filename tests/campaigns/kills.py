@@ -80,7 +80,14 @@ class Killer:
             self.daemon.start(healthy=False)
         else:
             os.kill(self._pid(victim), signal.SIGKILL)
+        if victim == "access-1":
+            self._see_a_login()
         self.kills[victim] += 1
+
+    def _see_a_login(self) -> None:
+        """Whatever else is dead just now: the worker that takes its place answers from the node's replica."""
+        with FakeNas(self.daemon, patience=0.5) as nas:
+            wait_until(lambda: nas.login(b"user1", PASSWORD), "a login after the death of its worker", UP_SECONDS_MAX)
 
     def _pid(self, name: str) -> int:
         found: list[int] = []
@@ -265,9 +272,9 @@ class Outcome:
     settled_after_seconds: float
 
 
-def run(folder: Path, chosen: Sequence[str], *, seed: int, records_per_second: int) -> Outcome:
-    """The whole campaign against a daemon of its own."""
-    daemon = Daemon(folder / "state", dsn=None, **SETTINGS).start()
+def run(folder: Path, chosen: Sequence[str], *, seed: int, records_per_second: int, dsn: str | None = None) -> Outcome:
+    """The whole campaign against a daemon of its own; without a `dsn` its PostgreSQL can be a victim too."""
+    daemon = Daemon(folder / "state", dsn=dsn, **SETTINGS).start()
     killer = Killer(daemon, Random(f"{seed} pauses"))
     try:
         provision(daemon)

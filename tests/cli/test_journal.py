@@ -251,14 +251,25 @@ def test_a_sound_journal_has_no_finding(stocked, node):
 def test_a_flipped_bit_is_a_damage_with_its_place_and_remedy(stocked, node):
     sequence = written(node, *DAY)
     spoil(path_of(node, sequence), 100, b"\xff")
-    mark(node, sequence, path_of(node, sequence).stat().st_size, finished=True)
     answer = stocked.type("journal", "verify", "--json")
     assert answer.code == Exit.DIFFERENT
     [one] = answer.json()["findings"]
     assert (one["finding"], one["place"]) == ("checksum", f"{sequence:020d}:64")
-    assert "it is in quarantine" in one["detail"]
     assert "journal replay" in one["remedy"]
     assert answer.json()["records"] == 3
+
+
+def test_of_a_damage_it_is_said_whether_its_octets_are_counted(stocked, node):
+    sequence = written(node, *DAY)
+    spoil(path_of(node, sequence), 100, b"\xff")
+    mark(node, sequence, path_of(node, sequence).stat().st_size, finished=True)
+    [one] = stocked.type("journal", "verify", "--json").json()["findings"]
+    assert one["detail"].endswith("what stood there was settled before")
+    with connect(node.dsn, name="test") as connection:
+        positions.insert_quarantine(connection, "node1", 1, sequence, 64, reason="damaged: checksum", raw=b"")
+    [one] = stocked.type("journal", "verify", "--json").json()["findings"]
+    assert one["detail"].endswith("it is in quarantine")
+    assert "quarantine retry" in one["remedy"]
 
 
 def test_a_torn_tail_is_told_and_is_no_damage(stocked, node):

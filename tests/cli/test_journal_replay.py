@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from conftest import _execute
-from make import Said, packet_of
+from make import Said, move_ended, packet_of
 
 from sms_aaa.cli.exits import Exit
 from sms_aaa.db import positions
@@ -24,7 +24,6 @@ from sms_aaa.db.engine import connect
 from sms_aaa.db.nas import list_single
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.reconcile import list_violations
-from sms_aaa.flows.history import move_ended
 from sms_aaa.flows.settling import settle_accounting
 from sms_aaa.node.journal import Stream, Writer, make_folder
 from sms_aaa.node.journal_reader import Batch, list_files, read
@@ -209,7 +208,7 @@ def test_what_lies_in_the_history_is_known_and_not_put_aside(stocked, node, jour
     sequence = journal.write(everything())
     journal.settle(node.dsn, sequence)
     with connect(node.dsn, name="test") as connection:
-        assert move_ended(connection, now=BEGAN + timedelta(days=60), grace_days=3, limit=10_000) > 10
+        assert move_ended(connection, now=BEGAN + timedelta(days=60), limit=10_000) > 10
     before = dump(node.dsn)
     assert before["session_history"]
     [file] = stocked.type("journal", "replay", str(sequence), "--yes", "--json").json()["files"]

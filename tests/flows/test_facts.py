@@ -113,6 +113,14 @@ def test_vendor_attributes_are_kept_by_name_or_number_and_secrets_are_not() -> N
     assert kept["Vendor-6527-Attr-11"] == "0x" + b"sub-7".hex()
 
 
+def test_a_second_prefix_is_kept_beside_the_first() -> None:
+    """RFC 3162 lets Framed-IPv6-Prefix come more than once."""
+    prefixes = [attribute(dictionary.FRAMED_IPV6_PREFIX, bytes.fromhex(f"004020010db80000000{n}")) for n in (1, 2)]
+    facts = facts_of(packet(*prefixes), None)
+    assert facts.framed_ipv6_prefix == "2001:db8:0:1::/64"
+    assert json.loads(facts.vendor_attributes or "") == {"Framed-IPv6-Prefix": "2001:db8:0:2::/64"}
+
+
 def test_vendor_attributes_have_a_bound() -> None:
     many = [attribute(6527 << 8 | number, bytes(200)) for number in range(1, 19)]
     kept = facts_of(packet(*many), None).vendor_attributes
@@ -189,6 +197,13 @@ def test_a_late_record_with_an_earlier_address_changes_nothing_back(desk: Desk) 
         ("10.0.0.7", seconds(300), seconds(300), seconds(300)),
     ]
     assert desk.ask(NOW_HAS) == [("10.0.0.9", None)]
+
+
+def test_an_address_that_postgresql_writes_in_another_way_has_not_changed(desk: Desk) -> None:
+    mapped = attribute(dictionary.FRAMED_IPV6_ADDRESS, bytes(10) + b"\xff\xff\x0a\x01\x02\x03")
+    desk.settle(at(0, "start", extra=mapped), at(300, extra=mapped), at(600, extra=mapped))
+    assert desk.ask("select host(framed_ipv6_address), addressed_at from session") == [("::ffff:10.1.2.3", None)]
+    assert (desk.ask(FORMER), desk.ask("select kind from anomaly")) == ([], [])
 
 
 def test_an_address_told_only_by_the_second_record_was_there_from_the_start(desk: Desk) -> None:

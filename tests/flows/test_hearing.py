@@ -38,7 +38,10 @@ def understood(**said: object) -> Heard:
     ("status", "event"), [("start", Event.START), ("interim", Event.INTERIM), ("stop", Event.STOP)]
 )
 def test_a_record_of_a_session(status: str, event: Event) -> None:
-    found = understood(status=status, seconds=60, octets_in=7, octets_out=9 << 32, service_id=5, delay=4)
+    received_at = T0 + timedelta(seconds=4)
+    found = understood(
+        status=status, seconds=60, octets_in=7, octets_out=9 << 32, service_id=5, delay=4, received_at=received_at
+    )
     reading = found.reading
     assert (reading.event, reading.at, reading.session_seconds, reading.delay_seconds) == (event, T0, 60, 4)
     assert (reading.octets_in, reading.octets_out, reading.gigawords) == (7, 9 << 32, True)

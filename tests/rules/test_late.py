@@ -155,6 +155,12 @@ def test_without_session_time_what_was_before_the_first_record_is_counted_when_i
         assert session.anomalies == [AnomalyKind.LATE_READING]
 
 
+def test_without_session_time_the_word_before_the_stop_may_be_dated_after_it() -> None:
+    stop = reading(Event.STOP, None, (3_916_014, 4_000_182), at=600)
+    before = reading(Event.INTERIM, None, (3_781_281, 4_000_182), at=601)
+    assert Session().hear(stop, before).octets() == [(3_916_014, 4_000_182)]
+
+
 def test_without_session_time_a_stop_that_repeats_counters_closes_all_the_same() -> None:
     session = Session().hear(
         reading(Event.INTERIM, None, (0, 0), at=300),

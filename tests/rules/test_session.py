@@ -139,6 +139,14 @@ def test_a_reboot_closes_at_the_last_known_update_and_says_that_it_is_an_estimat
     assert close(closed, Event.NAS_REBOOT) == closed
 
 
+def test_what_lapsed_after_its_start_alone_goes_on_with_a_first_interim_that_is_dated_some_seconds_off() -> None:
+    lives, _, _ = play(reading(Event.START, None))
+    lapsed = close(lives[0], Event.SILENCE)
+    late = reading(Event.INTERIM, 900, (1, 2), at=T0 + timedelta(seconds=904))
+    assert find_life([lapsed], late) == lapsed
+    assert step(lapsed, 2, late).anomaly is None
+
+
 def test_silence_closes_softly() -> None:
     lives, _, _ = play(reading(Event.INTERIM, 300, (1, 2)))
     stale = close(lives[0], Event.SILENCE)
@@ -259,6 +267,7 @@ def test_event_time_believes_a_clock_within_reason_only() -> None:
     assert event_time(T0 + timedelta(days=1), 0, T0) == (T0, True)
     assert event_time(T0 + timedelta(seconds=5), 0, T0) == (T0, False), "a clock a little ahead: not after the receipt"
     assert event_time(T0, 300, T0) == (T0 - timedelta(seconds=300), True), "it was sent before it happened"
+    assert event_time(T0, 20, T0) == (T0 - timedelta(seconds=20), False), "a little ahead: not after it was sent"
     assert event_time(near, 0xFFFFFFFF, T0) == (near, False), "a delay of years proves nothing"
     assert event_time(None, 0xFFFFFFFF, T0) == (T0 - CLOCK_BEHIND, False)
 

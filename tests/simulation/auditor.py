@@ -17,6 +17,7 @@ from network import SECOND
 from speech import counters_of, stamp_of
 from world import RATE_KBPS, WORD, Clock
 
+from sms_aaa.rules.counters import SLIP_PART
 from sms_aaa.rules.session import State
 
 if TYPE_CHECKING:
@@ -182,16 +183,22 @@ class _Case:
         counted = (self.life.octets_in, self.life.octets_out)
         complaints = []
         for way, octets, low, high in zip(("in", "out"), counted, bounds.low, bounds.high, strict=True):
-            if octets > high:
+            if octets > high + self._taken_for_a_slip(octets):
                 complaints.append(f"{octets - high:,} octets {way} too many: {octets:,} counted, {high:,} used")
             if octets < low and not self._made_of_a_fall(way, octets):
                 complaints.append(f"{low - octets:,} octets {way} lost: {octets:,} counted, {low:,} told")
         return complaints
 
+    def _taken_for_a_slip(self, octets: int) -> int:
+        """A counter that began anew and stood within a slip of where it was, until a late record showed it."""
+        is_so = Fault.COUNTER_RESET in self.session.faults and {SLIP, LATE} <= self.life.names
+        return octets // SLIP_PART if is_so else 0
+
     def _made_of_a_fall(self, way: str, octets: int) -> bool:
-        """32 bits, and a late reading that contradicts what was made of a fall: what was counted stays, by name."""
+        """A late reading that contradicts what was made of a fall: what was counted stays, by name."""
         wire = counters_of(self.nas, self.readings[-1])[way == "out"]
-        return STALE in self.life.names and Fault.COUNTER_WRAP in self.session.faults and octets >= wire
+        fell = self.session.faults & {Fault.COUNTER_WRAP, Fault.COUNTER_SLIP, Fault.COUNTER_RESET}
+        return STALE in self.life.names and bool(fell) and octets >= wire
 
     def _names(self) -> list[str]:
         must = self.bounds().must + self._clock_names() + self._owner_names()
@@ -248,9 +255,14 @@ class _Case:
         complaints = []
         for what, found, right in (("began", self.life.started_at, began), ("ended", self.life.stopped_at, ended)):
             off = (found or datetime.max.replace(tzinfo=self.outcome.base.tzinfo)) - self.outcome.base
-            if (told or what == "ended") and abs(off - timedelta(seconds=right)) > NEAR:
+            if (told if what == "began" else not self._repeats()) and abs(off - timedelta(seconds=right)) > NEAR:
                 complaints.append(f"{what} at {off}, truly at {timedelta(seconds=right)}")
         return complaints
+
+    def _repeats(self) -> bool:
+        """Whether its last reading may be taken for an earlier one that comes again."""
+        told = [counters_of(self.nas, saying) for saying in self.readings if saying.status != "start"]
+        return not self.nas.session_time and told[-1:] != told[-2:-1] and told.count(told[-1]) > 1 if told else False
 
     def _deltas(self) -> list[str]:
         deltas = self.life.deltas
@@ -338,16 +350,18 @@ def _count_reset(
 ) -> None:
     """Counted anew in between: seen by what fell, unless it looks like a repetition of an earlier record."""
     fell = [now < then for then, now in zip(old, new, strict=True)]
+    slight = all(fell) and all(then - then // SLIP_PART <= now for then, now in zip(old, new, strict=True))
     for way in (0, 1):
         bounds.high[way] += run[way]
         if not fell[way]:
             bounds.low[way] += new[way] - old[way]
-        elif all(fell) or new[way] < old[way] // 2:
+        elif (all(fell) and not slight) or new[way] < old[way] // 2:
             bounds.low[way] += new[way]
         else:
             # It looks like a slip: what makes up for it is not counted either.
             bounds.low[way] += new[way] - old[way]
     if may_repeat:
-        bounds.low = [low - now for low, now in zip(bounds.low, new, strict=True)]
+        # Then the next reading may be no lower than the one before it: what that one stood for is not counted again.
+        bounds.low = [low - max(then, now) for low, then, now in zip(bounds.low, old, new, strict=True)]
     elif any(fell):
-        bounds.must.append({RESET} if all(fell) else {RESET, SLIP})
+        bounds.must.append({RESET} if all(fell) and not slight else {RESET, SLIP})

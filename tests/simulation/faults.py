@@ -7,7 +7,8 @@ Each true session of which anything arrived is one life, and each life is one tr
 below allows is a fault of the server.
 
 None of this depends on the order of arrival. Only the name does: what a late reading brings to light is a late reading,
-not the reset that it would have been in time.
+not the reset that it would have been in time. And where a late reading shows that a fall was taken for another one than
+it was, what was counted stays, and the reading is named stale.
 """
 
 from __future__ import annotations
@@ -100,8 +101,9 @@ RIGHT = {
         may=(LATE, STALE, RESET, SLIP),
     ),
     Fault.COUNTER_RESET: Right(
-        "counted from zero where the fall is seen. Lost: what stood on the counters between the last reading that "
-        "arrived and the reset, and where the next reading is no lower, as much again",
+        "counted from zero where a fall is seen that is more than a slip. Lost: what stood on the counters between the "
+        "last reading that arrived and the reset, and where the next reading is no lower, as much again. Where it "
+        "seemed a slip until a late record showed the reset, up to a 64th is counted too much, under both names",
         must=RESET,
         may=(LATE, STALE, SLIP),
     ),

@@ -206,7 +206,7 @@ class _Maker:
                     self.note(Fault.SILENT_DEATH, session)
                 if nas.uses_ids_again and turn:
                     self.note(Fault.ID_AGAIN, session)
-                gap = self.random.choice((5, 20, 50, 130, 700, 2500)) + self.random.randint(0, 20)
+                gap = self.random.choice((10, 20, 50, 130, 700, 2500)) + self.random.randint(0, 20)
                 at = max(session.ends + gap + (60 if cut else 0), at + APART_SECONDS)
                 if at > SPAN_SECONDS - 60:
                     break
@@ -263,6 +263,8 @@ class _Maker:
         if reset > 0 and times[reset][1] == times[reset - 1][1]:
             reset = -1  # nothing begins anew between two words of one second
         slip = self.random.randrange(2, len(times) - 1) if may_fall and reset < 0 and self.chance(0.06) else -1
+        if slip > 0 and times[slip][1] == times[slip + 1][1] and not nas.session_time:
+            slip = -1  # without a time of its own it may be dated after the Stop, and then it says nothing
         login, relogin = 0, self.random.randrange(1, len(times)) if len(times) > 2 and self.chance(0.12) else -1
         run, run_in, run_out, total_in, total_out = 1, 0, 0, 0, 0
         for order, (status, at) in enumerate(times):
@@ -306,7 +308,7 @@ class _Maker:
         return times
 
     def _usage(self, seconds: int, heavy: bool) -> tuple[int, int]:
-        most = min(_HEAVY if heavy else _LIGHT, RATE_KBPS * 125 * seconds)
+        most = min(_HEAVY if heavy else _LIGHT, RATE_KBPS * 125 * seconds // 2)
         if self.chance(0.1):
             return 0, 0
         return self.random.randint(0, min(most, _LIGHT)), self.random.randint(most // 4, most)
