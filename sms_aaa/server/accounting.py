@@ -4,6 +4,9 @@ Nothing is answered that is not on disk (RFC 2866 section 4.1), and nothing ente
 before that (J6). When the journal cannot be written, because its disk is full or it takes all that it may, the NAS
 hears nothing, keeps the record and tries again; /healthz, the metrics and `status` say so; the worker tries again each
 second and goes on by itself. Logins go on in their own processes.
+
+There is no thread that receives while a batch syncs: it could win no more than the sync's share of the time, which
+tests/bench/bench_record.py tells, and a second worker wins that without one.
 """
 
 from __future__ import annotations
