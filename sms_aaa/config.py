@@ -126,6 +126,10 @@ class SessionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     stale_check_seconds: Annotated[int, Meta(ge=1, le=3600)] = 30
 
 
+class SettlingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    sessions_in_memory: Annotated[int, Meta(ge=0, le=10_000_000)] = 100_000
+
+
 class HistorySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     grace_days: Annotated[int, Meta(ge=1, le=365)] = 7
     sessions_days: RetentionDays = 400
@@ -178,6 +182,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     replica: ReplicaSettings = ReplicaSettings()
     journal: JournalSettings = JournalSettings()
     session: SessionSettings = SessionSettings()
+    settling: SettlingSettings = SettlingSettings()
     history: HistorySettings = HistorySettings()
     rating: RatingSettings = RatingSettings()
     decisions: DecisionsSettings = DecisionsSettings()

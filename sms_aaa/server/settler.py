@@ -49,6 +49,9 @@ COUNTS_SECONDS = 30.0
 
 UPKEEP_SECONDS = 600.0
 STALE_BATCH_MAX = 5000
+STALE_REST = 20
+"""Times as long as the look for silent sessions took, until the next one."""
+
 CLOSING_SECONDS_MAX = 20.0
 """How long an orderly end may take to settle what is left; the rest is settled after the next start."""
 
@@ -63,7 +66,7 @@ class Settler:
         self._live = child.live_set()
         self._stream: StreamSettler[Settled] = StreamSettler(child, Stream.ACCOUNTING, self, batch_max=BATCH_MAX)
         self._single_nas: dict[int, bool] = {}
-        self._memory = Memory()
+        self._memory = Memory(child.settings.settling.sessions_in_memory)
         self._due = {"gauges": 0.0, "counts": 0.0, "upkeep": 0.0, "stale": 0.0}
         self._may_lapse_at = float("inf")
         self._room = JournalRoom(child, self._stream)
@@ -116,7 +119,7 @@ class Settler:
             time.sleep(0.1)
 
     def _begin(self, connection: Connection) -> None:
-        self._memory = Memory()
+        self._memory = Memory(self._child.settings.settling.sessions_in_memory)
         db_partitions.create_ahead(connection, datetime.now(UTC))
         self._stream.begin(connection, db_feed.get_database_id(connection))
         self._load_nas(connection)
@@ -188,12 +191,14 @@ class Settler:
             set_plan_rows(self._counters, db_session_lists.count_live_by_plan(connection))
             connection.commit()
         if now >= self._due["stale"] and now >= self._may_lapse_at:
-            self._due["stale"] = now + self._child.settings.session.stale_check_seconds
             multiple = self._child.settings.session.stale_multiple
             closed = close_stale_sessions(connection, now=datetime.now(UTC), multiple=multiple, limit=STALE_BATCH_MAX)
             connection.commit()
             self._counters[Word.LAPSED_SILENCE] += closed.sessions
             self._release(closed.releases)
+            # It reads all that are online: with very many it is done less often, and takes a share of the time only.
+            took = time.monotonic() - now
+            self._due["stale"] = now + max(self._child.settings.session.stale_check_seconds, took * STALE_REST)
         if now >= self._due["upkeep"]:
             self._due["upkeep"] = now + UPKEEP_SECONDS
             self._upkeep(connection)

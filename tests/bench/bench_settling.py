@@ -1,11 +1,13 @@
 """Settling alone: a journal of N records into PostgreSQL, once of short sessions and once of long ones.
 
     python tests/bench/bench_settling.py [--records N] [--users N] [--batch N] [--mix short|long|both] [--dsn DSN]
+        [--history SESSIONS]
 
 `short` is what tests/bench/radload/load.c plays, without our Class: Start, Interim-Update and Stop of one session
 after the other in each of its 256 places, so a third of the records are new sessions. `long` is a network's day:
 nearly all records are interims of sessions that stay; one in fifty begins or ends one. Of each: records a second,
-microseconds of processor a record here and in PostgreSQL (all its processes), and octets of its log a record.
+microseconds of processor a record here and in PostgreSQL (all its processes), and octets of its log a record. With
+--history the database holds a year of so many sessions before (fill_history.py).
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crowd import SECRET, provision
+from fill_history import fill, year_of
 from make import make_desk, make_vault
 
 from sms_aaa.db.engine import connect
@@ -51,6 +54,8 @@ SESSIONS_LONG = 20_000
 JOURNAL_BATCH = 64
 START, STOP, INTERIM = 1, 2, 3
 INTERIM_SECONDS = 300
+GRACE = timedelta(days=8)
+"""Nothing of the past ended later: what is measured has begun since, as in the life of a network."""
 
 
 @dataclass(slots=True)
@@ -66,11 +71,11 @@ class Playing:
 class Nas:
     """Makes records, each a packet as load.c makes it."""
 
-    def __init__(self, users: int) -> None:
+    def __init__(self, users: int, first_session: int) -> None:
         self._users = users
         self._chance = random.Random(7)
         self._digests = SecretDigests(SECRET)
-        self._sessions = 0
+        self._sessions = first_session
 
     def begin(self, began_at: int) -> Playing:
         self._sessions += 1
@@ -218,7 +223,7 @@ def measure(dsn: str, root: Path, mix: str, records: int, users: int, batch_max:
         database_id = get_database_id(connection)
         folder = make_folder(root / f"journal-{mix}", Stream.ACCOUNTING)
         assert isinstance(folder, Path)
-        nas, now = Nas(users), int(time.time())
+        nas, now = Nas(users, 0 if mix == "short" else 1 << 30), int(time.time())
         packets = nas.short(records, now) if mix == "short" else nas.long(records, now)
         count = fill_journal(folder, database_id, packets, nas_id)
         wal, postgres, own = _wal_octets(connection), postgres_cpu_seconds(connection), time.process_time()
@@ -241,9 +246,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=5_000)
     parser.add_argument("--mix", choices=("short", "long", "both"), default="both")
     parser.add_argument("--dsn", help="an empty database; without it an embedded one is made for the run")
+    parser.add_argument("--history", type=int, default=0, metavar="SESSIONS", help="of the past, before it is measured")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, database(asked.dsn, Path(folder)) as dsn:
         upgrade(dsn)
+        if asked.history:
+            with connect(dsn, name="fill") as connection:
+                fill(connection, year_of(asked.history, max(asked.history // 20, 1), datetime.now(UTC) - GRACE))
         with connect(dsn, name="bench") as connection:
             vault = make_vault()
             provision(make_desk(connection, vault), vault, asked.users)
