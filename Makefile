@@ -52,8 +52,9 @@ bench: $(DEVELOPER) ## the speed of the packet's way on this machine
 fuzz: $(DEVELOPER) ## a million mutated packets against a real daemon, each answer judged; SEED=n to see one again
 	.venv/bin/python tests/fuzz/campaign.py $(if $(SEED),--seed $(SEED)) $(if $(PACKETS),--packets $(PACKETS))
 
-simulate: $(DEVELOPER) ## seeded worlds over a bad network, an auditor counts again; SEED=n to see one again
-	.venv/bin/python tests/simulation/simulate.py --pure $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS))
+simulate: $(DEVELOPER) ## seeded worlds over a bad network, an auditor counts again; SEEDS=n, SEED=n to see one again
+	.venv/bin/python tests/simulation/simulate.py --pure $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),20000))
+	$(if $(SEED),,.venv/bin/python tests/simulation/simulate.py --daemon --seeds $(or $(SEEDS),200))
 
 kills: $(DEVELOPER) ## a hundred random kill -9 under load, then an audit of what was answered; SEED=n KILLS=n
 	.venv/bin/python tests/campaigns/kills.py --kills $(or $(KILLS),100) $(if $(SEED),--seed $(SEED))

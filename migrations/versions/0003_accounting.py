@@ -20,7 +20,7 @@ alter table session
     add column addressed_at timestamptz;
 comment on column session.acct_multi_session_id is 'What ties the links of a multilink bundle, each a session with counters of its own.';
 comment on column session.circuit_id is 'Agent-Circuit-Id, whichever vendor''s attribute it came in; remote_id likewise.';
-comment on column session.vendor_attributes is 'A JSON object, name -> text or list of texts: as first told, and as told by the Stop. No secrets, bounded.';
+comment on column session.vendor_attributes is 'A JSON object, name -> text or list of texts: as first told, and as told by the Stop; a second address, too. No secrets, bounded.';
 comment on column session.addressed_at is 'Since when it has the addresses of this row; null: since its start. What it had before: session_address.';
 
 create table session_address (

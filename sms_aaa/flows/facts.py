@@ -24,6 +24,7 @@ from sms_aaa.radius.packet import as_integer, as_ipv4, as_ipv6, as_ipv6_prefix, 
 from sms_aaa.rules.session import Event
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from sms_aaa.radius.packet import Packet
@@ -41,6 +42,10 @@ _OTHERS = tuple(
 )
 
 _ERX, _HUAWEI, _NOKIA, _REDBACK = 4874 << 8, 2011 << 8, 6527 << 8, 2352 << 8
+_ADDRESSES = frozenset((
+    dictionary.FRAMED_IP_ADDRESS, dictionary.FRAMED_IPV6_PREFIX, dictionary.DELEGATED_IPV6_PREFIX,
+    dictionary.FRAMED_IPV6_ADDRESS,
+))  # fmt: skip
 _CIRCUIT_IDS = (dictionary.ADSL_AGENT_CIRCUIT_ID, _REDBACK | 97, _ERX | 110)
 _REMOTE_IDS = (dictionary.ADSL_AGENT_REMOTE_ID, _REDBACK | 96, _ERX | 182)
 _FACT_KEYS = (
@@ -71,8 +76,8 @@ def fingerprint_of(packet: Packet, event: Event, token: bytes | None) -> int:
     said = tuple(map(packet.attributes.get, _FACT_KEYS))
     if event is Event.INTERIM:
         return hash((token, said))
-    vendor = tuple(item for item in packet.attributes.items() if item[0] > 255)
-    return hash((token, said, *vendor)) if vendor else hash((token, said))
+    further = tuple(_further(packet))
+    return hash((token, said, *further)) if further else hash((token, said))
 
 
 def facts_of(packet: Packet, token: bytes | None) -> SessionFacts:
@@ -150,15 +155,13 @@ def _is_other(known: str | None, told: str) -> bool:
 
 
 def vendor_attributes_of(packet: Packet) -> str | None:
-    """Vendor attributes as a JSON object, by the dictionary's name else by number; None without any."""
-    if max(packet.attributes, default=0) < 256:
-        return None
+    """Vendor attributes as a JSON object, by the dictionary's name else by number; None without any.
+
+    A second address or prefix stands there too: a session's row has room for one of each.
+    """
     found: dict[str, list[str]] = {}
     left = VENDOR_CHARACTERS_MAX
-    items = [*packet.attributes.items(), *(packet.repeated or ())]
-    for key, value in items:
-        if key < 256:
-            continue
+    for key, value in _further(packet):
         name, text = dictionary.describe_one(key, value)
         if key in _HIDDEN or _hides(text):
             text = "***"
@@ -167,6 +170,16 @@ def vendor_attributes_of(packet: Packet) -> str | None:
             break
         found.setdefault(name, []).append(text)
     return _as_json(found) if found else None
+
+
+def _further(packet: Packet) -> Iterator[tuple[int, bytes]]:
+    """What of a packet has no column of its own and is kept all the same."""
+    for item in packet.attributes.items():
+        if item[0] > 255:
+            yield item
+    for item in packet.repeated or ():
+        if item[0] > 255 or item[0] in _ADDRESSES:
+            yield item
 
 
 def _hides(text: str) -> bool:

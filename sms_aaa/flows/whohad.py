@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from sms_aaa.rules.holding import Doubt
 
 HOLDERS_MAX = 1000
+BLOCKS_MAX = 20 * HOLDERS_MAX
+"""Of port blocks so many are looked at: that of most the session has ended is known only then."""
+
 _EVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -57,12 +60,13 @@ def find_holders(
     tolerance = timedelta(seconds=tolerance_seconds)
     span = Span(since=at - tolerance, until=at + tolerance)
     question = _Question(connection, asked, port, span)
-    held = [_answer(*one, at) for one in sorted(question.find(When.DURING, HOLDERS_MAX + 1), key=_beginning)]
+    found, is_cut = question.find(When.DURING, HOLDERS_MAX + 1, BLOCKS_MAX)
+    held = [_answer(*one, at) for one in sorted(found, key=_beginning)]
     if held:
-        return Answers(held[:HOLDERS_MAX], None, None, is_cut=len(held) > HOLDERS_MAX)
-    before = max(question.find(When.BEFORE, 1), key=_end, default=None)
-    after = min(question.find(When.AFTER, 1), key=_beginning, default=None)
-    return Answers([], _answer(*before, at) if before else None, _answer(*after, at) if after else None, is_cut=False)
+        return Answers(held[:HOLDERS_MAX], None, None, is_cut=is_cut or len(held) > HOLDERS_MAX)
+    before = max(question.find(When.BEFORE, 1, 1)[0], key=_end, default=None)
+    after = min(question.find(When.AFTER, 1, 1)[0], key=_beginning, default=None)
+    return Answers([], _answer(*before, at) if before else None, _answer(*after, at) if after else None, is_cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +76,19 @@ class _Question:
     port: int | None
     span: Span
 
-    def find(self, when: When, limit: int) -> list[tuple[Found, Holder]]:
-        """Up to `limit` of each source."""
+    def find(self, when: When, limit: int, blocks_max: int) -> tuple[list[tuple[Found, Holder]], bool]:
+        """Up to `limit` of each source; and whether there were more port blocks to be looked at than `blocks_max`."""
         about = (self.connection, self.asked)
         found = db_whohad.list_by_session(*about, when, self.span, limit=limit)
         apart = db_whohad.list_former(*about, when, self.span, limit=limit)
-        apart += db_whohad.list_port_blocks(*about, self.port, when, self.span, limit=limit)
+        blocks = db_whohad.list_port_blocks(*about, self.port, when, self.span, limit=blocks_max)
+        apart += blocks
         if not apart:
-            return found
+            return found, False
         holders = db_whohad.list_holders(self.connection, sorted({one.session_id for one in apart}))
         ended = [(_ended(one, holders[one.session_id]), holders[one.session_id]) for one in apart]
-        return found + [(one, holder) for one, holder in ended if self._is_so(one, when)]
+        found += [(one, holder) for one, holder in ended if self._is_so(one, when)]
+        return found, len(blocks) == blocks_max
 
     def _is_so(self, found: Found, when: When) -> bool:
         """Where the session's end is that of a port block, it is known only now."""

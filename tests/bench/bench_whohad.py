@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     from sms_aaa.db.engine import Connection
 
+LARGE = 1_000_000
+"""Of fewer sessions a month may be read whole, and rightly."""
+
 KINDS = ("ipv4", "ipv6", "port", "prefix", "nobody")
 Question = tuple[IPv4Network | IPv6Network, int | None, "datetime", "Past | None"]
 
@@ -118,9 +121,10 @@ def measure(dsn: str, count: int, *, was_started: bool) -> None:
         if was_started:
             report(connection, count, "just started, nothing of it in memory")
         report(connection, count, "warm")
+        sessions = read_year(connection).sessions
     whole, by_index = (after - before for after, before in zip(scans(dsn), (whole, by_index), strict=True))
     print(f"  the months were read {by_index:,} times by an index, {whole} times whole")
-    assert whole == 0
+    assert whole == 0 or sessions < LARGE, "an index is missing, or the planner does not see it"
 
 
 def main(words: list[str]) -> None:

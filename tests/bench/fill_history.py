@@ -30,7 +30,6 @@ from sms_aaa.server.postgres import EmbeddedPostgres
 if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
 
-SERVICES = 200_000
 FIRST_SERVICE = 5_000_001
 """Far from those that other benches provision."""
 
@@ -118,6 +117,8 @@ class Year:
     step: timedelta
     """From the start of a session to that of the next."""
 
+    services: int
+
     @property
     def turn_seconds(self) -> int:
         """How long an address is one session's."""
@@ -128,24 +129,24 @@ class Year:
         started_at = self.begin + n * self.step
         seconds = 60 + n * 2654435761 % 4294967296 * (self.turn_seconds - 120) // 4294967296
         delegated = IPv6Network(f"2001:db8:{a // 256:x}:{a % 256 * 256:x}::/56") if a % 2 == 0 else None
-        username = f"past{n * 7 % SERVICES:07d}"
+        username = f"past{n * 7 % self.services:07d}"
         address = IPv4Address("100.64.0.0") + a
         i = a // 10
         outside = (IPv4Address("198.18.0.0") + i // 126, 1024 + i % 126 * 512) if a % 10 == 1 else None
         return Past(n, address, delegated, started_at, started_at + timedelta(seconds=seconds), username, outside)
 
 
-def year_of(sessions: int, addresses: int, now: datetime) -> Year:
+def year_of(sessions: int, addresses: int, services: int, now: datetime) -> Year:
     """The last start is a turn before `now`, so that all have ended by then."""
     month = now.year * 12 + now.month - 1 - MONTHS
     begin = datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC)
     step = timedelta(microseconds=(now - begin) // timedelta(microseconds=1) // (sessions + addresses))
-    return Year(sessions, addresses, begin, step)
+    return Year(sessions, addresses, begin, step, services)
 
 
 def read_year(connection: Connection) -> Year:
     """What a database was filled with."""
-    row = connection.execute("select sessions, addresses, begin, step from bench_year").fetchone()
+    row = connection.execute("select sessions, addresses, begin, step, services from bench_year").fetchone()
     assert row is not None
     return Year(*row)
 
@@ -168,7 +169,7 @@ def _fill_month(connection: Connection, year: Year, nas_id: int, first: datetime
         addresses=year.addresses, step_us=year.step // timedelta(microseconds=1), turn_seconds=year.turn_seconds
     )
     names = {parent: _detached(connection, parent, first) for parent in ("session_history", "usage_delta")}
-    statement = SESSIONS.format(table=names["session_history"], first=FIRST_SERVICE, services=SERVICES, past=past)
+    statement = SESSIONS.format(table=names["session_history"], first=FIRST_SERVICE, services=year.services, past=past)
     values = {**numbers, "begin": year.begin, "from": first, "to": end, "nas": nas_id}
     count = connection.execute(statement, values).rowcount
     connection.execute(DELTAS.format(table=names["usage_delta"], sessions=names["session_history"]))
@@ -205,7 +206,7 @@ def fill(connection: Connection, year: Year) -> None:
     nas_id = make_nas(desk, name="past", prefix="192.0.2.1")
     make_plan(desk, name="past-100")
     connection.execute("set session_replication_role = replica")
-    connection.execute(PEOPLE.format(first=FIRST_SERVICE, numbers=f"generate_series(0, {SERVICES - 1}) n"))
+    connection.execute(PEOPLE.format(first=FIRST_SERVICE, numbers=f"generate_series(0, {year.services - 1}) n"))
     connection.commit()
     began = time.perf_counter()
     for first, end in _months(year):
@@ -213,9 +214,12 @@ def fill(connection: Connection, year: Year) -> None:
         print(f"{first:%Y-%m}: {count:,} sessions, {time.perf_counter() - began:.0f} s", flush=True)
     for first, end in _months(year):
         print(f"{first:%Y-%m}: {_fill_blocks(connection, first, end):,} port blocks", flush=True)
-    connection.execute("create table bench_year (sessions bigint, addresses bigint, begin timestamptz, step interval)")
     connection.execute(
-        "insert into bench_year values (%s, %s, %s, %s)", (year.sessions, year.addresses, year.begin, year.step)
+        "create table bench_year (sessions int8, addresses int8, begin timestamptz, step interval, services int8)"
+    )
+    connection.execute(
+        "insert into bench_year values (%s, %s, %s, %s, %s)",
+        (year.sessions, year.addresses, year.begin, year.step, year.services),
     )
     connection.execute("select setval(pg_get_serial_sequence('session', 'id'), %s)", (year.sessions + 1,))
     connection.execute("update session_boundary set before = (select max(stopped_at) from session_history)")
@@ -231,14 +235,13 @@ def read_arguments(words: list[str]) -> argparse.Namespace:
     where.add_argument("--dsn", help="an empty, migrated database")
     parser.add_argument("--sessions", type=int, default=20_000_000, help="default 20,000,000")
     parser.add_argument("--addresses", type=int, default=1_000_000, help="default 1,000,000")
+    parser.add_argument("--services", type=int, default=200_000, help="whose they are, default 200,000")
     return parser.parse_args(words)
 
 
 def main(words: list[str]) -> None:
     arguments = read_arguments(words)
-    year = year_of(
-        arguments.sessions, arguments.addresses, datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    )
+    year = year_of(arguments.sessions, arguments.addresses, arguments.services, datetime.now(UTC))
     if arguments.dsn is not None:
         with connect(arguments.dsn, name="fill") as connection:
             fill(connection, year)

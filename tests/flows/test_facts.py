@@ -113,6 +113,14 @@ def test_vendor_attributes_are_kept_by_name_or_number_and_secrets_are_not() -> N
     assert kept["Vendor-6527-Attr-11"] == "0x" + b"sub-7".hex()
 
 
+def test_a_second_prefix_is_kept_beside_the_first() -> None:
+    """RFC 3162 lets Framed-IPv6-Prefix come more than once."""
+    prefixes = [attribute(dictionary.FRAMED_IPV6_PREFIX, bytes.fromhex(f"004020010db80000000{n}")) for n in (1, 2)]
+    facts = facts_of(packet(*prefixes), None)
+    assert facts.framed_ipv6_prefix == "2001:db8:0:1::/64"
+    assert json.loads(facts.vendor_attributes or "") == {"Framed-IPv6-Prefix": "2001:db8:0:2::/64"}
+
+
 def test_vendor_attributes_have_a_bound() -> None:
     many = [attribute(6527 << 8 | number, bytes(200)) for number in range(1, 19)]
     kept = facts_of(packet(*many), None).vendor_attributes

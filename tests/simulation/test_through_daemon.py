@@ -55,7 +55,10 @@ def _plant_errors(daemon: Daemon, run: through_daemon.Run) -> None:
     daemon.execute(f"update session set octets_out = octets_out + 1 where id = {ids[0]}")
     daemon.execute(f"update session set service_id = null, account_id = null, excluded = 'planted' where id = {ids[1]}")
     daemon.execute(f"update session set acct_session_id = 'nobody' where id = {ids[2]}")
+    daemon.execute(
+        "update usage_hour set octets_in = octets_in + 1 where octets_in = (select max(octets_in) from usage_hour)"
+    )
     said = through_daemon.judge(daemon, run.plays, run.base)
     for planted in ("law: ", "1 octets out too many", "not the sum of its deltas", "is of service None", "lost life",
-                    "phantom"):  # fmt: skip
+                    "rollup: hour", "phantom"):  # fmt: skip
         assert any(planted in one for one in said), (planted, said)

@@ -25,6 +25,7 @@ from daemon import Daemon, wait_until
 from faults import Fault
 from make import make_nas, make_subscriber
 from network import NODES, carry
+from rollups import judge_rollups
 from sending import Play, Sender
 from world import SPAN_SECONDS, make_world
 
@@ -226,6 +227,13 @@ def judge(daemon: Daemon, plays: list[Play], base: int) -> list[str]:
         seen |= ids.keys()
         outcome = Outcome(of_it, {}, datetime.fromtimestamp(base, UTC), tried=one.tried, services=one.services)
         complaints += [f"seed {one.world.seed}: {said}" for said in audit(one.world, one.answered, outcome)]
+    complaints += judge_rollups(
+        daemon.query(
+            "select service_id, from_at, to_at, octets_in, octets_out from usage_delta where account_id is not null"
+        ),
+        daemon.query("select service_id, hour_at, octets_in, octets_out from usage_hour"),
+        daemon.query("select service_id, day, octets_in, octets_out from usage_day"),
+    )
     complaints += [f"phantom: {life.key}" for life in lives if life.key[0] not in seen]
     quarantined = {
         str(reason): int(count) for reason, count in daemon.query("select reason, count(*) from quarantine group by 1")
