@@ -284,6 +284,7 @@ def test_dry_or_not_and_in_batches_of_any_size_a_crowd_comes_to_the_same(planned
     for size in (1, 7, 1000):
         monkeypatch.setattr(importing, "BATCH_RECORDS", size)
         with connect(planned.environ["SMS_AAA_DATABASE_DSN"], name="test") as connection:
+            connection.execute("set session_replication_role = replica")  # what stays for good, too
             connection.execute("truncate subscriber, feed, audit, import_run restart identity cascade")
         seen = []
         for words in ((first,), (second, "--update")):
@@ -307,9 +308,8 @@ def test_a_dry_run_of_an_update_knows_what_its_own_rows_freed_and_took(planned, 
     changes = write(text, "changes.csv")
     answers = [planned.type("subscriber", "import", changes, "--update", *dry) for dry in (["--dry-run"], [])]
     assert [answer.code for answer in answers] == [1, 1]
-    assert [line for line in answers[0].lines if "import" not in line and "dry" not in line] == [
-        line for line in answers[1].lines if "import" not in line and "dry" not in line
-    ]
+    told = [[line for line in answer.lines if not line.startswith(("import", "dry", "seconds"))] for answer in answers]
+    assert told[0] == told[1]
     assert [(row[0], row[5]) for row in roster(planned)] == [("new", "020000000001"), ("old", "020000000002")]
     rejected = rows_of(Path(f"{changes}.rejects.csv"))
     assert [(row["reject_field"], row["reject_reason"]) for row in rejected] == [
@@ -453,6 +453,7 @@ def test_an_export_with_passwords_imports_into_an_empty_database_as_the_same(pla
     planned.done("subscriber", "export", str(file), "--with-passwords", "--yes")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     with connect(planned.environ["SMS_AAA_DATABASE_DSN"], name="test") as connection:
+        connection.execute("set session_replication_role = replica")  # what stays for good, too
         connection.execute("truncate subscriber, feed, audit, import_run cascade")
     assert roster(planned) == []
     assert planned.type("subscriber", "import", str(file), "--json").json()["added"] == len(before)

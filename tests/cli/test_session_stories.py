@@ -158,7 +158,8 @@ def test_every_kind_is_explained():
 
 def test_the_silent_are_listed_and_a_dead_nas_is_seen(stocked, node):
     """cam's plan has an interim of 5 minutes."""
-    quiet = NOW - timedelta(minutes=9)
+    now = datetime.now(UTC).replace(microsecond=0)
+    quiet = now - timedelta(minutes=9)
     node.account(
         Said(status="start", at=quiet, seconds=0, session="q-1"),
         Said(status="start", at=quiet + timedelta(minutes=1), seconds=0, session="q-2", username=b"001122334455"),
@@ -171,18 +172,19 @@ def test_the_silent_are_listed_and_a_dead_nas_is_seen(stocked, node):
     assert found["sessions"][0]["interim_seconds"] == 300
     [nas] = found["nas"]
     assert (nas["nas"], nas["open"], nas["silent"], nas["note"]) == ("bng1", 2, 2, "all are silent: is it dead?")
-    assert stocked.type("stale", "--older-than", "510s", "--csv").csv()[0]["acct_session_id"] == "q-1"
-    node.account(Said(status="start", at=NOW, seconds=0, session="q-3"))
+    assert stocked.type("stale", "--older-than", "520s", "--csv").csv()[0]["acct_session_id"] == "q-1"
+    node.account(Said(status="start", at=now, seconds=0, session="q-3"))
     assert stocked.type("stale", "--nas", "bng1", "--json").json()["nas"][0]["note"] is None
     assert "bng1     3       2       0" in stocked.done("stale")
 
 
 def test_those_that_lapsed_are_listed_beside_the_silent(stocked, node, database_dsn):
-    node.account(Said(status="start", at=BEGAN, seconds=0), Said(status="start", at=NOW, seconds=0, session="s-2"))
+    now = datetime.now(UTC).replace(microsecond=0)
+    node.account(Said(status="start", at=BEGAN, seconds=0), Said(status="start", at=now, seconds=0, session="s-2"))
     with connect(database_dsn, name="test") as connection:
         from sms_aaa.db.sessions import close_stale
 
-        assert len(close_stale(connection, now=NOW, multiple=3, limit=10)) == 1
+        assert len(close_stale(connection, now=now, multiple=3, limit=10)) == 1
     found = stocked.type("stale", "--json").json()
     assert [(row["state"], row["lapses_at"]) for row in found["sessions"]] == [("lapsed", None)]
     assert found["nas"][0]["lapsed"] == 1

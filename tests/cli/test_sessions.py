@@ -13,8 +13,6 @@ from sms_aaa.radius import dictionary
 from sms_aaa.radius.packet import attribute
 
 MB = 10**6
-NOW = datetime.now(UTC).replace(microsecond=0)
-BEGAN = NOW - timedelta(minutes=20)
 
 
 FOUND = {
@@ -53,24 +51,25 @@ def busy(stocked, node, database_dsn):
     """Alice fast and long, cam slow and short, a stranger in a realm that nobody has; one of alice's ended long ago."""
     with connect(database_dsn, name="test") as connection:
         connection.execute("update subscription set during = tstzrange(now() - interval '30 days', null)")
+    now = datetime.now(UTC).replace(microsecond=0)
     line = attribute(dictionary.NAS_PORT_ID, b"ge-0/0/1:101")
     prefix = attribute(dictionary.DELEGATED_IPV6_PREFIX, bytes((0, 48)) + bytes.fromhex("20010db80007"))
     node.account(
-        Said(status="start", at=BEGAN, seconds=0, extra=line),
-        Said(status="interim", at=NOW - timedelta(seconds=60), seconds=1140, octets_in=30 * MB, octets_out=900 * MB),
-        Said(status="interim", at=NOW, seconds=1200, octets_in=45 * MB, octets_out=1650 * MB),
+        Said(status="start", at=now - timedelta(minutes=20), seconds=0, extra=line),
+        Said(status="interim", at=now - timedelta(seconds=60), seconds=1140, octets_in=30 * MB, octets_out=900 * MB),
+        Said(status="interim", at=now, seconds=1200, octets_in=45 * MB, octets_out=1650 * MB),
         Said(
             status="start",
-            at=NOW - timedelta(minutes=5),
+            at=now - timedelta(minutes=5),
             seconds=0,
             session="s-2",
             username=b"001122334455",
             extra=prefix,
         ),
-        Said(status="start", at=NOW - timedelta(minutes=1), seconds=0, session="s-3", username=b"eve@Elsewhere.net"),
+        Said(status="start", at=now - timedelta(minutes=1), seconds=0, session="s-3", username=b"eve@Elsewhere.net"),
         rate=False,
     )
-    old = NOW - timedelta(days=3)
+    old = now - timedelta(days=3)
     node.account(
         Said(status="start", at=old, seconds=0, session="s-0"),
         Said(status="stop", at=old + timedelta(hours=1), seconds=3600, session="s-0", octets_in=1, octets_out=2),
