@@ -71,7 +71,7 @@ drop index session_account;
 alter table session
     drop constraint session_nas_id_nas_key_acct_session_id_life_key,
     add constraint session_name unique (acct_session_id, nas_id, nas_key, life);
--- Services, accounts and NASes are never deleted; to look for each at each new session costs more than to store it.
+-- Services, accounts and NASes are never deleted; here each new session would have to look for three rows and lock them.
 -- `reconcile` proves that they are there.
 alter table session
     drop constraint session_nas_id_fkey, drop constraint session_service_id_fkey, drop constraint session_account_id_fkey;

@@ -166,7 +166,7 @@ def close_stale(connection: Connection, *, now: datetime, multiple: int, limit: 
     """Ends softly the sessions from which nothing was *received* for a multiple of their plan's interim interval.
 
     As rules.session.silence_seconds has it. This reads all open sessions: an index by receive time would cost every
-    interim an entry in it and in all others, and a million of them are read in a second.
+    interim an entry in it, and so in all others.
     """
     rows = connection.execute(
         """update session s set state = %(lapsed)s, stopped_at = updated_at, estimated = true, version = version + 1

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from faults import CLOCK, LATE, RESET, SLIP, STALE, UNKNOWN, WRAP, Fault, allowed_names
 from network import SECOND
 from speech import counters_of, stamp_of
-from world import RATE_KBPS, WORD, Clock
+from world import CLOCK_FAULTS, RATE_KBPS, WORD, Clock
 
 from sms_aaa.rules.counters import SLIP_PART
 from sms_aaa.rules.session import State
@@ -30,6 +30,7 @@ NEAR = timedelta(seconds=10)
 """How far a time may be from the true one, where the NAS's clock is right or overruled: delays and whole seconds."""
 
 _BELIEVED_AHEAD, _BELIEVED_BEHIND = 60, 7 * 86_400
+_FALLS = {Fault.COUNTER_WRAP, Fault.COUNTER_SLIP, Fault.COUNTER_RESET}
 _TRUSTED = {Clock.RIGHT, Clock.EPOCH, Clock.AHEAD}
 
 Key = tuple[int, str, str]
@@ -197,8 +198,7 @@ class _Case:
     def _made_of_a_fall(self, way: str, octets: int) -> bool:
         """A late reading that contradicts what was made of a fall: what was counted stays, by name."""
         wire = counters_of(self.nas, self.readings[-1])[way == "out"]
-        fell = self.session.faults & {Fault.COUNTER_WRAP, Fault.COUNTER_SLIP, Fault.COUNTER_RESET}
-        return STALE in self.life.names and bool(fell) and octets >= wire
+        return STALE in self.life.names and bool(self.session.faults & _FALLS) and octets >= wire
 
     def _names(self) -> list[str]:
         must = self.bounds().must + self._clock_names() + self._owner_names()
@@ -211,14 +211,8 @@ class _Case:
         return missing + [f"named without a cause: {name}" for name in sorted(self.life.names - allowed)]
 
     def _faults(self) -> set[Fault]:
-        clocks = {
-            Clock.EPOCH: Fault.CLOCK_1970,
-            Clock.AHEAD: Fault.CLOCK_AHEAD,
-            Clock.BEHIND: Fault.CLOCK_BEHIND,
-            Clock.DRIFTING: Fault.CLOCK_DRIFTING,
-            Clock.SET: Fault.CLOCK_SET,
-        }
-        return self.session.faults | ({clocks[self.nas.clock]} if self.nas.clock in clocks else set())
+        wrong = CLOCK_FAULTS.get(self.nas.clock)
+        return self.session.faults | ({wrong} if wrong is not None else set())
 
     def _clock_names(self) -> list[set[str]]:
         """A time beyond belief must be named, and a leap that leaves a span behind the one before."""
@@ -229,7 +223,15 @@ class _Case:
                 ahead = stamp_of(self.nas, one.saying, base) - received
                 if ahead > _BELIEVED_AHEAD or ahead < -_BELIEVED_BEHIND:
                     return [{CLOCK}]
-        return []
+        return [{CLOCK}] if self._leapt() else []
+
+    def _leapt(self) -> bool:
+        """Whether the clock was set forward over more than the session's length, with nothing else to be named."""
+        if self.nas.clock is not Clock.SET or self.session.faults & _FALLS:
+            return False
+        sides = {saying.at >= self.nas.set_at for saying in self.readings if saying.seconds or saying.status == "start"}
+        length = self.session.ends - self.session.begins
+        return len(sides) == 2 and -self.nas.offset_seconds > length + 120 and self._came_in_order()
 
     def _owner_names(self) -> list[set[str]]:
         return [{UNKNOWN}] if self.outcome.services is not None and self.session.subscriber is None else []

@@ -84,7 +84,9 @@ RIGHT = {
     Fault.CLOCK_AHEAD: Right("dated by receipt and Acct-Delay-Time; octets as ever", must=CLOCK),
     Fault.CLOCK_BEHIND: Right("believed within seven days: times are the NAS's, octets as ever", may=(CLOCK,)),
     Fault.CLOCK_DRIFTING: Right("believed: times are the NAS's, octets as ever", may=(CLOCK,)),
-    Fault.CLOCK_SET: Right("one life through it, octets as ever; named if it leapt while the session ran", must=CLOCK),
+    Fault.CLOCK_SET: Right(
+        "one life through it, octets as ever; named if set on by more than the session lasted", must=CLOCK
+    ),
     Fault.NO_TIMESTAMP: Right("dated by receipt and Acct-Delay-Time; octets as ever"),
     Fault.NO_SESSION_TIME: Right(
         "ordered by event times; octets as ever, but a counter that begins anew where an earlier record stood is taken "

@@ -31,6 +31,15 @@ class Clock(Enum):
     SET = "set in mid-session"
 
 
+CLOCK_FAULTS = {
+    Clock.EPOCH: Fault.CLOCK_1970,
+    Clock.AHEAD: Fault.CLOCK_AHEAD,
+    Clock.BEHIND: Fault.CLOCK_BEHIND,
+    Clock.DRIFTING: Fault.CLOCK_DRIFTING,
+    Clock.SET: Fault.CLOCK_SET,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Nas:
     """A box and its habits. `place`: which NAS the server knows it as; boxes of one prefix share it."""
@@ -173,15 +182,8 @@ class _Maker:
         return nas
 
     def _note_habits(self, nas: Nas) -> None:
-        clocks = {
-            Clock.EPOCH: Fault.CLOCK_1970,
-            Clock.AHEAD: Fault.CLOCK_AHEAD,
-            Clock.BEHIND: Fault.CLOCK_BEHIND,
-            Clock.DRIFTING: Fault.CLOCK_DRIFTING,
-            Clock.SET: Fault.CLOCK_SET,
-        }
-        if nas.clock in clocks:
-            self.note(clocks[nas.clock])
+        if nas.clock in CLOCK_FAULTS:
+            self.note(CLOCK_FAULTS[nas.clock])
         for is_so, fault in (
             (not nas.stamps, Fault.NO_TIMESTAMP),
             (not nas.session_time, Fault.NO_SESSION_TIME),
