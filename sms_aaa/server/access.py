@@ -70,6 +70,7 @@ class AccessWay:
     """Decide, reserve, answer, journal the decisions, send."""
 
     batch_max = BATCH_MAX
+    pace_seconds = 0.0
 
     def __init__(self, worker: UdpWorker) -> None:
         child = worker.child

@@ -46,6 +46,8 @@ class Way(Protocol):
     """What a worker does with its new requests: sets an outcome for each through the dispatcher."""
 
     batch_max: int
+    pace_seconds: float
+    """From one look at the sockets that found something to the next, at least; 0: there is no waiting."""
 
     @property
     def bells(self) -> Sequence[Bell]:
@@ -106,6 +108,7 @@ class UdpWorker:
                 way.keep_house(now)
                 next_housekeeping = now + HOUSEKEEPING_SECONDS
             ready = poll.poll(self.dispatcher.seconds_to_next(now, SLEEP_SECONDS_MAX))
+            began = time.monotonic()
             for descriptor, _ in ready:
                 if descriptor in self.endpoints:
                     self._serve(self.endpoints[descriptor], way)
@@ -113,6 +116,8 @@ class UdpWorker:
                     way.collect()
             self.dispatcher.send_due(time.monotonic())
             self._count()
+            if ready and (rest := began + way.pace_seconds - time.monotonic()) > 0:
+                time.sleep(rest)
         # What is still in the sockets after this time is for the successor, who gets the same sockets.
         until = time.monotonic() + DRAIN_SECONDS_MAX
         for endpoint in self.endpoints.values():
