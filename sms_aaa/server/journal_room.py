@@ -2,8 +2,9 @@
 
 Files that are settled stay for journal.retention_days, so that they can be replayed. When there is less than a tenth of
 the room to go, under journal.accounting_octets_max or on the disk itself, the oldest of them go earlier, but none
-before journal.retention_hours_min (J9), and never one that is not settled. When that does not help, the worker meets
-the bound or the full disk, and accounting is not answered (accounting.py).
+before journal.retention_hours_min (J9), nor while a session that it tells of may be online and silent, since without
+PostgreSQL the live set is rebuilt from them (places.py); and never one that is not settled. When that does not help,
+the worker meets the bound or the full disk, and accounting is not answered (accounting.py).
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ class JournalRoom:
         self._stream = stream
         self._folder = child.journal_folder(Stream.ACCOUNTING)
         self._settings = child.settings.journal
+        self.silence_seconds = 0
+        """How long a session may be silent; set anew with each look at the plans."""
+
         self._due = 0.0
         self._said_at = float("-inf")
 
@@ -45,7 +49,8 @@ class JournalRoom:
         counters[Word.JOURNAL_OCTETS], counters[Word.JOURNAL_ROOM_OCTETS] = room.taken, room.left
         if not room.wanted:
             return
-        deleted = self._stream.make_room(room.wanted, older_than_hours=self._settings.retention_hours_min)
+        kept_seconds = max(self._settings.retention_hours_min * 3600, self.silence_seconds)
+        deleted = self._stream.make_room(room.wanted, older_than_seconds=kept_seconds)
         counters[Word.JOURNAL_EARLY] += deleted
         if now - self._said_at > SAY_AGAIN_SECONDS:
             self._said_at = now

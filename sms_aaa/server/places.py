@@ -126,9 +126,8 @@ class Places:
         if not isinstance(plans, list) or not isinstance(files, list) or isinstance(meta, ReplicaFault):
             return
         silence = self._silence(max((plan.policy.interim_seconds for plan in plans), default=0))
-        kept = self._child.settings.journal
-        if silence > min(kept.retention_days * 86_400, kept.retention_hours_min * 3600):
-            self._say_not_whole("journal.retention_hours_min or _days is shorter than a session may be silent")
+        if silence > self._child.settings.journal.retention_days * 86_400:
+            self._say_not_whole("journal.retention_days is shorter than a session may be silent")
             return
         horizon = time.time() - silence
         # A file that was last written before the horizon speaks of nobody who is online now.

@@ -124,6 +124,7 @@ class Settler:
         self._stream.begin(connection, db_feed.get_database_id(connection))
         self._load_nas(connection)
         connection.commit()
+        self._room.silence_seconds = self._silence_seconds(connection)
         self._may_lapse_at = float("inf")
         self._counters[Word.DATABASE_UP] = 1
         self._child.log.info("settling")
@@ -210,6 +211,7 @@ class Settler:
         db_feed.delete_old(connection)
         db_places.delete_old(connection)
         connection.commit()
+        self._room.silence_seconds = self._silence_seconds(connection)
         self._stream.clean(connection, older_than_days=self._child.settings.journal.retention_days)
 
     def _measure_backlog(self) -> None:

@@ -131,13 +131,13 @@ class StreamSettler(Generic[Stored]):
         connection.commit()
         self._deleted_early.clear()
 
-    def make_room(self, octets: int, *, older_than_hours: int) -> int:
+    def make_room(self, octets: int, *, older_than_seconds: int) -> int:
         """Deletes settled files before their time, the oldest first, until so many octets are free; how many files.
 
         None that is not settled to its end, none that was settled less than so long ago (J9). What is settled is known
         without PostgreSQL; their positions stay until `clean`.
         """
-        settled_before = time.time() - older_than_hours * 3600
+        settled_before = time.time() - older_than_seconds
         files = list_files(self._folder)
         freed, before = 0, len(self._deleted_early)
         for file in files if isinstance(files, list) else []:

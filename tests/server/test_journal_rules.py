@@ -15,6 +15,7 @@ from sms_aaa.node.board import Board
 from sms_aaa.node.journal import Stream, Writer
 from sms_aaa.node.journal_reader import list_files
 from sms_aaa.rules.secret import Secret
+from sms_aaa.server.journal_room import LOOK_SECONDS, JournalRoom
 from sms_aaa.server.log import Log
 from sms_aaa.server.stream import Fenced, StreamSettler
 from sms_aaa.server.worker import Child, Order
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sms_aaa.node.journal_reader import Batch
 
 DATABASE_ID = bytes(range(16))
+BOUND_OCTETS = 134_217_728
 NOW = 1_800_000_000_000_000_000
 
 
@@ -50,7 +52,8 @@ class Rows:
 
 @pytest.fixture
 def child(database_dsn: str, tmp_path: Path) -> Child:
-    settings = load_settings(None, {"SMS_AAA_NODE_STATE_FOLDER": str(tmp_path)})
+    bound = {"SMS_AAA_JOURNAL_ACCOUNTING_OCTETS_MAX": str(BOUND_OCTETS)}
+    settings = load_settings(None, {"SMS_AAA_NODE_STATE_FOLDER": str(tmp_path), **bound})
     assert isinstance(Board.create(tmp_path / "board", slots=1, now_ns=1), Board)
     dsn = Secret(database_dsn.encode())
     return Child(Order(name="t", slot=0, sockets=[], settings=settings, dsn=dsn, supervisor_pid=os.getpid()))
@@ -160,16 +163,34 @@ def test_j9_room_is_made_of_the_oldest_that_are_settled_long_enough_and_of_nothi
     connection.commit()
     settler = settler_of(child, connection)
     unsettled = write(child, b"not yet", at=NOW + 3)
-    assert settler.make_room(1, older_than_hours=24) == 1
+    assert settler.make_room(1, older_than_seconds=86_400) == 1
     assert sequences(child) == {older, young, unsettled}  # in the order of writing
-    assert settler.make_room(1_000_000, older_than_hours=24) == 1
+    assert settler.make_room(1_000_000, older_than_seconds=86_400) == 1
     assert sequences(child) == {young, unsettled}
-    assert settler.make_room(1_000_000, older_than_hours=24) == 0
+    assert settler.make_room(1_000_000, older_than_seconds=86_400) == 0
     settler.clean(connection, older_than_days=7)
     assert position(connection, old) is None
     assert position(connection, young) is not None
     settle_all(settler, connection)
     assert rows(connection)[0] == "not yet"
+
+
+def test_j9_what_may_tell_of_a_silent_session_stays_however_short_room_is(child: Child, connection: Connection) -> None:
+    sequence = write(child, b"a start")
+    settle_all(settler_of(child, connection), connection)
+    connection.execute("update journal_position set updated_at = now() - interval '30 hours'")
+    connection.commit()
+    room = JournalRoom(child, settler_of(child, connection))
+    with (child.journal_folder(Stream.ACCOUNTING) / "ballast").open("wb") as ballast:
+        os.posix_fallocate(ballast.fileno(), 0, BOUND_OCTETS)
+    room.silence_seconds = 40 * 3600
+    room.keep(100.0)
+    assert sequences(child) == {sequence}
+    assert child.counters[Word.JOURNAL_ROOM_OCTETS] == 0
+    room.silence_seconds = 900
+    room.keep(100.0 + LOOK_SECONDS)
+    assert sequences(child) == set()
+    assert child.counters[Word.JOURNAL_EARLY] == 1
 
 
 def test_j10_a_file_that_is_gone_before_it_is_settled_stops_the_settler_and_is_named(
