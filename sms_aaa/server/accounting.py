@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from sms_aaa.server.sockets import Endpoint
 
 BATCH_MAX = 1024
-PACE_SECONDS = 0.001
+PACE_SECONDS = 0.002
 """Each batch costs a sync and a fifth of a millisecond of processor, however small it is. Without a pace a worker with
 a third of the records that it could answer takes nearly all of a core, by small batches, and settling has the less."""
 

@@ -15,15 +15,16 @@ from sms_aaa.server.runfile import find_running
 BUSY_SHARE = 0.85
 """Of the cores' time: above it there is none to spare."""
 
-ANSWERING_SHARE = 0.25
-"""Of the cores' time: above it the workers are what they are short for. A worker that has all it wants takes a core."""
+ANSWERING_SHARE = 0.3
+"""Of the cores' time: above it the workers are what they are short for. A worker that has all it wants takes a core; one
+that answers what settling can just keep up with takes a fifth of two, and settling must not rest for that."""
 
 WORKED_SHARE = 0.2
 """Of its time, what somebody who rests still works in."""
 
 REST_SECONDS_MAX = 2.0
-LOOK_SECONDS = 0.25
-"""Between two looks: the kernel counts in hundredths of a second."""
+LOOK_SECONDS = 0.5
+"""Between two looks. The kernel counts in hundredths of a second, and records come in waves."""
 
 PROC = Path("/proc")
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")

@@ -112,7 +112,7 @@ def test_it_ends_with_the_load_and_is_not_looked_for_at_each_batch(machine: Mach
 
 def test_the_room_that_a_rest_makes_does_not_end_it(machine: Machine) -> None:
     pressure = Pressure(machine.state_folder, 0.0, proc=machine.proc, cores=CORES)
-    machine.pass_time(busy=1.0, workers=0.3)
+    machine.pass_time(busy=1.0, workers=ANSWERING_SHARE + 0.02)
     assert pressure.rest_seconds(0.1, SECONDS) > 0
     machine.pass_time(busy=0.7, workers=0.5)
     assert pressure.rest_seconds(0.1, 2 * SECONDS) > 0
