@@ -16,8 +16,8 @@ BUSY_SHARE = 0.85
 """Of the cores' time: above it there is none to spare."""
 
 ANSWERING_SHARE = 0.3
-"""Of the cores' time: above it the workers are what they are short for. A worker that has all it wants takes a core; one
-that answers what settling can just keep up with takes a fifth of two, and settling must not rest for that."""
+"""Of the cores' time: above it the workers are what they are short for. A worker that has all it wants takes a core of
+two; one that answers what settling can just keep up with takes a fifth of them, and settling must not rest for that."""
 
 WORKED_SHARE = 0.2
 """Of its time, what somebody who rests still works in."""
