@@ -12,6 +12,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from ipaddress import ip_address
+from itertools import islice
 from struct import Struct, pack, unpack_from
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,9 @@ _LENGTH = Struct(">i")
 
 WIRE_TYPES = {"timestamptz": "int8", "inet": "bytea", "cidr": "bytea"}
 """What set_types is to be told of a column whose values are made here; psycopg then packs them in C."""
+
+ROWS_AT_ONCE = 256
+"""Of a COPY, how many are sent together."""
 
 ADDRESSES_KEPT = 65_536
 _FAMILIES = {4: 2, 6: 3}  # PGSQL_AF_INET, PGSQL_AF_INET6
@@ -245,6 +249,13 @@ def node_field(node: str) -> bytes:
 
 
 def copy_rows(connection: Connection, statement: str | Composed, rows: Iterable[bytes]) -> None:
-    """A `copy ... from stdin (format binary)` of rows that are packed already: a count of fields, then each field."""
+    """A `copy ... from stdin (format binary)` of rows that are packed already: a count of fields, then each field.
+
+    They are sent a chunk at a time: the server stores one while the next is packed.
+    """
+    remaining = iter(rows)
     with connection.cursor().copy(statement) as copy:
-        copy.write(_COPY_HEADER + b"".join(rows) + _COPY_TRAILER)
+        copy.write(_COPY_HEADER)
+        while chunk := b"".join(islice(remaining, ROWS_AT_ONCE)):
+            copy.write(chunk)
+        copy.write(_COPY_TRAILER)
