@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from generator import Measured
 
 BLOCK_OCTETS = 16_384
-SYNC_SECONDS = 1.0
+SYNC_SECONDS_MAX = 1.0
 CATCH_UP_SECONDS_MAX = 300.0
-SAMPLE_SECONDS = 5.0
+SAMPLE_SECONDS_MAX = 5.0
 SETTLED_IN_TIME_SECONDS = 2.0
 
 COUNTED = {
@@ -71,13 +71,13 @@ def read_arguments(words: list[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def fdatasync_ms(folder: Path) -> tuple[float, float, int]:
+def fdatasync_ms(folder: Path, seconds: float) -> tuple[float, float, int]:
     """p50, p99 and count of fdatasyncs of a written block into a file of full length: what a journal asks of a disk."""
     taken = []
     with (folder / "sync").open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, 64 * 1024 * 1024)
         os.fsync(file.fileno())
-        until, at = time.monotonic() + SYNC_SECONDS, 0
+        until, at = time.monotonic() + seconds, 0
         while time.monotonic() < until:
             os.pwrite(file.fileno(), os.urandom(BLOCK_OCTETS), at)
             at = (at + BLOCK_OCTETS) % (64 * 1024 * 1024)
@@ -141,7 +141,7 @@ class Carried:
     def _watch(self, before: dict[str, float], sending: Future[Measured]) -> list[dict[str, float]]:
         began, samples = time.monotonic(), []
         while not sending.done():
-            time.sleep(SAMPLE_SECONDS)
+            time.sleep(min(SAMPLE_SECONDS_MAX, self._bench.asked.sustain / 4))
             now = self._counts()
             now["unsettled"] = now["answered"] - now["settled"] - (before["answered"] - before["settled"])
             samples.append(now)
@@ -217,7 +217,7 @@ def say_answers(bench: Bench, targets: list[Target]) -> dict[str, float]:
 def say_latency(bench: Bench, ours: Target, rate: float) -> None:
     print(f"latency at half the maximum, {rate:,.0f} records/s, and fdatasync of {BLOCK_OCTETS} octets in between:")
     for _ in range(bench.asked.rounds):
-        p50, p99, count = fdatasync_ms(bench.folder)
+        p50, p99, count = fdatasync_ms(bench.folder, min(SYNC_SECONDS_MAX, bench.asked.seconds))
         print(f"  {'this disk':<19} fdatasync  p50 {p50:7.2f} ms  p99 {p99:7.2f} ms  ({count} of them)")
         print(f"  {OURS:<19} acct     {describe(bench.run(ours, 'acct', rate=rate))}", flush=True)
 
