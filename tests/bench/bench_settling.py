@@ -24,6 +24,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from crowd import SECRET, provision
 from fill_history import fill, year_of
 from make import make_desk, make_vault
