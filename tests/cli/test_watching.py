@@ -18,6 +18,11 @@ from make import Said
 WAIT_SECONDS = 20.0
 
 
+def heed_ctrl_c() -> None:
+    """What a shell starts in the background ignores SIGINT, and all that it starts: the suite, perhaps."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Screen:
     """The installed program on a terminal of its own; what it showed so far."""
 
@@ -28,6 +33,7 @@ class Screen:
         self.process = subprocess.Popen(
             [program, *arguments], env={**known, **environ, "TERM": "xterm", "COLUMNS": "140", "LINES": "30"},
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - this process has no other thread that holds a lock
         )  # fmt: skip
         os.close(slave)
         self.text = ""
