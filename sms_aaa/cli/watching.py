@@ -92,7 +92,7 @@ def _looks(caller: Caller, asked: Asked, name: str | None, watch: Watch) -> Iter
             try:
                 connection = connection or caller.connect()
                 look = _look(caller, connection, asked, name, watch, look)
-            except Exception as error:
+            except Exception as error:  # all but a lost database is raised again
                 _hang_up(connection)
                 connection = None
                 if look is None or (why := _away(error)) is None:

@@ -39,6 +39,9 @@ _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
 _LENGTH = Struct(">i")
 
+NULL_FIELD = b"\xff\xff\xff\xff"
+"""Of a COPY row: a length of -1, and nothing behind it."""
+
 WIRE_TYPES = {"timestamptz": "int8", "inet": "bytea", "cidr": "bytea"}
 """What set_types is to be told of a column whose values are made here; psycopg then packs them in C."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import astuple
 from psycopg import sql
 
-from sms_aaa.db.binary import WIRE_TYPES, cidr, copy_rows, inet, instant_us, node_field, optional_us
+from sms_aaa.db.binary import NULL_FIELD, WIRE_TYPES, cidr, copy_rows, inet, instant_us, node_field, optional_us
 from sms_aaa.db.sessions import SessionFacts, StoredSession
 
 if TYPE_CHECKING:
@@ -57,7 +57,6 @@ _STEP_ROW = Packer(">hiqihiqiqiqiqiqiqiqiqiqi?iqiqiiiii?iqii")
 """Those that are never null and have one length, each with that before it."""
 
 assert _STEP.keys() == _LIFE.keys() | {"id"}
-_NULL = b"\xff\xff\xff\xff"
 _KNOWN = {"id": "int8"} | _OWNER | _FACTS
 
 
@@ -138,9 +137,9 @@ def _step_row(session: StoredSession) -> bytes:
             8, place.sequence, 8, place.offset, 4, life.run, 4, life.deltas, 1, life.estimated,
             8, instant_us(life.received_at), 4, session.version,
         )
-        + (_NULL if life.stopped_at is None else pack(">iq", 8, instant_us(life.stopped_at)))
-        + (_NULL if life.begun_at is None else pack(">iq", 8, instant_us(life.begun_at)))
-        + (_NULL if life.terminate_cause is None else pack(">iq", 8, life.terminate_cause))
+        + (NULL_FIELD if life.stopped_at is None else pack(">iq", 8, instant_us(life.stopped_at)))
+        + (NULL_FIELD if life.begun_at is None else pack(">iq", 8, instant_us(life.begun_at)))
+        + (NULL_FIELD if life.terminate_cause is None else pack(">iq", 8, life.terminate_cause))
         + node_field(place.node)
     )  # fmt: skip
 

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from psycopg.rows import class_row
 
-from sms_aaa.db.binary import copy_rows, field, instant_array, instant_us, int4_array, int8_array, node_field
+from sms_aaa.db.binary import (
+    NULL_FIELD,
+    copy_rows,
+    field,
+    instant_array,
+    instant_us,
+    int4_array,
+    int8_array,
+    node_field,
+)
 from sms_aaa.db.sessions import array_of
 from sms_aaa.rules.session import AnomalyKind, Delta, Place
 
@@ -40,7 +49,6 @@ class Anomaly(Struct, frozen=True, gc=False):
     place: Place
 
 
-_NULL = b"\xff\xff\xff\xff"
 _DELTA = Packer(">hiqiiiqiqiqiqiqiii?iqiqiqiqi?")
 _TWO_INT8 = Packer(">iqiq")
 _DELTA_FIELDS = 22
@@ -68,7 +76,7 @@ def _delta_row(usage: UsageDelta) -> bytes:
             8, delta.before_in, 8, delta.before_out, 8, delta.after_in, 8, delta.after_out, 1, delta.late,
         )
         + owner
-        + (_NULL * 3 if delta.before_place is None else _place(delta.before_place))
+        + (NULL_FIELD * 3 if delta.before_place is None else _place(delta.before_place))
         + _place(delta.after_place)
     )  # fmt: skip
 
@@ -78,7 +86,7 @@ def _place(place: Place) -> bytes:
 
 
 def _optional_int8(number: int | None) -> bytes:
-    return _NULL if number is None else pack(">iq", 8, number)
+    return NULL_FIELD if number is None else pack(">iq", 8, number)
 
 
 SHARDS = 8
@@ -93,10 +101,12 @@ def insert_queue(connection: Connection, deltas: Iterable[UsageDelta]) -> None:
 
     All of them belong to an account. The rater needs nothing else of them, and reads no delta back.
     """
-    shards: dict[int, list[UsageDelta]] = {}
+    shards: dict[int, list[tuple[int, int, UsageDelta]]] = {}
     for usage in deltas:
-        assert usage.account_id is not None
-        shards.setdefault(usage.account_id % SHARDS, []).append(usage)
+        account_id, service_id = usage.account_id, usage.service_id
+        assert account_id is not None
+        assert service_id is not None
+        shards.setdefault(account_id % SHARDS, []).append((account_id, service_id, usage))
     statement = """copy rating_queue (shard, deltas, session_id, seq, account_id, service_id, from_at, to_at, octets_in,
         octets_out) from stdin (format binary)"""
     rows = [
@@ -108,12 +118,13 @@ def insert_queue(connection: Connection, deltas: Iterable[UsageDelta]) -> None:
         copy_rows(connection, statement, rows)
 
 
-def _queue_row(shard: int, usages: Sequence[UsageDelta]) -> bytes:
+def _queue_row(shard: int, owned: Sequence[tuple[int, int, UsageDelta]]) -> bytes:
+    account_ids, service_ids, usages = zip(*owned, strict=True)
     arrays = (
         int8_array([usage.session_id for usage in usages]),
         int4_array([usage.delta.seq for usage in usages]),
-        int8_array([usage.account_id for usage in usages]),  # type: ignore[misc]  # insert_queue saw that none is None
-        int8_array([usage.service_id for usage in usages]),  # type: ignore[misc]
+        int8_array(account_ids),
+        int8_array(service_ids),
         instant_array([instant_us(usage.delta.from_at) for usage in usages]),
         instant_array([instant_us(usage.delta.to_at) for usage in usages]),
         int8_array([usage.delta.octets_in for usage in usages]),

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 BATCH_MAX = 1024
 PACE_SECONDS = 0.002
-"""Each batch costs a sync and a fifth of a millisecond of processor, however small it is. Without a pace a worker with
-a third of the records that it could answer takes nearly all of a core, by small batches, and settling has the less."""
+"""Each batch has its price, however small it is: a sync, and calls of the kernel. Without a pace a worker that could
+answer several times as many records spends its time on small batches, and settling has the less."""
 
 RETRY_SECONDS = 1.0
 """After a fault of the journal, how long until it is tried again: a full disk is not hammered."""

@@ -190,7 +190,7 @@ class Settler:
             connection.commit()
         if now >= self._due["counts"]:
             self._due["counts"] = now + COUNTS_SECONDS
-            gc.collect()
+            gc.collect()  # not by itself: see main
             set_plan_rows(self._counters, db_session_lists.count_live_by_plan(connection))
             connection.commit()
         if now >= self._due["stale"] and now >= self._may_lapse_at:
@@ -229,7 +229,7 @@ class Settler:
 
 def main(child: Child) -> None:
     take(Priority.SETTLING)
-    # A batch makes objects by the hundred thousand and no cycles: to look for some took a sixth of the settler's time.
+    # A batch makes objects by the hundred thousand and no cycles: to look for some took a good part of the time.
     gc.freeze()
     gc.disable()
     Settler(child).run()

@@ -173,7 +173,7 @@ class FakeChild:
 
 
 def run_rater(dsn: str, profile: str | None) -> None:
-    rater = Rater(FakeChild())  # type: ignore[arg-type]
+    rater = Rater(FakeChild())  # type: ignore[arg-type] # the loop asks for no more of its process
     with connect(dsn, name="rater", repeatable=True) as connection:
         if profile is None:
             rater._rate_on(connection)

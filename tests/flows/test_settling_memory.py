@@ -248,7 +248,7 @@ def test_every_fact_is_stored_and_read_as_it_was(node: Node) -> None:
     assert sessions.find_sessions(node.connection, [new.key]) == [new]
     nothing = dict.fromkeys(SessionFacts.__struct_fields__) | {"username": ""}
     changed = StoredSession(
-        id=new.id, key=new.key, life=new.life, facts=SessionFacts(**nothing),  # type: ignore[arg-type]
+        id=new.id, key=new.key, life=new.life, facts=SessionFacts(**nothing),  # type: ignore[arg-type] # as above
         service_id=None, account_id=None, excluded="unknown-service", version=2,
     )  # fmt: skip
     session_copy.update_sessions(node.connection, [changed], [changed])
