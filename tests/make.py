@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 import tomllib
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sms_aaa.db.engine import begin_snapshot
 from sms_aaa.db.feed import covers
+from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.rating_queue import claim_shard
 from sms_aaa.db.usage import UsageDelta
 from sms_aaa.flows import history
@@ -23,6 +25,7 @@ from sms_aaa.flows.provisioning.plans import add_plan
 from sms_aaa.flows.provisioning.subscribers import NewSubscriber, add_subscriber
 from sms_aaa.flows.rating import rate_batch
 from sms_aaa.flows.replicating import Follower, Step, fill
+from sms_aaa.flows.settling import Settled, settle_accounting
 from sms_aaa.flows.vault import NONCE_OCTETS, Vault
 from sms_aaa.node.records import AccountingRecord
 from sms_aaa.node.replica_filler import ReplicaFiller
@@ -257,6 +260,28 @@ def record_of(
 ) -> tuple[Place, AccountingRecord]:
     received_ns = int((received_at or said.at).timestamp() * 1_000_000) * 1000
     return Place("node1", 1, offset), AccountingRecord(received_ns, nas_id, "127.0.0.1", 40_000, packet_of(said))
+
+
+class Site:
+    """A NAS and a subscriber, alice, on an open connection; what the NAS says is settled there."""
+
+    def __init__(self, connection: Connection, begins: datetime) -> None:
+        """`begins`: the months around it have their partitions."""
+        self.connection = connection
+        desk = make_desk(connection)
+        self.nas_id = make_nas(desk)
+        make_plan(desk)
+        self.service_id = make_subscriber(desk)
+        create_ahead(connection, begins)
+        self.offsets = itertools.count(64, 8)
+
+    def settle(self, *said: Said, on: Connection | None = None, received_after: int = 0) -> Settled:
+        """A batch; `on` another connection, received so many seconds after its event times."""
+        later = timedelta(seconds=received_after)
+        records = [
+            record_of(one, nas_id=self.nas_id, offset=next(self.offsets), received_at=one.at + later) for one in said
+        ]
+        return settle_accounting(on or self.connection, records, single_nas={self.nas_id: True})
 
 
 def utc(text: str) -> datetime:

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import crowd
 import freeradius
 from daemon import Daemon, FakeNas, free_port
+from effort import cpu_seconds
 from generator import CGenerator, SimulatorGenerator, make_generator
 from make import make_desk, make_vault
 
@@ -43,23 +44,28 @@ OURS, MEMORY, SQL, FLOOR = "sms-aaa", "FreeRADIUS, memory", "FreeRADIUS, SQL", "
 FILL_SERVICES_PER_SECOND_MIN = 2_000
 BACKLOG_SECONDS_MAX = 30.0
 RECORDED = "sms_aaa_decisions_recorded_total"
-TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def shared_arguments(about: str | None, *, peer_users: int, seconds: float) -> argparse.ArgumentParser:
+    """What a measurement beside FreeRADIUS is asked for; `about`: its module's docstring."""
+    parser = argparse.ArgumentParser(
+        description=(about or "").splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--subscribers", type=int, default=10_000, help="ours; 1,000,000 takes minutes")
+    parser.add_argument("--peer-users", type=int, default=peer_users, help="FreeRADIUS's")
+    parser.add_argument("--peer-threads", type=int, default=16, help="FreeRADIUS's max_servers")
+    parser.add_argument("--no-peer", action="store_true", help="without FreeRADIUS")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each")
+    parser.add_argument("--seconds", type=float, default=seconds, help="of a run")
+    parser.add_argument("--warm-up", type=float, default=0.5, help="seconds before each that do not count")
+    parser.add_argument("--window", type=int, default=256, help="requests at a time")
+    return parser
 
 
 def read_arguments(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--subscribers", type=int, default=10_000, help="default 10,000; 1,000,000 takes minutes")
-    parser.add_argument("--peer-users", type=int, default=100_000, help="FreeRADIUS's, default 100,000")
-    parser.add_argument("--peer-threads", type=int, default=16, help="FreeRADIUS's max_servers (default 16)")
-    parser.add_argument("--no-peer", action="store_true", help="without FreeRADIUS")
-    parser.add_argument(
-        "--methods", default="pap,chap,mschap2", help="of pap, chap, mschap2, acct; default the first 3"
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each (default 3)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a run (default 2)")
-    parser.add_argument("--warm-up", type=float, default=0.5, help="seconds before each that do not count")
-    parser.add_argument("--window", type=int, default=256, help="requests at a time (default 256)")
-    parser.add_argument("--workers", type=int, default=2, help="access workers of ours (default 2)")
+    parser = shared_arguments(__doc__, peer_users=100_000, seconds=2.0)
+    parser.add_argument("--methods", default="pap,chap,mschap2", help="of pap, chap, mschap2, acct")
+    parser.add_argument("--workers", type=int, default=2, help="access workers of ours")
     parser.add_argument("--python", action="store_true", help="the Python simulator, where C could be built too")
     parser.add_argument("--unsigned", action="store_true", help="without Message-Authenticator")
     return parser.parse_args(words)
@@ -150,8 +156,7 @@ class Bench:
         assert self.daemon is not None
         found = {RECORDED: self.daemon.metrics()[RECORDED]}
         for process in self.daemon.running().processes:
-            words = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-            found[process.name] = (int(words[11]) + int(words[12])) / TICKS
+            found[process.name] = cpu_seconds(process.pid)
         return found
 
     def _say_who_worked(self, before: dict[str, float]) -> None:

@@ -9,7 +9,6 @@ answer already stands for all that FreeRADIUS does.
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import statistics
@@ -17,14 +16,15 @@ import sys
 import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import crowd
-from bench_access import OURS, SQL, TICKS, Bench, Target, describe, start_peer
+from bench_access import OURS, SQL, Bench, Target, describe, shared_arguments, start_peer
+from effort import cpu_seconds, server_cpu_seconds
 from generator import make_generator
 
 from sms_aaa.db.engine import connect
@@ -32,6 +32,8 @@ from sms_aaa.db.reconcile import list_violations
 from sms_aaa.server.postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
+    import argparse
+
     from generator import Measured
 
 BLOCK_OCTETS = 16_384
@@ -53,17 +55,9 @@ COUNTED = {
 
 
 def read_arguments(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--subscribers", type=int, default=10_000, help="default 10,000")
-    parser.add_argument("--peer-users", type=int, default=10_000, help="FreeRADIUS's, default 10,000")
-    parser.add_argument("--peer-threads", type=int, default=16, help="FreeRADIUS's max_servers (default 16)")
-    parser.add_argument("--no-peer", action="store_true", help="without FreeRADIUS")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each (default 3)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of a run (default 4)")
-    parser.add_argument("--warm-up", type=float, default=0.5, help="seconds before each that do not count")
-    parser.add_argument("--window", type=int, default=256, help="requests at a time (default 256)")
-    parser.add_argument("--interims", type=int, default=1, help="of a session, between its Start and Stop (default 1)")
-    parser.add_argument("--sustain", type=float, default=60.0, help="seconds of the run to the end (default 60)")
+    parser = shared_arguments(__doc__, peer_users=10_000, seconds=4.0)
+    parser.add_argument("--interims", type=int, default=1, help="of a session, between its Start and Stop")
+    parser.add_argument("--sustain", type=float, default=60.0, help="seconds of the run to the end")
     parser.add_argument("--ratios", default="3,5", help="multiples of FreeRADIUS's rate to carry to the end")
     parser.add_argument("--rates", default="", help="records a second instead of --ratios")
     parser.add_argument("--prove", action="store_true", help="run the laws of `reconcile` at the end")
@@ -175,8 +169,8 @@ class Carried:
     def _cpu_seconds(self) -> dict[str, float]:
         """User and system time so far of each process of ours, and of the PostgreSQL server with all its processes."""
         assert self._bench.daemon is not None
-        found = {process.name: _cpu_of(process.pid) for process in self._bench.daemon.running().processes}
-        found["PostgreSQL"] = sum(_cpu_of(pid) for pid in _lives_in(self._bench.folder / "postgres"))
+        found = {process.name: cpu_seconds(process.pid) for process in self._bench.daemon.running().processes}
+        found["PostgreSQL"] = server_cpu_seconds(self._bench.folder / "postgres")
         return found
 
     def _say_cpu(self, before: dict[str, float], found: Measured) -> None:
@@ -185,24 +179,6 @@ class Carried:
         each = 1e6 / max(found.accepted, 1)
         told = [f"{name} {seconds * each:.1f}" for name, seconds in spent.items() if seconds * each >= 0.1]
         print(f"  microseconds of processor a record: {', '.join(told)}; together {sum(spent.values()) * each:.1f}")
-
-
-def _cpu_of(pid: int) -> float:
-    """With the children that it has waited for; 0 when it is gone."""
-    with suppress(OSError):
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return sum(map(int, words[11:15])) / TICKS
-    return 0.0
-
-
-def _lives_in(folder: Path) -> list[int]:
-    """Processes whose working folder this is, as PostgreSQL's is its data folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError):
-            if entry.name.isdigit() and (entry / "cwd").readlink() == folder:
-                found.append(int(entry.name))
-    return found
 
 
 def say_answers(bench: Bench, targets: list[Target]) -> dict[str, float]:

@@ -19,7 +19,6 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from effort import cpu_seconds, server_cpu_seconds
 from make import make_desk, make_plan, make_usage
 
 from sms_aaa.config import Settings
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 SETTLED_BATCH = 1000
 DENSE = 4
-TICKS = os.sysconf("SC_CLK_TCK")
 NOW = datetime(2026, 11, 10, 12, tzinfo=UTC)
 EDGE = datetime(2026, 10, 31, 23, tzinfo=UTC)  # midnight of 1 November in Berlin
 SECONDS_MAX = 230.0
@@ -110,7 +109,7 @@ def open_all(connection: Connection, asked: argparse.Namespace, spent: Spent, fo
         opened += found
     connection.commit()
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-    postgres = postgres_cpu(folder) - spent.postgres
+    postgres = server_cpu_seconds(folder) - spent.postgres
     print(
         f"opened   {opened / seconds:8,.0f} cycles/s, microseconds of processor each: "
         f"rater {cpu * 1e6 / opened:.1f}, PostgreSQL {postgres * 1e6 / opened:.1f}"
@@ -185,23 +184,6 @@ def run_rater(dsn: str, profile: str | None) -> None:
         profiler.dump_stats(profile)
 
 
-def cpu_of(pid: int) -> float:
-    with suppress(OSError):
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return sum(map(int, words[11:15])) / TICKS
-    return 0.0
-
-
-def postgres_cpu(folder: Path) -> float:
-    """Of the server with all its processes, those that ended too."""
-    found = 0.0
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError):
-            if entry.name.isdigit() and (entry / "cwd").readlink() == folder:
-                found += cpu_of(int(entry.name))
-    return found
-
-
 def wal_octets(connection: Connection) -> int:
     row = connection.execute("select pg_current_wal_insert_lsn() - '0/0'").fetchone()
     connection.commit()
@@ -217,7 +199,7 @@ def rate_all(connection: Connection, dsn: str, asked: argparse.Namespace, kind: 
         finally:
             sys.stdout.flush()
             os._exit(0)
-    before = Spent(cpu_of(pid), postgres_cpu(folder), wal_octets(connection))
+    before = Spent(cpu_seconds(pid), server_cpu_seconds(folder), wal_octets(connection))
     began = time.perf_counter()
     while time.perf_counter() - began < SECONDS_MAX:
         time.sleep(0.02)
@@ -226,7 +208,7 @@ def rate_all(connection: Connection, dsn: str, asked: argparse.Namespace, kind: 
         if found and found[0]:
             break
     seconds = time.perf_counter() - began
-    after = Spent(cpu_of(pid), postgres_cpu(folder), wal_octets(connection))
+    after = Spent(cpu_seconds(pid), server_cpu_seconds(folder), wal_octets(connection))
     os.kill(pid, signal.SIGTERM)
     os.waitpid(pid, 0)
     rater, postgres = (after.rater - before.rater) / asked.deltas, (after.postgres - before.postgres) / asked.deltas
@@ -248,7 +230,7 @@ def main() -> None:
             with connect(server.dsn, name="bench", statement_timeout_seconds=300) as connection:
                 provision(connection, asked)
                 join_by_key(connection)
-                open_all(connection, asked, Spent(0, postgres_cpu(folder), 0), folder)
+                open_all(connection, asked, Spent(0, server_cpu_seconds(folder), 0), folder)
                 for number, kind in enumerate(asked.kinds.split(",")):
                     queue_up(connection, asked, kind, 1 + number * asked.deltas)
                     rate_all(connection, server.dsn, asked, kind, folder)

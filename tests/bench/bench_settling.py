@@ -13,7 +13,6 @@ microseconds of processor a record here and in PostgreSQL (all its processes), a
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from crowd import SECRET, provision
+from effort import server_cpu_seconds
 from fill_history import fill, year_of
 from make import make_desk, make_vault
 
@@ -176,26 +176,11 @@ def settle_journal(connection: Connection, folder: Path, database_id: bytes, nas
             offset = batch.next_offset
 
 
-def postgres_cpu_seconds(connection: Connection) -> float:
-    """Processor time of all processes of the server, as far as they live."""
-    row = connection.execute("select pg_backend_pid()").fetchone()
+def _data_folder(connection: Connection) -> Path:
+    row = connection.execute("show data_directory").fetchone()
     connection.commit()
     assert row is not None
-    parent = int(_stat(row[0])[1])
-    ticks = 0
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = _stat(int(entry.name))
-            except OSError:
-                continue
-            if int(fields[1]) == parent or int(entry.name) == parent:
-                ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _stat(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return Path(row[0]).resolve()
 
 
 def _wal_octets(connection: Connection) -> int:
@@ -228,12 +213,13 @@ def measure(dsn: str, root: Path, mix: str, records: int, users: int, batch_max:
         nas, now = Nas(users, 0 if mix == "short" else 1 << 30), int(time.time())
         packets = nas.short(records, now) if mix == "short" else nas.long(records, now)
         count = fill_journal(folder, database_id, packets, nas_id)
-        wal, postgres, own = _wal_octets(connection), postgres_cpu_seconds(connection), time.process_time()
+        server = _data_folder(connection)
+        wal, postgres, own = _wal_octets(connection), server_cpu_seconds(server), time.process_time()
         began = time.perf_counter()
         settle_journal(connection, folder, database_id, nas_id, batch_max)
         seconds = time.perf_counter() - began
         own = time.process_time() - own
-        postgres = postgres_cpu_seconds(connection) - postgres
+        postgres = server_cpu_seconds(server) - postgres
         wal = _wal_octets(connection) - wal
         sys.stdout.write(
             f"{mix:<6} {count:7d} records {count / seconds:7.0f}/s   settler {own / count * 1e6:5.1f} us"

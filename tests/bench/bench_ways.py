@@ -10,8 +10,8 @@ import random
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -104,74 +104,90 @@ def make_logins() -> list[bytes]:
     return logins
 
 
-def bench_access(root: Path) -> None:
-    vault = Vault(bytes(32))
-    fill_replica(root, vault)
-    replica, live = Replica.open(root), LiveSet.open(root, boot_id="bench")
-    assert isinstance(replica, Replica)
-    assert isinstance(live, LiveSet)
-    nases, plans = replica.nas_list(), replica.plans()
-    assert isinstance(nases, list)
-    assert isinstance(plans, list)
-    tables = Tables(nases, plans, vault)
-    folder = make_folder(root / "journal", Stream.DECISIONS)
-    assert isinstance(folder, Path)
-    journal = Writer(folder, Stream.DECISIONS, bytes(16), None, synced=False)
-    counters = memoryview(bytearray(8 * COUNTERS_PER_SLOT)).cast("Q")
-    table = Lockouts.open_or_create(root, fresh=os.urandom(16))
-    assert isinstance(table, Lockouts)
-    defence = Defence(LimitsSettings(), table, counters)
-    logins = make_logins()
-    passwords = PasswordChecks(key=bytes(32), remember_seconds=0)
-    best: dict[str, float] = {}
-    for _ in range(ROUNDS):
-        cache = DuplicateCache(10)
+STEPS = ("gate", "screen", "decide", "note", "reserve", "answer", "journal", "remember")
+
+
+class AccessNode:
+    """What an access worker has, without its process and sockets."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.vault = Vault(bytes(32))
+        fill_replica(root, self.vault)
+        replica, live = Replica.open(root), LiveSet.open(root, boot_id="bench")
+        assert isinstance(replica, Replica)
+        assert isinstance(live, LiveSet)
+        self.replica, self.live = replica, live
+        nases, plans = replica.nas_list(), replica.plans()
+        assert isinstance(nases, list)
+        assert isinstance(plans, list)
+        self.tables = Tables(nases, plans, self.vault)
+        folder = make_folder(root / "journal", Stream.DECISIONS)
+        assert isinstance(folder, Path)
+        self.journal = Writer(folder, Stream.DECISIONS, bytes(16), None, synced=False)
+        self.counters = memoryview(bytearray(8 * COUNTERS_PER_SLOT)).cast("Q")
+        table = Lockouts.open_or_create(root, fresh=os.urandom(16))
+        assert isinstance(table, Lockouts)
+        self.defence = Defence(LimitsSettings(), table, self.counters)
+        self.passwords = PasswordChecks(key=bytes(32), remember_seconds=0)
+
+    def new_gate(self) -> Gate:
+        """With a cache that has seen nothing."""
         gate = Gate(
             code=Code.ACCESS_REQUEST,
-            tables=tables,
-            cache=cache,
-            counters=counters,
-            signers=Signers(counters, root, name="bench", database_id=bytes(16)),
-            drops=DropLog(root, name="bench", database_id=bytes(16)),
+            tables=self.tables,
+            cache=DuplicateCache(10),
+            counters=self.counters,
+            signers=Signers(self.counters, self.root, name="bench", database_id=bytes(16)),
+            drops=DropLog(self.root, name="bench", database_id=bytes(16)),
         )
-        gate.use(tables)
-        spent: dict[str, float] = defaultdict(float)
-        for start in range(0, LOGINS, BATCH):
-            marks = [time.perf_counter()]
-            admitted = [gate.admit(login, ("127.0.0.1", start)) for login in logins[start : start + BATCH]]
-            marks.append(time.perf_counter())
-            asked = [Asked(one, ()) for one in admitted]  # type: ignore[arg-type] # all are new
-            marks[-1] = time.perf_counter()
-            requests, refused = defence.screen(asked, marks[0], int(time.time()))
-            assert not refused
-            marks.append(time.perf_counter())
-            with replica.read() as view:
-                known = Known(tables, vault, view, passwords, int(time.time()))
-                cases = decide_requests(requests, known, randomness=os.urandom(RANDOM_OCTETS * len(requests)))
-            marks.append(time.perf_counter())
-            now_ns = time.time_ns()
-            defence.note(list(zip(asked, cases, strict=True)), now_ns // 10**9, is_late=False)  # type: ignore[arg-type] # no fault is among them
-            marks.append(time.perf_counter())
-            devices = devices_of(cases)
-            with live.write() as change:
-                reserve_places(cases, devices, change, now=now_ns // 10**9, until=now_ns // 10**9 + 60)
-            marks.append(time.perf_counter())
-            replies = [answer_case(case) for case in cases]
-            marks.append(time.perf_counter())
-            decisions = [decision_of(case) for case in cases]
-            journal.append(pack_decisions(DecisionBatch(now_ns, 0, decisions)), now_ns)
-            marks.append(time.perf_counter())
-            for one, reply in zip(admitted, replies, strict=True):
-                one.entry.reply = reply  # type: ignore[union-attr] # as above
-            marks.append(time.perf_counter())
-            steps = ("gate", "screen", "decide", "note", "reserve", "answer", "journal", "remember")
-            for step, began, ended in zip(steps, marks, marks[1:], strict=False):
-                spent[step] += ended - began
+        gate.use(self.tables)
+        return gate
+
+    def serve(self, gate: Gate, logins: list[bytes], start: int) -> list[float]:
+        """One batch; the seconds of each of STEPS."""
+        marks = [time.perf_counter()]
+        admitted = [gate.admit(login, ("127.0.0.1", start)) for login in logins]
+        marks.append(time.perf_counter())
+        asked = [Asked(one, ()) for one in admitted]  # type: ignore[arg-type] # all are new
+        marks[-1] = time.perf_counter()
+        requests, refused = self.defence.screen(asked, marks[0], int(time.time()))
+        assert not refused
+        marks.append(time.perf_counter())
+        with self.replica.read() as view:
+            known = Known(self.tables, self.vault, view, self.passwords, int(time.time()))
+            cases = decide_requests(requests, known, randomness=os.urandom(RANDOM_OCTETS * len(requests)))
+        marks.append(time.perf_counter())
+        now_ns = time.time_ns()
+        self.defence.note(list(zip(asked, cases, strict=True)), now_ns // 10**9, is_late=False)  # type: ignore[arg-type] # no fault is among them
+        marks.append(time.perf_counter())
+        devices = devices_of(cases)
+        with self.live.write() as change:
+            reserve_places(cases, devices, change, now=now_ns // 10**9, until=now_ns // 10**9 + 60)
+        marks.append(time.perf_counter())
+        replies = [answer_case(case) for case in cases]
+        marks.append(time.perf_counter())
+        decisions = [decision_of(case) for case in cases]
+        self.journal.append(pack_decisions(DecisionBatch(now_ns, 0, decisions)), now_ns)
+        marks.append(time.perf_counter())
+        for one, reply in zip(admitted, replies, strict=True):
+            one.entry.reply = reply  # type: ignore[union-attr] # as above
+        marks.append(time.perf_counter())
+        return [ended - began for began, ended in pairwise(marks)]
+
+
+def bench_access(root: Path) -> None:
+    node, logins = AccessNode(root), make_logins()
+    best: dict[str, float] = {}
+    for _ in range(ROUNDS):
+        gate = node.new_gate()
+        batches = [node.serve(gate, logins[start : start + BATCH], start) for start in range(0, LOGINS, BATCH)]
+        spent = dict(zip(STEPS, map(sum, zip(*batches, strict=True)), strict=True))
         for step, seconds in {**spent, "all": sum(spent.values()), **time_gate(gate, logins)}.items():
             best[step] = min(best.get(step, seconds), seconds)
     for step, seconds in best.items():
         sys.stdout.write(f"login, {step:<14} {seconds / LOGINS * 1e6:7.2f} us\n")
-    journal.close()
+    node.journal.close()
 
 
 def time_gate(gate: Gate, logins: list[bytes]) -> dict[str, float]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from make import Said, make_desk, make_nas, make_plan, make_subscriber, record_of, utc
+from make import Said, Site, record_of, utc
 
 from sms_aaa.db import feed, places
 from sms_aaa.db.engine import begin_snapshot, connect
-from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.places import Claim, Claimed
 from sms_aaa.flows.places import NEIGHBOUR_SECONDS, list_changes, list_online
 from sms_aaa.flows.settling import close_stale_sessions, settle_accounting
@@ -30,19 +28,13 @@ NOW = 1_800_000_000
 ADMITTED, REFUSED = Claimed(True, 0), Claimed(False, 1)
 
 
-class World:
+class World(Site):
     """A NAS and a service; each step is committed."""
 
     def __init__(self, dsn: str, connection: Connection) -> None:
         self.dsn = dsn
-        self.connection = connection
-        desk = make_desk(connection)
-        self.nas_id = make_nas(desk)
-        make_plan(desk)
-        self.service_id = make_subscriber(desk)
-        create_ahead(connection, T0)
+        super().__init__(connection, T0)
         connection.commit()
-        self.offsets = itertools.count(64, 8)
 
     def claim(self, token: bytes, **more: object) -> Claimed:
         [claimed] = places.claim(self.connection, [self.asked(token, **more)], node="node1", seconds=60)

@@ -5,18 +5,15 @@ Read by hand and stored in real PostgreSQL: identifiers of several vendors, addr
 
 from __future__ import annotations
 
-import itertools
 import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from make import Said, make_desk, make_nas, make_plan, make_subscriber, packet_of, record_of, utc
+from make import Said, Site, packet_of, utc
 
 from sms_aaa.db.engine import connect
-from sms_aaa.db.partitions import create_ahead
 from sms_aaa.flows.facts import VENDOR_CHARACTERS_MAX, facts_of, fingerprint_of
-from sms_aaa.flows.settling import settle_accounting
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.packet import Packet, attribute, integer, parse
 from sms_aaa.rules.session import Event
@@ -137,20 +134,13 @@ def test_a_fingerprint_differs_where_a_fact_does_and_not_where_only_counters_do(
     assert fingerprint_of(first, Event.INTERIM, token) != fingerprint_of(first, Event.INTERIM, b"token-02")
 
 
-class Desk:
+class Desk(Site):
     def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        desk = make_desk(connection)
-        self.nas_id = make_nas(desk)
-        make_plan(desk)
-        make_subscriber(desk)
-        create_ahead(connection, T0)
-        self.offsets = itertools.count(64, 8)
+        super().__init__(connection, T0)
 
     def settle(self, *said: Said) -> None:
         for one in said:  # a batch each
-            records = [record_of(one, nas_id=self.nas_id, offset=next(self.offsets))]
-            settle_accounting(self.connection, records, single_nas={self.nas_id: True})
+            super().settle(one)
 
     def ask(self, query: str) -> list[tuple[object, ...]]:
         return self.connection.execute(query).fetchall()

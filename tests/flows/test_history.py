@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from make import Said, make_desk, make_nas, make_plan, make_subscriber, move_ended, record_of, utc
+from make import Said, Site, move_ended, utc
 
 from sms_aaa.db.engine import connect
-from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.reconcile import list_violations
 from sms_aaa.flows import history
-from sms_aaa.flows.settling import close_stale_sessions, settle_accounting
+from sms_aaa.flows.settling import close_stale_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,21 +24,11 @@ T0 = utc("2026-11-10 12:00:00")
 DAY = 86_400
 
 
-class World:
+class World(Site):
     """One NAS, one subscriber, and a clock that the story sets."""
 
     def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        desk = make_desk(connection)
-        self.nas_id = make_nas(desk)
-        make_plan(desk)
-        self.service_id = make_subscriber(desk)
-        create_ahead(connection, T0)
-        self.offsets = itertools.count(64, 8)
-
-    def settle(self, *said: Said, on: Connection | None = None):
-        records = [record_of(one, nas_id=self.nas_id, offset=next(self.offsets)) for one in said]
-        return settle_accounting(on or self.connection, records, single_nas={self.nas_id: True})
+        super().__init__(connection, T0)
 
     def move(self, now: datetime, *, limit: int = 100) -> int:
         return move_ended(self.connection, now=now, limit=limit)

@@ -7,10 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from make import Said, make_desk, make_nas, make_plan, make_subscriber, record_of, utc
+from make import Said, Site, make_desk, make_subscriber, record_of, utc
 
 from sms_aaa.db.engine import connect
-from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.reconcile import list_violations
 from sms_aaa.flows.provisioning.realms import add_realm
 from sms_aaa.flows.settling import close_stale_sessions, settle_accounting
@@ -27,29 +26,14 @@ T0 = utc("2026-11-10 12:00:00")
 GIB4 = 1 << 32
 
 
-class World:
+class World(Site):
     """One NAS, one subscriber, an open connection, and places in a journal."""
 
     def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        desk = make_desk(connection)
-        self.nas_id = make_nas(desk)
-        make_plan(desk)
-        self.service_id = make_subscriber(desk)
-        create_ahead(connection, T0)
-        self.offsets = itertools.count(64, 8)
+        super().__init__(connection, T0)
 
     def settle(self, *said: Said, received_after: int = 0):
-        records = [
-            record_of(
-                one,
-                nas_id=self.nas_id,
-                offset=next(self.offsets),
-                received_at=one.at + timedelta(seconds=received_after),
-            )
-            for one in said
-        ]
-        settled = settle_accounting(self.connection, records, single_nas={self.nas_id: True})
+        settled = super().settle(*said, received_after=received_after)
         for law, violations in list_violations(self.connection):
             assert not violations, (law, violations)
         return settled

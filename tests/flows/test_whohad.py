@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from make import Said, make_desk, make_nas, make_plan, make_subscriber, move_ended, record_of, utc
+from make import Said, Site, move_ended, record_of, utc
 
 from sms_aaa.db.engine import connect
-from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.whohad import network_of
 from sms_aaa.flows.settling import close_stale_sessions, settle_accounting
 from sms_aaa.flows.whohad import Answers, find_holders
@@ -27,21 +25,11 @@ T0 = utc("2026-11-10 12:00:00")
 SECOND = 0x0A000009
 
 
-class World:
+class World(Site):
     """One NAS, one subscriber; whatever is asked is asked of the living and again of the history."""
 
     def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        desk = make_desk(connection)
-        self.nas_id = make_nas(desk)
-        make_plan(desk)
-        make_subscriber(desk)
-        create_ahead(connection, T0)
-        self.offsets = itertools.count(64, 8)
-
-    def settle(self, *said: Said) -> None:
-        records = [record_of(one, nas_id=self.nas_id, offset=next(self.offsets)) for one in said]
-        settle_accounting(self.connection, records, single_nas={self.nas_id: True})
+        super().__init__(connection, T0)
 
     def move(self) -> int:
         return move_ended(self.connection, now=T0 + timedelta(days=30))
