@@ -240,7 +240,15 @@ def main() -> None:
         upgrade(dsn)
         if asked.history:
             with connect(dsn, name="fill") as connection:
-                fill(connection, year_of(asked.history, max(asked.history // 20, 1), datetime.now(UTC) - GRACE))
+                fill(
+                    connection,
+                    year_of(
+                        asked.history,
+                        max(asked.history // 20, 1),
+                        max(asked.history // 100, 1),
+                        datetime.now(UTC) - GRACE,
+                    ),
+                )
         with connect(dsn, name="bench") as connection:
             vault = make_vault()
             provision(make_desk(connection, vault), vault, asked.users)

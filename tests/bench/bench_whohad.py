@@ -1,8 +1,9 @@
 """Who had an address, asked of a year of history: how long an answer takes, whether it is right, and by which indexes.
 
 `python tests/bench/bench_whohad.py --dsn DSN` of a database that fill_history.py filled; `--cluster FOLDER` starts the
-PostgreSQL there first, with nothing of it in memory, and stops it. Asked at random: IPv4 addresses, IPv6 addresses in a
-delegated prefix, ports of an address that a NAT shares, IPv4 prefixes of 8 addresses, and addresses nobody had then.
+PostgreSQL there first, with nothing of it in memory, and stops it; without both a small year is made for the run. Asked
+at random: IPv4 addresses, IPv6 addresses in a delegated prefix, ports of an address that a NAT shares, IPv4 prefixes of
+8 addresses, and addresses nobody had then.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import os
 import random
 import sys
+import tempfile
 import time
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import fill_history
 from fill_history import read_year
 
 from sms_aaa.db.engine import connect
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     from sms_aaa.db.engine import Connection
 
+SMALL_YEAR = ("--sessions", "200000", "--addresses", "10000", "--services", "5000")
 LARGE = 1_000_000
 """Of fewer sessions a month may be read whole, and rightly."""
 
@@ -108,7 +112,7 @@ def forget(folder: Path) -> None:
 
 def read_arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    where = parser.add_mutually_exclusive_group(required=True)
+    where = parser.add_mutually_exclusive_group()
     where.add_argument("--cluster", type=Path, help="folder of a PostgreSQL that fill_history.py filled")
     where.add_argument("--dsn", help="a database that it filled")
     parser.add_argument("--count", type=int, default=1000, help="questions of each kind (default 1,000)")
@@ -132,12 +136,17 @@ def main(words: list[str]) -> None:
     if arguments.dsn is not None:
         measure(arguments.dsn, arguments.count, was_started=False)
         return
-    forget(arguments.cluster)
-    server = EmbeddedPostgres.start(arguments.cluster)
-    try:
-        measure(server.dsn, arguments.count, was_started=True)
-    finally:
-        server.stop()
+    with tempfile.TemporaryDirectory(prefix="sms-aaa-bench-") as made:
+        cluster = arguments.cluster
+        if cluster is None:
+            cluster = Path(made) / "postgres"
+            fill_history.main(["--cluster", str(cluster), *SMALL_YEAR])
+        forget(cluster)
+        server = EmbeddedPostgres.start(cluster)
+        try:
+            measure(server.dsn, arguments.count, was_started=True)
+        finally:
+            server.stop()
 
 
 if __name__ == "__main__":
