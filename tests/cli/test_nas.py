@@ -211,17 +211,18 @@ def test_requiring_what_some_logins_do_not_have_asks_first(stocked):
 
 def test_setting_auto_again_begins_a_new_observation(stocked):
     see(stocked, signed=5, unsigned=2, last_unsigned_at=T0)
+    earlier = int(time.time())
     with connect(dsn_of(stocked), name="test") as connection:
         row = find_nas(connection, "bng1")
         assert row is not None
-        mark_signing(connection, row.id, at=int(time.time()))
+        mark_signing(connection, row.id, at=earlier)
     assert stocked.type("nas", "show", "bng1", "--json").json()["signs_since"] is not None
     stocked.done("nas", "set", "bng1", "--message-authenticator", "auto")
     shown = stocked.type("nas", "show", "bng1", "--json").json()
     assert (shown["signs_since"], shown["signed_requests"], shown["unsigned_requests"]) == (None, 0, 0)
     with connect(dsn_of(stocked), name="test") as connection:
         # A node that did not hear of it yet stores what it counted before: that is of another observation.
-        mark_signing(connection, row.id, at=int(time.time()))
+        mark_signing(connection, row.id, at=earlier)
         late = EvidenceRow(
             nas_id=row.id, node="node1", run=7, observed_from=int(row.observed_from.timestamp()), signed=6, unsigned=2,
             last_unsigned_at=T0, last_unsigned_port=1, secret_id=row.secret_id, old_secret=0, new_secret=0,
