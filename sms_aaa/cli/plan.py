@@ -155,9 +155,9 @@ def _prices(tariff: Tariff) -> Iterator[tuple[Cell, ...]]:
         position = 0
         for tier in component.tiers:
             price = f"{format_exact(tier.price_picounits, PICOUNITS, tariff.currency)} per {component.unit.label}"
-            bound = None if tier.up_to_octets is None else octets(tier.up_to_octets)
+            bound = None if tier.up_to is None else octets(tier.up_to)
             yield component.name, component.measure.value, octets(position), bound, price
-            position = tier.up_to_octets or position
+            position = tier.up_to or position
 
 
 def _limit(number: int) -> Shown:

@@ -102,7 +102,7 @@ def insert_charges(connection: Connection, opened: Sequence[OpenedRow], fees: Se
              insert into charge (account_id, cycle_id, subscription_id, component_id, amount_minor)
              select account_id, cycle_id, subscription_id, component_id, amount_minor
              from opened join fee using (plan_version_id)
-             on conflict (cycle_id, subscription_id, component_id) do nothing
+             on conflict (cycle_id, subscription_id, component_id, kind, from_at) do nothing
              returning account_id, cycle_id, subscription_id, component_id)
            insert into entry (account_id, cycle_id, subscription_id, component_id, debit, credit, amount_minor,
                               currency)

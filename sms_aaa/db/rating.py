@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from psycopg.rows import class_row
 
-from sms_aaa.db.binary import Packed, copy_rows, instant_of, instants, int4s, int8s, load_ints, numeric_field, numerics
+from sms_aaa.db.binary import Packed, copy_rows, instants, int4s, int8s, load_ints, numeric_field, numerics
+from sms_aaa.rules.instants import instant_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

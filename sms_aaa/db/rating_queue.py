@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
-from sms_aaa.db.binary import instant_of, instants, int4s, int8s, load_ints
+from sms_aaa.db.binary import instants, int4s, int8s, load_ints
+from sms_aaa.rules.instants import instant_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,6 +32,7 @@ class QueuedDelta(Struct, frozen=True, gc=False):
     from_us: int
     octets_in: int
     octets_out: int
+    seconds: int
 
 
 class ClaimedShard(NamedTuple):
@@ -85,7 +87,7 @@ def claim_queue(connection: Connection, shard: int, limit: int) -> tuple[list[Qu
                delete from rating_queue using waiting
                where rating_queue.shard = %(shard)s and rating_queue.id = waiting.id and deltas_before < %(limit)s
                returning rating_queue.id, queued_at, to_at, session_id, seq, account_id, service_id, from_at,
-                         octets_in, octets_out""",
+                         octets_in, octets_out, seconds""",
             {"shard": shard, "rows": ROWS_MAX, "limit": limit},
         ).fetchall()
     if len(rows) == 1 and len(rows[0][2]) > limit:
@@ -100,14 +102,15 @@ def claim_queue(connection: Connection, shard: int, limit: int) -> tuple[list[Qu
 def _put_back(
     connection: Connection, shard: int, queue_id: int, queued_us: int, arrays: Sequence[Sequence[int]]
 ) -> None:
-    to_us, session_ids, seqs, account_ids, service_ids, from_us, octets_in, octets_out = arrays
+    to_us, session_ids, seqs, account_ids, service_ids, from_us, octets_in, octets_out, seconds = arrays
     connection.execute(
         """insert into rating_queue (shard, id, queued_at, deltas, to_at, session_id, seq, account_id, service_id,
-                                     from_at, octets_in, octets_out)
-           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+                                     from_at, octets_in, octets_out, seconds)
+           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
         (
             shard, queue_id, instant_of(queued_us), len(to_us), instants(to_us), int8s(session_ids), int4s(seqs),
             int8s(account_ids), int8s(service_ids), instants(from_us), int8s(octets_in), int8s(octets_out),
+            int8s(seconds),
         ),
     )  # fmt: skip
 

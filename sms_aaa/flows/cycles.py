@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import cycles as db_cycles
 from sms_aaa.db import rating as db_rating
 from sms_aaa.db import rating_queue as db_queue
-from sms_aaa.db.binary import instant_us
 from sms_aaa.db.cycles import FeeRow, OpenedRow
 from sms_aaa.db.usage import SHARDS
 from sms_aaa.rules.cycle import Cycle, cycle_at
+from sms_aaa.rules.instants import instant_us
 from sms_aaa.rules.ledger import LedgerAccount, difference_entry, revenue
 
 if TYPE_CHECKING:

@@ -18,14 +18,16 @@ from msgspec import Struct
 
 from sms_aaa.db import feed as db_feed
 from sms_aaa.db import rating as db_rating
-from sms_aaa.db.binary import instant_of, instant_us
 from sms_aaa.db.cycles import OpenedRow
 from sms_aaa.db.rating import TenureRow, TotalKey
 from sms_aaa.db.rating_queue import QueuedDelta
 from sms_aaa.flows.cycles import charge_fees
 from sms_aaa.rules.cycle import Cycle, cycle_at
-from sms_aaa.rules.rating import DELTA_MAX, UsageFact, slices, tier_at
-from sms_aaa.rules.tariff import Measure, UsageComponent
+from sms_aaa.rules.instants import instant_of, instant_us
+from sms_aaa.rules.measure import Measure
+from sms_aaa.rules.pricing import tier_at
+from sms_aaa.rules.rating import DELTA_MAX, UsageFact, slices
+from sms_aaa.rules.tariff import UsageComponent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -22,7 +22,7 @@ from sms_aaa.db.ledger import PostedEntry
 from sms_aaa.db.rating import Total, pack_rated
 from sms_aaa.flows.meters import Meter, RaterMemory, ShardMemory, Standing
 from sms_aaa.rules.ledger import LedgerAccount, difference_entry, revenue
-from sms_aaa.rules.rating import posted_minor, rate, tier_at
+from sms_aaa.rules.pricing import posted_minor, rate, tier_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import ledger as db_ledger
 from sms_aaa.db import reconcile as db_reconcile
 from sms_aaa.db.reconcile import Violation
-from sms_aaa.rules.rating import posted_minor, price_numerator
-from sms_aaa.rules.tariff import Measure
+from sms_aaa.rules.measure import Amounts, Measure
+from sms_aaa.rules.pricing import posted_minor, price_numerator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,7 +141,7 @@ def reconcile(connection: Connection, shelf: PlanShelf) -> Reconciliation:
         in_, out = rated.get(row.account_id, (0, 0))
         counts_in, counts_out = Measure.UPLOAD in measure.directions, Measure.DOWNLOAD in measure.directions
         rated[row.account_id] = [in_ + row.octets_in * counts_in, out + row.octets_out * counts_out]
-        expected = measure.octets(upload=row.octets_in, download=row.octets_out)
+        expected = measure.of(Amounts(upload=row.octets_in, download=row.octets_out))
         if row.quantity != expected:
             components.append(ComponentDifference(row.account_id, row.component, row.quantity, expected))
     return Reconciliation(

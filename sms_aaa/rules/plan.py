@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
 from fractions import Fraction
 from functools import partial
@@ -24,22 +24,20 @@ from typing import TypeVar
 import msgspec
 
 from sms_aaa.rules.entitlement import Policy, SessionsPolicy
+from sms_aaa.rules.measure import Kind, Measure, Unit, quantity_of
 from sms_aaa.rules.money import exact, exponent, format_minor, minor_of, picounits_of
 from sms_aaa.rules.rating import price_cycle
 from sms_aaa.rules.tariff import (
     COMPONENTS_MAX,
     TIERS_MAX,
     TOTAL_NAME,
-    Measure,
     Period,
     RecurringComponent,
     Tariff,
     Tier,
-    Unit,
     UsageComponent,
     complete_usage,
     named,
-    octets_of,
 )
 
 TEXT_LENGTH_MAX = 200
@@ -63,6 +61,9 @@ _POLICY_KEYS = (
 )  # fmt: skip
 _LATER_RIGHTS = ("sessions_policy", "sessions_strict")
 """Not in the documents of older plans: at their defaults they are left out, so that an equal plan keeps its digest."""
+
+_STORED_NAMES = {"up_to": "up_to_octets", "rate_unit": "unit_octets"}
+"""Of a tier and of a usage component, as documents have called them since there were only octets."""
 
 _TARIFF_KEYS = ("currency", "recurring", "usage")
 _USAGE_KEYS = ("name", "measure", "per", "included", "price", "tiers")
@@ -122,13 +123,16 @@ def plan_to_document(plan: Plan) -> dict[str, object]:
 
     The bound of an open tier is null.
     """
-    document: dict[str, object] = msgspec.json.decode(msgspec.json.encode(plan))
-    policy = document["policy"]
-    assert isinstance(policy, dict)
+    policy: dict[str, object] = msgspec.to_builtins(plan.policy)
     for key in _LATER_RIGHTS:
-        if getattr(plan.policy, key) == getattr(_UNSET, key):
+        if policy[key] == msgspec.to_builtins(getattr(_UNSET, key)):
             del policy[key]
-    return document
+    return {
+        "name": plan.name,
+        "description": plan.description,
+        "policy": policy,
+        "tariff": _document_of(plan.tariff),
+    }
 
 
 def plan_from_document(document: Mapping[str, object]) -> Plan:
@@ -137,9 +141,30 @@ def plan_from_document(document: Mapping[str, object]) -> Plan:
     A right that an older document does not know yet gets the Policy's default.
     """
     try:
-        return msgspec.convert(document, Plan)
+        return msgspec.convert(_renamed(document, {old: new for new, old in _STORED_NAMES.items()}), Plan)
     except msgspec.ValidationError as fault:
         raise PlanInvalidError("stored plan", str(fault), "store it anew from its plan file") from fault
+
+
+def _document_of(value: object) -> object:
+    """A tariff's value as JSON has it. What has its default is left out: an older, equal plan keeps its digest."""
+    if isinstance(value, tuple):
+        return [_document_of(item) for item in value]
+    if not is_dataclass(value):
+        return value.value if isinstance(value, StrEnum) else value
+    kept = ((field, getattr(value, field.name)) for field in fields(value))
+    names = {("Tier", "up_to"), ("UsageComponent", "rate_unit")}
+    return {
+        _STORED_NAMES[field.name] if (type(value).__name__, field.name) in names else field.name: _document_of(part)
+        for field, part in kept
+        if field.default is MISSING or part != field.default
+    }
+
+
+def _renamed(value: object, names: Mapping[str, str]) -> object:
+    if isinstance(value, Mapping):
+        return {names.get(key, key): _renamed(part, names) for key, part in value.items()}
+    return [_renamed(part, names) for part in value] if isinstance(value, list | tuple) else value
 
 
 def plan_digest(plan: Plan) -> str:
@@ -188,12 +213,16 @@ def _tariff(table: _Table, default_currency: str) -> Tariff:
 
 def _recurring(table: _Table, currency: str) -> RecurringComponent:
     name, period = table.name(), table.choice("period", Period)
+    if period is not Period.MONTH:
+        raise PlanInvalidError(table.at("period"), f"is {period}, which is not built yet", "write month")
     amount_minor = table.number("amount", partial(minor_of, currency=currency), _AMOUNT_REMEDY)
     return _lawful(table.at("amount"), _AMOUNT_REMEDY, lambda: RecurringComponent(name, amount_minor, period))
 
 
 def _usage(table: _Table) -> UsageComponent:
     name, measure = table.name(), table.choice("measure", Measure)
+    if measure.kind is not Kind.OCTETS:
+        raise PlanInvalidError(table.at("measure"), f"is {measure}, which is not built yet", "count octets")
     unit = table.read("per", Unit.by_label, 'write the unit that the price is for, such as "GB"')
     # `included` with `price` is the short form of two tiers.
     if table.has("tiers"):
@@ -201,15 +230,15 @@ def _usage(table: _Table) -> UsageComponent:
             table.refuse(key, "stands beside tiers", "write either tiers, or included and price")
         tiers = tuple(_tier(tier) for tier in table.tables("tiers", ("up_to", "price"), TIERS_MAX))
     else:
-        included = table.read("included", octets_of, _VOLUME_REMEDY, 0)
+        included = table.read("included", quantity_of, _VOLUME_REMEDY, 0)
         beyond = Tier(None, table.number("price", picounits_of, _PRICE_REMEDY))
         tiers = (Tier(included, 0), beyond) if included else (beyond,)
     remedy = "order the tiers by up_to, above 0, and leave up_to out of the last one only"
-    return _lawful(table.at("tiers"), remedy, lambda: UsageComponent(name, measure, unit.octets, tiers))
+    return _lawful(table.at("tiers"), remedy, lambda: UsageComponent(name, measure, unit.size, tiers))
 
 
 def _tier(table: _Table) -> Tier:
-    up_to = table.read("up_to", octets_of, _VOLUME_REMEDY) if table.has("up_to") else None
+    up_to = table.read("up_to", quantity_of, _VOLUME_REMEDY) if table.has("up_to") else None
     return Tier(up_to, table.number("price", picounits_of, _PRICE_REMEDY))
 
 
@@ -218,8 +247,8 @@ def _check_example(table: _Table, tariff: Tariff) -> None:
     usage = table.table("usage", ("upload", "download"))
     priced = price_cycle(
         tariff,
-        octets_upload=usage.read("upload", octets_of, _VOLUME_REMEDY, 0),
-        octets_download=usage.read("download", octets_of, _VOLUME_REMEDY, 0),
+        octets_upload=usage.read("upload", quantity_of, _VOLUME_REMEDY, 0),
+        octets_download=usage.read("download", quantity_of, _VOLUME_REMEDY, 0),
     )
     costs = {component.name: component.amount_minor for component in priced}
     costs[TOTAL_NAME] = sum(costs.values())

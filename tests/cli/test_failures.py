@@ -61,9 +61,9 @@ def test_a_database_without_schema_says_how_to_get_one(lonely, postgres):
     dsn = postgres.dsn_for("postgres")
     answer = lonely.type("nas", "list", SMS_AAA_DATABASE_DSN=dsn)
     assert answer.code == Exit.UNAVAILABLE
-    assert "the database has no schema, needed is 0003; run `sms-aaa db upgrade`" in one_line(answer)
+    assert "the database has no schema, needed is 0004; run `sms-aaa db upgrade`" in one_line(answer)
     status = lonely.type("db", "status", "--json", SMS_AAA_DATABASE_DSN=dsn).json()
-    assert status == {"schema": "empty", "revision": None, "needed": "0003"}
+    assert status == {"schema": "empty", "revision": None, "needed": "0004"}
     check = lonely.type("db", "check", "--csv", SMS_AAA_DATABASE_DSN=dsn)
     assert check.code == Exit.DIFFERENT
     assert {row["holds"] for row in check.csv()} == {"false"}

@@ -99,8 +99,8 @@ def test_an_exact_amount_is_written_to_its_last_digit(
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(), st.sampled_from([1, 10**9, 2**30, 10**12, 2**40]))
-def test_every_exact_price_has_a_decimal_form_that_reads_back(numerator: int, unit_octets: int) -> None:
-    denominator = unit_octets * money.PICOUNITS
+def test_every_exact_price_has_a_decimal_form_that_reads_back(numerator: int, rate_unit: int) -> None:
+    denominator = rate_unit * money.PICOUNITS
     text, currency = format_exact(numerator, denominator, "EUR").split(" ")
     assert Fraction(text) == Fraction(numerator, denominator)
     assert currency == "EUR"

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from sms_aaa.rules.tariff import (
-    OCTETS_MAX,
-    Measure,
-    Period,
-    RecurringComponent,
-    Tariff,
-    Tier,
-    Unit,
-    UsageComponent,
-    complete_usage,
-    named,
-    octets_of,
-)
+from sms_aaa.rules.measure import QUANTITY_MAX, Amounts, Kind, Measure, Unit, quantity_of
+from sms_aaa.rules.tariff import Period, RecurringComponent, Tariff, Tier, UsageComponent, complete_usage, named
 
 OPEN = (Tier(None, 1),)
 
 
 def component(name: str, measure: Measure) -> UsageComponent:
-    return UsageComponent(name, measure, Unit.GB.octets, OPEN)
+    return UsageComponent(name, measure, Unit.GB.size, OPEN)
 
 
 def test_upload_is_what_the_nas_received_from_the_user() -> None:
     # RFC 2866 sections 5.3 and 5.4, by names of the attributes.
     acct_input_octets, acct_output_octets = 3, 40
-    counts = {measure: measure.octets(upload=acct_input_octets, download=acct_output_octets) for measure in Measure}
+    counts = {
+        measure: measure.of(Amounts(upload=acct_input_octets, download=acct_output_octets))
+        for measure in (
+            Measure.UPLOAD,
+            Measure.DOWNLOAD,
+            Measure.TOTAL,
+        )
+    }
     assert counts == {Measure.UPLOAD: 3, Measure.DOWNLOAD: 40, Measure.TOTAL: 43}
 
 
@@ -45,7 +41,7 @@ def test_upload_is_what_the_nas_received_from_the_user() -> None:
     ],
 )
 def test_decimal_and_binary_volumes_are_different_units(volume: str, octets: int) -> None:
-    assert octets_of(volume) == octets
+    assert quantity_of(volume) == octets
 
 
 @pytest.mark.parametrize(
@@ -57,18 +53,18 @@ def test_decimal_and_binary_volumes_are_different_units(volume: str, octets: int
         ("50 GBit", "is not one of the units octet, kB, MB, GB, TB, KiB, MiB, GiB, TiB"),
         ("50 KB", "is not one of the units"),
         ("0.5 octet", "whole number of octets"),
-        ("9999999999 TB", f"above {OCTETS_MAX}"),
+        ("9999999999 TB", f"above {QUANTITY_MAX}"),
     ],
 )
 def test_what_is_not_a_volume_says_why(volume: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        octets_of(volume)
+        quantity_of(volume)
 
 
 def test_units_are_found_by_their_size() -> None:
-    assert [Unit.by_octets(unit.octets) for unit in Unit] == list(Unit)
+    assert [Unit.by_size(unit.size, unit.kind) for unit in Unit] == list(Unit)
     with pytest.raises(ValueError, match="no unit has 7 octets"):
-        Unit.by_octets(7)
+        Unit.by_size(7, Kind.OCTETS)
 
 
 def test_a_component_knows_its_unit_and_denominator() -> None:
@@ -91,7 +87,7 @@ def test_a_component_knows_its_unit_and_denominator() -> None:
 )
 def test_tiers_that_break_a_law_cannot_be_made(tiers: tuple[Tier, ...], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        UsageComponent("data", Measure.TOTAL, Unit.GB.octets, tiers)
+        UsageComponent("data", Measure.TOTAL, Unit.GB.size, tiers)
 
 
 @pytest.mark.parametrize(
