@@ -49,12 +49,16 @@ class TotalKey(Struct, frozen=True, gc=False, order=True):
 
 
 class Total(Struct, frozen=True, gc=False):
-    """Octets so far; exact price as a numerator over the component's denominator; what of it the ledger has."""
+    """What was priced so far, its exact price as a numerator over the component's denominator, what the ledger has.
+
+    `covered`: by buckets, or not charged behind one that blocks.
+    """
 
     key: TotalKey
     quantity: int
     numerator: int
     posted_minor: int
+    covered: int = 0
 
 
 def list_tenures(connection: Connection, owners: Sequence[tuple[int, int]]) -> list[TenureRow]:
@@ -94,14 +98,16 @@ def upsert_cycles(connection: Connection, cycles: Sequence[tuple[int, int, int]]
 
 
 class StandingRow(Struct, frozen=True, gc=False):
-    """A cycle that is open, and one of its totals; `component_id` None: the subscription has none in it."""
+    """A cycle that was opened, and one of its totals; `component_id` None: the subscription has none in it."""
 
     index: int
     cycle_id: int
+    is_closed: bool
     component_id: int | None
     quantity: int
     numerator: str
     posted_minor: int
+    covered: int
 
 
 def list_standings(connection: Connection, places: Sequence[tuple[int, int, int]]) -> list[StandingRow]:
@@ -110,7 +116,8 @@ def list_standings(connection: Connection, places: Sequence[tuple[int, int, int]
     The owners' shard is locked, so they stand still.
     """
     rows = connection.execute(
-        """select w.number - 1, c.id, t.component_id, t.quantity, t.numerator::text, t.posted_minor
+        """select w.number - 1, c.id, c.state = 2, t.component_id, t.quantity, t.numerator::text, t.posted_minor,
+                  t.covered
            from unnest(%s, %s, %s) with ordinality w(account_id, subscription_id, starts_at, number)
            join cycle c on c.account_id = w.account_id and c.starts_at = w.starts_at
            left join usage_total t on t.account_id = w.account_id and t.cycle_id = c.id
@@ -128,8 +135,8 @@ def list_standings(connection: Connection, places: Sequence[tuple[int, int, int]
 def insert_totals(connection: Connection, totals: Sequence[Total]) -> None:
     connection.execute(
         """insert into usage_total (account_id, cycle_id, subscription_id, component_id, quantity, numerator,
-                                    posted_minor)
-           select * from unnest(%s, %s, %s, %s, %s, %s, %s)""",
+                                    posted_minor, covered)
+           select * from unnest(%s, %s, %s, %s, %s, %s, %s, %s)""",
         _total_columns(totals),
     )
 
@@ -137,9 +144,10 @@ def insert_totals(connection: Connection, totals: Sequence[Total]) -> None:
 def update_totals(connection: Connection, totals: Sequence[Total]) -> None:
     """AssertionError if one is not there."""
     done = connection.execute(
-        """update usage_total t set quantity = w.quantity, numerator = w.numerator, posted_minor = w.posted_minor
-           from unnest(%s, %s, %s, %s, %s, %s, %s)
-             w(account_id, cycle_id, subscription_id, component_id, quantity, numerator, posted_minor)
+        """update usage_total t set quantity = w.quantity, numerator = w.numerator, posted_minor = w.posted_minor,
+             covered = w.covered
+           from unnest(%s, %s, %s, %s, %s, %s, %s, %s)
+             w(account_id, cycle_id, subscription_id, component_id, quantity, numerator, posted_minor, covered)
            where t.account_id = w.account_id and t.cycle_id = w.cycle_id and t.subscription_id = w.subscription_id
              and t.component_id = w.component_id""",
         _total_columns(totals),
@@ -157,14 +165,15 @@ def _total_columns(totals: Sequence[Total]) -> tuple[Packed, ...]:
         int8s([total.quantity for total in totals]),
         numerics([total.numerator for total in totals]),
         int8s([total.posted_minor for total in totals]),
+        int8s([total.covered for total in totals]),
     )
 
 
-def insert_run(connection: Connection, *, program: str, started_at: datetime) -> int:
-    """A live rating run; its id stands on all that it writes."""
+def insert_run(connection: Connection, *, program: str, started_at: datetime, kind: str = "live") -> int:
+    """A rating run, live or rerate; its id stands on all that it writes."""
     row = connection.execute(
-        "insert into rating_run (kind, program, started_at, deltas) values ('live', %s, %s, 0) returning id",
-        (program, started_at),
+        "insert into rating_run (kind, program, started_at, deltas) values (%s, %s, %s, 0) returning id",
+        (kind, program, started_at),
     ).fetchone()
     assert row is not None
     return int(row[0])
