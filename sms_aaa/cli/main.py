@@ -18,6 +18,7 @@ COMMANDS = {
     "status": ("sms_aaa.cli.status:status", "Say how the running server does."),
     "nas": ("sms_aaa.cli.nas:nas", "The access servers that may ask: add, show, set, rotate-secret, drops."),
     "plan": ("sms_aaa.cli.plan:plan", "What is sold: add a plan file, list, show."),
+    "tariff": ("sms_aaa.cli.tariff:tariff", "Tariffs as files: check examples, price usage, JSON Schemas."),
     "subscriber": ("sms_aaa.cli.subscriber:subscriber", "Who may log in: add, show, suspend, block, bind and more."),
     "realm": ("sms_aaa.cli.realm:realm", "The realms of user names: add, list, show, set, remove."),
     "credential": ("sms_aaa.cli.credential:credential", "Passwords, in the clear or hashed: set, show."),

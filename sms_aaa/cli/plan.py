@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
-from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +11,7 @@ from sms_aaa.cli.caller import Caller, pass_caller
 from sms_aaa.cli.exits import Exit, Failure
 from sms_aaa.cli.options import listing_options, ticket_option
 from sms_aaa.cli.output import Cell, Format, Shown, document, facts, heading, listing, money, octets, say, seconds
+from sms_aaa.cli.plan_file import load_document
 from sms_aaa.cli.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from sms_aaa.db.plans import PlanVersionRow
     from sms_aaa.rules.plan import Plan
     from sms_aaa.rules.tariff import Tariff
-
-PLAN_FILE_OCTETS_MAX = 1_000_000
 
 
 @click.group(cls=Verbs)
@@ -47,7 +44,7 @@ def add(caller: Caller, file: Path, ticket: str | None) -> None:
     from sms_aaa.flows.provisioning.plans import add_plan
     from sms_aaa.rules.plan import PlanInvalidError
 
-    loaded = _load(file)
+    loaded = load_document(file)
     with caller.connect() as connection:
         try:
             name, version, is_new = add_plan(
@@ -98,17 +95,6 @@ def show(caller: Caller, name: str, form: Format) -> None:
     if form is Format.TABLE:
         heading("tariff")
         listing(("component", "kind", "from", "up_to", "price"), _prices(stored.tariff), form)
-
-
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        with file.open("rb") as opened:
-            octets_read = opened.read(PLAN_FILE_OCTETS_MAX + 1)
-        if len(octets_read) > PLAN_FILE_OCTETS_MAX:
-            raise Failure(Exit.INVALID, f"{file}: has more than {PLAN_FILE_OCTETS_MAX} octets", "name a plan file")
-        return tomllib.loads(octets_read.decode(), parse_float=Decimal)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
-        raise Failure(Exit.INVALID, f"{file}: is not TOML: {fault}", "correct that line") from fault
 
 
 def _cells(row: PlanVersionRow) -> tuple[Cell, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sms_aaa.rules.measure import Measure  # noqa: TC001 - msgspec reads the annotations of what it converts
+from sms_aaa.rules.measure import Kind, Measure
 
 FACTOR_PARTS = 10**6
 """A factor is an int of millionths: 2_000_000 takes two octets of the bucket for each octet of usage."""
@@ -80,6 +80,10 @@ class BucketTerms:
             raise ValueError("a bucket's amount, factor and connect fee are not negative, its increment is above 0")
         if self.overage is not Overage.CHARGE and not self.blocks:
             raise ValueError("only a bucket that blocks says what becomes of usage beyond it")
+
+    def can_cover(self, measure: Measure) -> bool:
+        """Whether it counts what a component of this measure counts, or is of money, which pays for any."""
+        return self.measure in {None, Measure.TOTAL if measure.kind is Kind.OCTETS else measure, measure}
 
 
 @dataclass(frozen=True, slots=True)

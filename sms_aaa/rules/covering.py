@@ -9,13 +9,12 @@ A reservation holds a part of a bucket for one session: others see it as used, t
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from sms_aaa.rules.buckets import FACTOR_PARTS
-from sms_aaa.rules.measure import Measure
 
 if TYPE_CHECKING:
     from sms_aaa.rules.buckets import BucketTerms, Grant
@@ -79,7 +78,7 @@ class Bucket:
         """Whether it covers usage of this component, key and slot; a money bucket pays for any component."""
         terms = self.terms
         return (
-            (terms.measure is None or part.measure in _COVERED[terms.measure])
+            terms.can_cover(part.measure)
             and (not terms.components or part.name in terms.components)
             and (not terms.keys or key in terms.keys)
             and (not terms.slots or slot in terms.slots)
@@ -137,10 +136,3 @@ class Bucket:
         if budget <= 0:
             return before
         return max(budget // terms.increment * terms.increment * FACTOR_PARTS // terms.factor_parts, before)
-
-
-_COVERED: Mapping[Measure, frozenset[Measure]] = {
-    measure: frozenset((Measure.UPLOAD, Measure.DOWNLOAD, Measure.TOTAL)) if measure is Measure.TOTAL
-    else frozenset((measure,))
-    for measure in Measure
-}  # fmt: skip

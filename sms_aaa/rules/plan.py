@@ -25,7 +25,7 @@ import msgspec
 
 from sms_aaa.rules.entitlement import Policy, SessionsPolicy
 from sms_aaa.rules.measure import Kind, Measure, Unit, quantity_of
-from sms_aaa.rules.money import exact, exponent, format_minor, minor_of, picounits_of
+from sms_aaa.rules.money import ABSTRACT, exact, exponent, format_minor, minor_of, picounits_of
 from sms_aaa.rules.rating import price_cycle
 from sms_aaa.rules.tariff import (
     COMPONENTS_MAX,
@@ -39,6 +39,9 @@ from sms_aaa.rules.tariff import (
     complete_usage,
     named,
 )
+
+UNNAMED = "tariff"
+"""The name of what is not to be sold and has none."""
 
 TEXT_LENGTH_MAX = 200
 EXAMPLES_MAX = 100
@@ -100,22 +103,68 @@ class Plan:
     tariff: Tariff
 
 
-def parse_plan(document: Mapping[str, object], *, default_currency: str) -> Plan:
-    """A plan from its TOML file, loaded by `tomllib.loads(text, parse_float=decimal.Decimal)`.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What an example expects of one component (None: nothing), and what the tariff makes it, as text."""
 
-    Prices are texts ("0.05"), whole numbers, or TOML decimals as Decimal: a binary float is refused. `default_currency`
-    (ISO 4217) is for a tariff that names none. PlanInvalidError names what is wrong, where, and what to do.
+    name: str
+    place: str
+    expected: str | None
+    found: str
+
+    @property
+    def holds(self) -> bool:
+        return self.expected in {None, self.found}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An example, priced; `number` counts them from 0, as places do."""
+
+    number: int
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def broken(self) -> PlanInvalidError | None:
+        """The first expectation that the tariff does not keep."""
+        for each in self.comparisons:
+            if not each.holds:
+                reason = f"is {each.expected}, the tariff makes it {each.found}"
+                return PlanInvalidError(each.place, reason, "correct one of them")
+        return None
+
+
+def parse_plan(document: Mapping[str, object], *, default_currency: str) -> Plan:
+    """A plan that is to be sold, from its file's tables: `read_plan`, and every example must come out."""
+    plan, outcomes = read_plan(document, default_currency=default_currency)
+    for outcome in outcomes:
+        if (broken := outcome.broken) is not None:
+            raise broken
+    return plan
+
+
+def read_plan(
+    document: Mapping[str, object], *, default_currency: str, is_sold: bool = True
+) -> tuple[Plan, tuple[Outcome, ...]]:
+    """A plan and its priced examples, from its TOML or JSON file, loaded with `parse_float=decimal.Decimal`.
+
+    Prices are texts ("0.05"), whole numbers, or decimals as Decimal: a binary float is refused. `default_currency`
+    (ISO 4217) is for a tariff that names none. What is not to be sold (`is_sold` False) may leave out its name and its
+    policy, and may be in abstract units (XXX). PlanInvalidError names what is wrong, where, and what to do.
     """
     root = _Table(document, "", ("name", "description", "policy", "tariff", "example"))
+    tariff = _tariff(root.table("tariff", _TARIFF_KEYS), default_currency)
+    if is_sold and tariff.currency == ABSTRACT:
+        reason = f"is {ABSTRACT}, abstract units, which nobody can owe"
+        raise PlanInvalidError("tariff.currency", reason, "name the currency that it is sold in")
     plan = Plan(
-        name=root.name(),
+        name=root.name() if is_sold or root.has("name") else UNNAMED,
         description=root.text("description", ""),
-        policy=_policy(root.table("policy", _POLICY_KEYS)),
-        tariff=_tariff(root.table("tariff", _TARIFF_KEYS), default_currency),
+        policy=_policy(root.table("policy", _POLICY_KEYS)) if is_sold or root.has("policy") else Policy(),
+        tariff=tariff,
     )
-    for example in root.tables("example", ("usage", "expect"), EXAMPLES_MAX):
-        _check_example(example, plan.tariff)
-    return plan
+    examples = root.tables("example", ("usage", "expect"), EXAMPLES_MAX)
+    return plan, tuple(_outcome(number, example, plan.tariff) for number, example in enumerate(examples))
 
 
 def plan_to_document(plan: Plan) -> dict[str, object]:
@@ -242,8 +291,8 @@ def _tier(table: _Table) -> Tier:
     return Tier(up_to, table.number("price", picounits_of, _PRICE_REMEDY))
 
 
-def _check_example(table: _Table, tariff: Tariff) -> None:
-    """Price one cycle with the example's usage, and compare each amount that it expects; the total is obligatory."""
+def _outcome(number: int, table: _Table, tariff: Tariff) -> Outcome:
+    """One cycle with the example's usage, beside each amount that it expects; the total is obligatory."""
     usage = table.table("usage", ("upload", "download"))
     priced = price_cycle(
         tariff,
@@ -253,13 +302,14 @@ def _check_example(table: _Table, tariff: Tariff) -> None:
     costs = {component.name: component.amount_minor for component in priced}
     costs[TOTAL_NAME] = sum(costs.values())
     expect = table.table("expect", tuple(costs))
+    comparisons = []
     for name, cost_minor in costs.items():
-        if name != TOTAL_NAME and not expect.has(name):
-            continue
-        expected_minor = expect.number(name, partial(minor_of, currency=tariff.currency), _AMOUNT_REMEDY)
-        if expected_minor != cost_minor:
-            cost, expected = format_minor(cost_minor, tariff.currency), format_minor(expected_minor, tariff.currency)
-            raise PlanInvalidError(expect.at(name), f"is {expected}, the tariff makes it {cost}", "correct one of them")
+        expected = None
+        if name == TOTAL_NAME or expect.has(name):
+            expected_minor = expect.number(name, partial(minor_of, currency=tariff.currency), _AMOUNT_REMEDY)
+            expected = format_minor(expected_minor, tariff.currency)
+        comparisons.append(Comparison(name, expect.at(name), expected, format_minor(cost_minor, tariff.currency)))
+    return Outcome(number, tuple(comparisons))
 
 
 def _kbps_of(rate: str) -> int:

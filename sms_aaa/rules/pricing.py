@@ -165,7 +165,13 @@ def posted_minor(part: UsageComponent, currency: str, quantity: int) -> int:
 
 
 def _parts(part: UsageComponent, counted: int) -> list[PricePart]:
-    """The tiers that a billable quantity lies in, with what each of them costs."""
+    """The tiers that a billable quantity lies in, with what each of them costs.
+
+    A session with nothing to bill costs nothing: there P(0) is 0, and the first tier's flat fee comes with the first
+    unit. A cycle opens with P(0).
+    """
+    if not counted and part.scope is Scope.SESSION:
+        return []
     if part.model is Model.PACKAGE:
         return [_package(part, counted)]
     if part.model is Model.GRADUATED:

@@ -186,7 +186,7 @@ class UsageComponent:
     def __post_init__(self) -> None:
         named(self.name)
         Unit.by_size(self.rate_unit, self.measure.kind)
-        _check_tiers(self.tiers)
+        check_tiers(self.tiers)
         _check_model(self)
 
     @property
@@ -297,6 +297,8 @@ class Tariff:
     def __post_init__(self) -> None:
         exponent(self.currency)
         _check_names(self)
+        for terms in self.buckets:
+            _check_cover(terms, self.usage)
         for direction in sorted(Measure.TOTAL.directions):
             for place in places(self):
                 parts = [part for part in self.usage if direction in part.measure.directions]
@@ -409,7 +411,17 @@ def _references(tariff: Tariff) -> Iterator[tuple[str, tuple[str, ...], set[str]
         yield f"bound {bound.name}", bound.components, {*_names(tariff.recurring), *_names(tariff.usage)}
 
 
-def _check_tiers(tiers: tuple[Tier, ...]) -> None:
+def _check_cover(terms: BucketTerms, usage: tuple[UsageComponent, ...]) -> None:
+    named_parts = [part for part in usage if part.name in terms.components]
+    for part in named_parts:
+        if not terms.can_cover(part.measure):
+            raise ValueError(f"bucket {terms.name} counts {terms.measure}, and component {part.name} {part.measure}")
+    if not any(terms.can_cover(part.measure) for part in usage):
+        raise ValueError(f"bucket {terms.name} counts {terms.measure}, which no component does")
+
+
+def check_tiers(tiers: tuple[Tier, ...]) -> None:
+    """ValueError unless they ascend from above 0, the last one is open, and nothing in them is negative."""
     if not tiers or tiers[-1].up_to is not None:
         raise ValueError("the last tier is not open, so usage beyond it would have no price")
     position = 0

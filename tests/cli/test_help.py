@@ -31,7 +31,7 @@ CHANGES = {
     "unbind",
     "upgrade",
 }
-NOT_LISTINGS = CHANGES | {"serve", "demo", "load", "export"}
+NOT_LISTINGS = CHANGES | {"serve", "demo", "load", "export", "rate", "schema"}
 
 
 def commands() -> list[tuple[str, click.Command]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sms_aaa.rules.buckets import BucketTerms
 from sms_aaa.rules.measure import QUANTITY_MAX, Amounts, Kind, Measure, Unit, quantity_of
 from sms_aaa.rules.tariff import Period, RecurringComponent, Tariff, Tier, UsageComponent, complete_usage, named
 
@@ -127,6 +128,23 @@ def test_a_tariff_that_counts_an_octet_twice_or_not_at_all_cannot_be_made(
 ) -> None:
     with pytest.raises(ValueError, match=reason):
         Tariff("EUR", (RecurringComponent("fee", 100, Period.MONTH),), usage)
+
+
+@pytest.mark.parametrize(
+    ("measure", "components", "reason"),
+    [
+        (Measure.SECONDS, (), "bucket free counts seconds, which no component does"),
+        (Measure.UPLOAD, ("up", "down"), "bucket free counts upload, and component down download"),
+        (Measure.TOTAL, ("nothing",), "bucket free names 'nothing', which the tariff does not have"),
+    ],
+)
+def test_a_bucket_covers_what_its_tariff_has_and_counts(
+    measure: Measure, components: tuple[str, ...], reason: str
+) -> None:
+    usage = (component("up", Measure.UPLOAD), component("down", Measure.DOWNLOAD))
+    Tariff("EUR", (), usage, buckets=(BucketTerms("free", Measure.TOTAL, 1, components=("up", "down")),))
+    with pytest.raises(ValueError, match=reason):
+        Tariff("EUR", (), usage, buckets=(BucketTerms("free", measure, 1, components=components),))
 
 
 def test_a_fee_is_not_negative() -> None:
