@@ -21,9 +21,12 @@ from sms_aaa.db.binary import (
     load_ints,
     numeric_field,
 )
+from sms_aaa.db.rating import TenureRow
+from sms_aaa.rules.instants import instant_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from sms_aaa.db.engine import Connection
 
@@ -161,6 +164,94 @@ def upsert_dirty(connection: Connection, rows: Sequence[DirtyRow]) -> None:
             [row.reason for row in rows],
         ),
     )
+
+
+def delete_dirty(connection: Connection, head_id: int) -> None:
+    """It is as clean as its slices in canonical order make it."""
+    connection.execute("delete from dirty_group where head_account_id = %s", (head_id,))
+
+
+def find_dirty(connection: Connection, *, after: int, since: datetime) -> DirtyRow | None:
+    """The first group above `after` that has been dirty since an instant or longer, if nobody works at its shard."""
+    with connection.cursor(binary=True) as cursor:
+        load_ints(cursor)
+        row = cursor.execute(
+            """select g.head_account_id, g.from_at, g.reason
+               from dirty_group g join rating_shard s on s.shard = g.head_account_id %% 8
+               where g.head_account_id > %s and g.since <= %s
+               order by g.head_account_id limit 1 for no key update of s skip locked""",
+            (after, since),
+        ).fetchone()
+    return DirtyRow(*row) if row is not None else None
+
+
+class RatedDeltaRow(Struct, frozen=True, gc=False):
+    """A delta that was rated, and one slice of the highest generation of a component in it."""
+
+    session_id: int
+    seq: int
+    account_id: int
+    service_id: int
+    from_us: int
+    to_us: int
+    octets_in: int
+    octets_out: int
+    seconds: int
+    cycle_id: int
+    subscription_id: int
+    component_id: int
+    slice: int
+    generation: int
+    quantity: int
+    covered: int
+    uncovered: int
+    total_before: int
+    numerator: int
+    uses: tuple[int, ...] | None
+
+
+def list_rated_deltas(connection: Connection, account_ids: Sequence[int], since_us: int) -> list[RatedDeltaRow]:
+    """Everything that was rated of what these accounts used in deltas that end at an instant or later."""
+    with connection.cursor(binary=True) as cursor:
+        load_ints(cursor)
+        rows = cursor.execute(
+            """select d.session_id, d.seq, d.account_id, d.service_id, d.from_at, d.to_at, d.octets_in, d.octets_out,
+                      d.seconds, r.cycle_id, r.subscription_id, r.component_id, r.slice, r.generation, r.quantity,
+                      r.covered, r.uncovered, r.total_before, r.numerator::text, r.uses,
+                      max(r.generation) over (partition by r.session_id, r.seq, r.component_id)
+               from usage_delta d
+               join rated_usage r on r.session_id = d.session_id and r.seq = d.seq and r.to_at = d.to_at
+               where d.account_id = any(%(accounts)s) and d.to_at >= %(since)s and r.to_at >= %(since)s""",
+            {"accounts": int8s(account_ids), "since": instant_of(since_us)},
+        ).fetchall()
+    return [RatedDeltaRow(*[*row[:18], int(row[18]), row[19]]) for row in rows if row[13] == row[20]]
+
+
+def list_places(connection: Connection, wanted: Sequence[tuple[int, int]]) -> list[tuple[TenureRow, int, int]]:
+    """Of these (subscription id, cycle id) the tenure, and the start and the end of the cycle."""
+    with connection.cursor(binary=True) as cursor:
+        load_ints(cursor)
+        rows = cursor.execute(
+            """select u.service_id, a.id, a.zone, a.anchor_day, u.id, u.plan_version_id,
+                      coalesce(lower(u.during), '-infinity'), upper(u.during), c.starts_at, c.ends_at
+               from unnest(%s, %s) w(subscription_id, cycle_id)
+               join subscription u on u.id = w.subscription_id
+               join cycle c on c.id = w.cycle_id join account a on a.id = c.account_id""",
+            (int8s([one for one, _ in wanted]), int8s([cycle_id for _, cycle_id in wanted])),
+        ).fetchall()
+    return [(TenureRow(*row[:8]), row[8], row[9]) for row in rows]
+
+
+def get_open_since(connection: Connection, account_ids: Sequence[int]) -> int:
+    """When the earliest cycle of these accounts begins that is not closed; the last instant if there is none."""
+    with connection.cursor(binary=True) as cursor:
+        load_ints(cursor)
+        row = cursor.execute(
+            """select coalesce(min(starts_at), 'infinity') from cycle where account_id = any(%s) and state = 1""",
+            (int8s(account_ids),),
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 _CHARGED = """copy rated_usage (account_id, cycle_id, subscription_id, component_id, session_id, seq, slice, generation,

@@ -186,8 +186,7 @@ def add_to_run(connection: Connection, run_id: int, deltas: int) -> None:
 _RATED = """copy rated_usage (account_id, cycle_id, subscription_id, component_id, session_id, seq, slice, generation,
     to_at, run_id, quantity, total_before, numerator) from stdin (format binary)"""
 _RATED_OWNER = Layout(">hiqiqiqii")
-_RATED_SLICE = Layout(">iqiiihihiqiqiqiq")
-_GENERATION = 1
+_RATED_DELTA = Layout(">iqiiihihiqiqiqiq")
 
 
 def pack_owner(key: TotalKey) -> bytes:
@@ -196,14 +195,13 @@ def pack_owner(key: TotalKey) -> bytes:
 
 
 def pack_rated(
-    owner: bytes, delta: QueuedDelta, slice_: int, run_id: int, quantity: int, total_before: int, numerator: int
+    owner: bytes, delta: QueuedDelta, run_id: int, quantity: int, total_before: int, numerator: int
 ) -> bytes:
-    """A rated row: `quantity` octets of the delta's slice cost `numerator` over the component's denominator."""
+    """The rated row of a whole delta: `quantity` of it costs `numerator` over the component's denominator."""
     return (
         owner
-        + _RATED_SLICE.pack(
-            8, delta.session_id, 4, delta.seq, 2, slice_, 2, _GENERATION, 8, delta.to_us, 8, run_id, 8, quantity,
-            8, total_before,
+        + _RATED_DELTA.pack(
+            8, delta.session_id, 4, delta.seq, 2, 0, 2, 1, 8, delta.to_us, 8, run_id, 8, quantity, 8, total_before,
         )
         + numeric_field(numerator)
     )  # fmt: skip
@@ -212,6 +210,35 @@ def pack_rated(
 def insert_rated(connection: Connection, rows: Sequence[bytes]) -> None:
     """By COPY. The key (delta, component, slice, generation) refuses what is rated already: exactly once."""
     copy_rows(connection, _RATED, rows)
+
+
+class Adjustment(Struct, frozen=True, gc=False):
+    """What a component of a closed cycle moved by."""
+
+    key: TotalKey
+    amount_minor: int
+
+
+def insert_adjustments(connection: Connection, adjustments: Sequence[Adjustment], *, run_id: int, reason: str) -> None:
+    """Each points at the charge that the cycle was closed with, if there is one."""
+    keys = [adjustment.key for adjustment in adjustments]
+    connection.execute(
+        """insert into adjustment (account_id, cycle_id, subscription_id, component_id, charge_id, run_id,
+                                   amount_minor, reason)
+           select w.account_id, w.cycle_id, w.subscription_id, w.component_id, h.id, %s, w.amount_minor, %s
+           from unnest(%s, %s, %s, %s, %s) w(account_id, cycle_id, subscription_id, component_id, amount_minor)
+           left join charge h on h.cycle_id = w.cycle_id and h.subscription_id = w.subscription_id
+             and h.component_id = w.component_id and h.kind = 'usage'""",
+        (
+            run_id,
+            reason,
+            int8s([key.account_id for key in keys]),
+            int8s([key.cycle_id for key in keys]),
+            int8s([key.subscription_id for key in keys]),
+            int4s([key.component_id for key in keys]),
+            int8s([adjustment.amount_minor for adjustment in adjustments]),
+        ),
+    )
 
 
 def insert_suspense(connection: Connection, deltas: Iterable[QueuedDelta], reason: str) -> None:

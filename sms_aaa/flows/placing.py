@@ -6,7 +6,6 @@ looked up: its stretches, one for each plan and cycle that it touches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ from sms_aaa.rules.rating import DELTA_MAX
 from sms_aaa.rules.tariff import Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.rating import StandingRow
@@ -157,16 +156,28 @@ def _find(cycles: CycleBook, delta: QueuedDelta, tenures: Sequence[TenureRow]) -
 
 
 def _open(connection: Connection, shelf: PlanShelf, kept: ShardMemory, found: Iterable[_Found]) -> None:
-    """Sees to it that every standing that is visited is in memory, with the totals that are stored."""
-    wanted: dict[tuple[int, int, int], tuple[TenureRow, int]] = {}
-    for part in (part for one in found for part in one.parts):
-        assert part.tenure.subscription_id is not None
-        place = (part.tenure.account_id, part.tenure.subscription_id, part.start_us)
-        if place not in kept.standings:
-            wanted[place] = (part.tenure, part.end_us)
+    """Sees to it that every standing that is visited is in memory."""
+    parts = {
+        (part.tenure.account_id, part.tenure.subscription_id or 0, part.start_us): (part.tenure, part.end_us)
+        for one in found
+        for part in one.parts
+    }
+    wanted = {place: one for place, one in parts.items() if place not in kept.standings}
+    if wanted:
+        open_standings(connection, shelf, kept, wanted)
+
+
+def open_standings(
+    connection: Connection,
+    shelf: PlanShelf,
+    kept: ShardMemory,
+    wanted: Mapping[tuple[int, int, int], tuple[TenureRow, int]],
+) -> None:
+    """Reads these, with the totals that are stored; cycles are opened with their fees.
+
+    By (account, subscription, start of the cycle): the tenure and the end of the cycle.
+    """
     places = list(wanted)
-    if not places:
-        return
     stored: dict[int, list[StandingRow]] = {}
     for row in db_rating.list_standings(connection, places):
         stored.setdefault(row.index, []).append(row)

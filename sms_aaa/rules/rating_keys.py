@@ -39,7 +39,7 @@ def rating_key(rules: Iterable[KeyRule], traits: Traits) -> str:
 
 
 def service_classes(vendor_attributes: Mapping[str, str | Sequence[str]]) -> tuple[str, ...]:
-    """What a NAS said of the kind of service: values of attributes called so, such as WISPr-Billing-Class-Of-Service."""
+    """What a NAS said of the kind of service: values of attributes such as WISPr-Billing-Class-Of-Service."""
     found: list[str] = []
     for name, value in vendor_attributes.items():
         if any(word in name.lower() for word in _CLASS_WORDS):
