@@ -45,15 +45,15 @@ def cycle_at(instant: datetime, zone: str, anchor_day: int) -> Cycle:
         raise ValueError(f"an anchor day is 1..{ANCHOR_DAY_MAX}, not {anchor_day}")
     wall = zone_of(zone)
     local = instant.astimezone(wall)
-    start = _month_start(local.year, local.month, wall, anchor_day)
+    start = month_start(local.year, local.month, wall, anchor_day)
     if instant < start:
-        return Cycle(_month_start(*_month_before(local.year, local.month), wall, anchor_day), start)
+        return Cycle(month_start(*_month_before(local.year, local.month), wall, anchor_day), start)
     following = _month_after(local.year, local.month)
-    end = _month_start(*following, wall, anchor_day)
+    end = month_start(*following, wall, anchor_day)
     if instant < end:
         return Cycle(start, end)
     # The wall shows the old month again after the new one began: Newfoundland's clocks went from 00:01 back to 23:01.
-    return Cycle(end, _month_start(*_month_after(*following), wall, anchor_day))
+    return Cycle(end, month_start(*_month_after(*following), wall, anchor_day))
 
 
 def next_cycle(cycle: Cycle, zone: str, anchor_day: int) -> Cycle:
@@ -69,18 +69,18 @@ def zone_of(zone: str) -> ZoneInfo:
         raise ZoneUnknownError(zone) from None
 
 
+def month_start(year: int, month: int, wall: ZoneInfo, anchor_day: int) -> datetime:
+    """When the cycle of a month begins: midnight of its anchor day, or, where that was skipped, the end of the skip."""
+    day = min(anchor_day, calendar.monthrange(year, month)[1])
+    return wall_instant(datetime(year, month, day), wall)  # noqa: DTZ001 - by the clock on a wall, whose zone is beside it
+
+
 def _month_before(year: int, month: int) -> tuple[int, int]:
     return (year, month - 1) if month > 1 else (year - 1, 12)
 
 
 def _month_after(year: int, month: int) -> tuple[int, int]:
     return (year, month + 1) if month < 12 else (year + 1, 1)
-
-
-def _month_start(year: int, month: int, wall: ZoneInfo, anchor_day: int) -> datetime:
-    """The first instant of a month's anchor day: its midnight, or, where that was skipped, the end of the skip."""
-    day = min(anchor_day, calendar.monthrange(year, month)[1])
-    return wall_instant(datetime(year, month, day), wall)  # noqa: DTZ001 - by the clock on a wall, whose zone is beside it
 
 
 def wall_instant(local: datetime, wall: ZoneInfo) -> datetime:
