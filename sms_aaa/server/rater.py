@@ -159,22 +159,31 @@ class Rater:
 
     def _clean_groups(self, connection: Connection, began: float) -> None:
         """Rates groups again that late usage made dirty. One that cannot be is left for the next time."""
-        head_id = 0
-        while not self._child.stopping and time.monotonic() - began < CLEANING_SECONDS_MAX:
-            now = datetime.now(UTC)
-            try:
-                dirty = db_charging.find_dirty(connection, after=head_id, since=now - DIRTY_FOR)
-                if dirty is None:
-                    connection.rollback()
-                    return
-                head_id = dirty.head_id
-                rerate_group(connection, self._shelf, head_id, since_us=dirty.from_us, now=now)
-                connection.commit()
-            except (*Conflict, *Poison, AssertionError) as refused:
-                connection.rollback()
-                self._counters[Word.RATE_FAULTS] += 1
-                self._child.log.error("group-refused", account=head_id, reason=type(refused).__name__)
+        head_id: int | None = 0
+        while head_id is not None and not self._child.stopping:
+            if time.monotonic() - began > CLEANING_SECONDS_MAX:
+                return
+            head_id = self._clean_next(connection, after=head_id)
             self._child.beat()
+
+    def _clean_next(self, connection: Connection, *, after: int) -> int | None:
+        """The head of the group that was looked at; None: there is none."""
+        now = datetime.now(UTC)
+        dirty = db_charging.find_dirty(connection, after=after, since=now - DIRTY_FOR)
+        if dirty is None:
+            connection.rollback()
+            return None
+        try:
+            rerate_group(connection, self._shelf, dirty.head_id, since_us=dirty.from_us, now=now)
+            connection.commit()
+        except (*Conflict, *Poison, AssertionError) as refused:
+            connection.rollback()
+            self._after_refused_group(dirty.head_id, refused)
+        return dirty.head_id
+
+    def _after_refused_group(self, head_id: int, refused: BaseException) -> None:
+        self._counters[Word.RATE_FAULTS] += 1
+        self._child.log.error("group-refused", account=head_id, reason=type(refused).__name__)
 
     def _open_cycles(self, connection: Connection) -> bool:
         """Whether there may be more to open. One that cannot be opened is tried again later: the others go on."""
