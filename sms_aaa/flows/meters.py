@@ -16,7 +16,8 @@ from msgspec import Struct
 
 from sms_aaa.db import feed as db_feed
 from sms_aaa.db.rating import TotalKey
-from sms_aaa.rules.tariff import Tariff, UsageComponent
+from sms_aaa.flows.shelf import PricedTariff
+from sms_aaa.rules.tariff import UsageComponent
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -61,20 +62,6 @@ class Meter(Struct, gc=False, kw_only=True):
     is_stored: bool
     has_moved: bool = False
     at_us: int = 0
-
-
-class PricedTariff(Struct, frozen=True, gc=False):
-    """A plan version's tariff with the ids of its usage components, in its order.
-
-    `is_plain`: a delta within a cycle costs what its quantities cost, and nothing else is to be known of it.
-    `is_ordered`: prices depend on the order of slices, buckets aside.
-    """
-
-    plan_version_id: int
-    tariff: Tariff
-    component_ids: tuple[int, ...]
-    is_plain: bool
-    is_ordered: bool
 
 
 class Standing(Struct, gc=False):

@@ -16,7 +16,7 @@ from sms_aaa.db.cycles import OpenedRow
 from sms_aaa.db.rating import TenureRow, TotalKey
 from sms_aaa.db.rating_queue import QueuedDelta
 from sms_aaa.flows.cycles import charge_fees
-from sms_aaa.flows.meters import Meter, PricedTariff, Standing
+from sms_aaa.flows.meters import Meter, Standing
 from sms_aaa.rules.instants import INSTANT_MAX, INSTANT_MIN
 from sms_aaa.rules.measure import Measure
 from sms_aaa.rules.pricing import price_numerator, tier_at
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sms_aaa.db.rating import StandingRow
     from sms_aaa.flows.cycle_book import CycleBook
     from sms_aaa.flows.meters import ShardMemory
-    from sms_aaa.flows.shelf import PlanShelf
+    from sms_aaa.flows.shelf import PlanShelf, PricedTariff
     from sms_aaa.rules.tariff import UsageComponent
 
 NO_SUBSCRIPTION = "no-subscription"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from sms_aaa.db import plans as db_plans
 from sms_aaa.flows.cycle_book import CycleBook
-from sms_aaa.flows.meters import PricedTariff
 from sms_aaa.rules.measure import Kind
 from sms_aaa.rules.plan import Plan, plan_from_document
 from sms_aaa.rules.pricing import is_plain
-from sms_aaa.rules.tariff import Scope, Switch
+from sms_aaa.rules.tariff import Scope, Switch, Tariff
 
 if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
@@ -23,6 +24,20 @@ class PricedPlan:
 
     plan: Plan
     component_ids: dict[str, int]
+
+
+class PricedTariff(Struct, frozen=True, gc=False):
+    """A plan version's tariff with the ids of its usage components, in its order.
+
+    `is_plain`: a delta within a cycle costs what its quantities cost, and nothing else is to be known of it.
+    `is_ordered`: prices depend on the order of slices, buckets aside.
+    """
+
+    plan_version_id: int
+    tariff: Tariff
+    component_ids: tuple[int, ...]
+    is_plain: bool
+    is_ordered: bool
 
 
 class PlanShelf:
