@@ -293,7 +293,6 @@ def test_a_change_of_plan_is_heard_of_between_two_batches(world: World) -> None:
         ("home-100", 5 * GB // 2, 75),
         ("metered", GB // 2, 25),
     ]
-    assert_priced(world)
 
 
 def test_a_batch_smaller_than_a_row_of_the_queue_leaves_the_rest_in_its_place(world: World) -> None:
