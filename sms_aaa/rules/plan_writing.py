@@ -16,8 +16,17 @@ from sms_aaa.rules.usage_keys import TIER, USAGE
 if TYPE_CHECKING:
     from sms_aaa.rules.buckets import BucketTerms, Rollover
     from sms_aaa.rules.plan_table import Section
-    from sms_aaa.rules.slots import Holiday
-    from sms_aaa.rules.tariff import Shape, Tariff, Tier, UsageComponent
+    from sms_aaa.rules.slots import Band, Holiday, Slot
+    from sms_aaa.rules.tariff import (
+        Bound,
+        KeyRule,
+        OneTimeComponent,
+        RecurringComponent,
+        Shape,
+        Tariff,
+        Tier,
+        UsageComponent,
+    )
 
 Row = dict[str, object]
 
@@ -31,61 +40,64 @@ def tables_of_tariff(tariff: Tariff) -> Row:
         switch=tariff.switch.value,
         carry=tariff.carry.value,
         holidays=[_day(day) for day in tariff.holidays],
-        slot=[
-            _kept(
-                SLOT,
-                name=slot.name,
-                days=[day.value for day in slot.days],
-                **{"from": _clock(slot.from_second), "to": _clock(slot.to_second)},
-            )
-            for slot in tariff.slots
-        ],
-        band=[
-            _kept(BAND, name=band.name, **{"from": _time(band.from_seconds), "to": _time(band.to_seconds)})
-            for band in tariff.bands
-        ],
-        key=[
-            _kept(
-                KEY,
-                name=rule.name,
-                service_class=list(rule.service_classes),
-                nas_zone=list(rule.nas_zones),
-                called_station=list(rule.called_stations),
-                realm=list(rule.realms),
-            )
-            for rule in tariff.keys
-        ],
-        recurring=[
-            _kept(
-                RECURRING,
-                name=fee.name,
-                amount=_minor(fee.amount_minor, currency),
-                period=fee.period.value,
-                due=fee.due.value,
-                prorate=fee.proration.value,
-                anchor=fee.anchor.value,
-                quantity=fee.quantity,
-                trial=f"{fee.trial_days}d" if fee.trial_days else None,
-            )
-            for fee in tariff.recurring
-        ],
-        one_time=[
-            _kept(ONE_TIME, name=fee.name, amount=_minor(fee.amount_minor, currency), quantity=fee.quantity)
-            for fee in tariff.one_time
-        ],
+        slot=[_slot(slot) for slot in tariff.slots],
+        band=[_band(band) for band in tariff.bands],
+        key=[_key(rule) for rule in tariff.keys],
+        recurring=[_recurring(fee, currency) for fee in tariff.recurring],
+        one_time=[_one_time(fee, currency) for fee in tariff.one_time],
         usage=[_usage(part) for part in tariff.usage],
-        bound=[
-            _kept(
-                BOUND,
-                name=bound.name,
-                components=list(bound.components),
-                maximum=_price(bound.maximum_picounits),
-                minimum=_price(bound.minimum_picounits),
-                prorate_minimum=bound.is_minimum_prorated,
-            )
-            for bound in tariff.bounds
-        ],
+        bound=[_bound(bound) for bound in tariff.bounds],
         bucket=[table_of_bucket(terms) for terms in tariff.buckets],
+    )
+
+
+def _slot(slot: Slot) -> Row:
+    edges = {"from": _clock(slot.from_second), "to": _clock(slot.to_second)}
+    return _kept(SLOT, name=slot.name, days=[day.value for day in slot.days], **edges)
+
+
+def _band(band: Band) -> Row:
+    edges = {"from": _time(band.from_seconds), "to": _time(band.to_seconds)}
+    return _kept(BAND, name=band.name, **edges)
+
+
+def _key(rule: KeyRule) -> Row:
+    return _kept(
+        KEY,
+        name=rule.name,
+        service_class=list(rule.service_classes),
+        nas_zone=list(rule.nas_zones),
+        called_station=list(rule.called_stations),
+        realm=list(rule.realms),
+    )
+
+
+def _recurring(fee: RecurringComponent, currency: str) -> Row:
+    return _kept(
+        RECURRING,
+        name=fee.name,
+        amount=_minor(fee.amount_minor, currency),
+        period=fee.period.value,
+        due=fee.due.value,
+        prorate=fee.proration.value,
+        anchor=fee.anchor.value,
+        quantity=fee.quantity,
+        trial=f"{fee.trial_days}d" if fee.trial_days else None,
+    )
+
+
+def _one_time(fee: OneTimeComponent, currency: str) -> Row:
+    return _kept(ONE_TIME, name=fee.name, amount=_minor(fee.amount_minor, currency), quantity=fee.quantity)
+
+
+def _bound(bound: Bound) -> Row:
+    return _kept(
+        BOUND,
+        name=bound.name,
+        components=list(bound.components),
+        maximum=_price(bound.maximum_picounits),
+        minimum=_price(bound.minimum_picounits),
+        prorate_minimum=bound.is_minimum_prorated,
     )
 
 
