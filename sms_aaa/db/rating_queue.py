@@ -66,6 +66,11 @@ def lock_shards(connection: Connection, shards: Iterable[int]) -> None:
     )
 
 
+def update_versions(connection: Connection, shards: Iterable[int]) -> None:
+    """Counts up the versions of locked shards: totals of theirs were changed."""
+    connection.execute("update rating_shard set version = version + 1 where shard = any(%s)", (sorted(set(shards)),))
+
+
 ROWS_MAX = 2_000
 """Rows of the queue that one batch takes: as many as that only when each has a delta or two."""
 

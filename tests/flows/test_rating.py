@@ -45,7 +45,7 @@ class World:
         # The story plays in the autumn of 2026, whenever it is told.
         connection.execute("update subscription set during = tstzrange('2026-09-01', null)")
         connection.execute("update assignment set during = tstzrange('2026-09-01', null)")
-        connection.execute("update cycle_due set due_at = '2026-09-01'")
+        connection.execute("update cycle_due set due_at = '2026-11-01'")
         self.account_id = connection.execute("select id from account").fetchone()[0]
         create_ahead(connection, NOON)
         self.shelf = PlanShelf()
