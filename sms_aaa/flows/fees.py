@@ -82,7 +82,7 @@ def charge_due(
         if book is None:
             continue
         due_at = max(instant_of(cycle.starts_us), contract.term.start) if now is None else now
-        found = _fees(connection, shelf, row, contract, instant_of(cycle.starts_us), instant_of(cycle.ends_us))
+        found = fees_in(connection, shelf, row, contract, instant_of(cycle.starts_us), instant_of(cycle.ends_us))
         tariff, ids = _priced(connection, shelf, row)
         charges += [
             charge_row(row, ids[charge.name], charge, tariff.currency, book)
@@ -115,7 +115,7 @@ def charge_row(row: OpenedRow, component_id: int, charge: FeeCharge, currency: s
     )
 
 
-def _fees(
+def fees_in(
     connection: Connection,
     shelf: PlanShelf,
     row: OpenedRow,
