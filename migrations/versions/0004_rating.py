@@ -173,6 +173,9 @@ CLOSING = """
 alter table component drop constraint component_kind_check;
 alter table component add constraint component_kind_check check (kind in ('usage', 'recurring', 'one-time', 'bound'));
 
+alter table component add column opening numeric not null default 0 check (opening >= 0 and opening = trunc(opening));
+comment on column component.opening is 'P(0): the numerator that its total begins with in a cycle that the subscription runs in.';
+
 alter table cycle add column closed_at timestamptz, add check ((state = 2) = (closed_at is not null)) not valid;
 
 alter table usage_total add column carried bigint not null default 0 check (carried between 0 and quantity);

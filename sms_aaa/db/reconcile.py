@@ -199,8 +199,9 @@ _LAWS: tuple[tuple[str, LiteralString], ...] = (
            full join (select account_id, cycle_id, subscription_id, component_id, sum(quantity) as quantity,
                              sum(numerator) as numerator from rated_usage group by 1, 2, 3, 4) r
              using (account_id, cycle_id, subscription_id, component_id)
+           left join component k on k.id = component_id
            where t.quantity is null or t.quantity <> coalesce(r.quantity, 0)
-             or t.numerator <> coalesce(r.numerator, 0)""",
+             or t.numerator - coalesce(r.numerator, 0) not in (0, k.opening)""",
     ),
     (
         "the ledger has what the totals and charges say",

@@ -21,7 +21,7 @@ from sms_aaa.flows.fees import charge_due, contracts_of, has_arrears
 from sms_aaa.rules.cycle import Cycle, cycle_at
 from sms_aaa.rules.instants import instant_of, instant_us
 from sms_aaa.rules.ledger import revenue
-from sms_aaa.rules.pricing import amount_minor, price_numerator
+from sms_aaa.rules.pricing import amount_minor, opening_numerator
 from sms_aaa.rules.recurring import next_edge
 from sms_aaa.rules.tariff import Carry, Scope
 
@@ -110,8 +110,7 @@ def _openings(connection: Connection, shelf: PlanShelf, plan_version_id: int) ->
     priced = shelf.get(connection, plan_version_id)
     tariff = priced.plan.tariff
     for part in tariff.usage:
-        # A session that costs something before it is used does so by itself, when there is one.
-        numerator = price_numerator(part, 0) if part.scope is Scope.CYCLE else 0
+        numerator = opening_numerator(part)
         yield OpeningRow(
             plan_version_id,
             priced.component_ids[part.name],

@@ -20,7 +20,7 @@ from sms_aaa.db import reconcile as db_reconcile
 from sms_aaa.db.reconcile import Violation
 from sms_aaa.flows.reconciling_fees import FEE_LAW, fee_violations
 from sms_aaa.rules.measure import Amounts, Measure
-from sms_aaa.rules.pricing import amount_minor, price_numerator
+from sms_aaa.rules.pricing import amount_minor, opening_numerator, price_numerator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -187,9 +187,10 @@ def _price_violations(connection: Connection, shelf: PlanShelf) -> Iterator[Viol
             yield Violation(PRICE_LAW, _where(row), "its subscription's plan has no such usage component")
             continue
         currency = shelf.get(connection, row.plan_version_id).plan.tariff.currency
-        numerator = price_numerator(component, row.quantity)
-        if row.carried:
-            numerator -= price_numerator(component, row.carried)
+        numerator = price_numerator(component, row.quantity) - price_numerator(component, row.carried)
+        # What is carried on has cost P(0) before; so it is where usage outlived the subscription.
+        if not row.carried and row.numerator != numerator:
+            numerator += opening_numerator(component)
         posted = amount_minor(component, currency, numerator)
         if row.numerator != numerator or row.posted_minor != posted:
             found = f"exact {row.numerator:f}, posted {row.posted_minor}; by the tariff {numerator}, {posted}"
