@@ -26,7 +26,7 @@ from sms_aaa.rules.recurring import next_edge
 from sms_aaa.rules.tariff import Carry, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sms_aaa.db.cycles import DueRow
@@ -61,7 +61,9 @@ def open_cycles(connection: Connection, shelf: PlanShelf, *, now: datetime, limi
     if opened:
         arrears = list(_cycles_before(connection, shelf, due))
         cycles, contracts = _known(connection, [*opened, *arrears])
-        open_totals(connection, shelf, due_heads(rows), opened)
+        if _open_totals(connection, shelf, opened):
+            # What raters remember of these shards is out of date.
+            db_queue.touch_shards(connection, (row.head_id % SHARDS for row in rows))
         instead = _instead(connection, due, cycles, now)
         charge_due(connection, shelf, [*opened, *arrears], cycles, contracts, now=now, instead=instead)
         done_with += [each.row.subscription_id for each in due if _is_done_with(each, contracts[_place(each)], now)]
@@ -82,28 +84,18 @@ def postpone_next(connection: Connection, *, now: datetime, until: datetime) -> 
     return ids
 
 
-def charge_fees(connection: Connection, shelf: PlanShelf, opened: Sequence[OpenedRow]) -> int:
-    """Charges these the fees that are due when their cycle begins, or they in it; once. How many charges were new."""
-    if not opened:
-        return 0
-    return charge_due(connection, shelf, opened, *_known(connection, opened), now=None)
+def begin_standings(connection: Connection, shelf: PlanShelf, opened: Sequence[OpenedRow]) -> None:
+    """Totals and fees that these begin with, for a rater that meets them first; it holds their shards."""
+    if opened:
+        _open_totals(connection, shelf, opened)
+        charge_due(connection, shelf, opened, *_known(connection, opened), now=None)
 
 
-def open_totals(connection: Connection, shelf: PlanShelf, heads: Mapping[int, int], opened: Sequence[OpenedRow]) -> int:
-    """The totals that these begin with, and P(0) in the ledger, where there are none yet; how many were new.
-
-    `heads`: the charging group of each account, whose shard is locked: what raters remember of it is out of date.
-    """
+def _open_totals(connection: Connection, shelf: PlanShelf, opened: Sequence[OpenedRow]) -> int:
+    """The totals that these begin with, and P(0) in the ledger, where there are none yet; how many were new."""
     numbers = sorted({row.plan_version_id for row in opened})
     openings = [opening for number in numbers for opening in _openings(connection, shelf, number)]
-    added = db_cycles.insert_totals(connection, opened, openings)
-    if added:
-        db_queue.update_versions(connection, (heads[row.account_id] % SHARDS for row in opened))
-    return added
-
-
-def due_heads(rows: Iterable[DueRow]) -> dict[int, int]:
-    return {row.account_id: row.head_id for row in rows}
+    return db_cycles.insert_totals(connection, opened, openings)
 
 
 def _openings(connection: Connection, shelf: PlanShelf, plan_version_id: int) -> Iterator[OpeningRow]:
