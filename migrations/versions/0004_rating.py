@@ -234,7 +234,31 @@ alter table entry
 comment on column entry.cycle_id is 'Null: of a payment or a top-up, which belong to no cycle.';
 """
 
+FINAL = """
+create trigger charge_is_final before update or delete on charge for each row execute function refuse_change();
+create trigger bucket_entry_is_final before update or delete on bucket_entry
+    for each row execute function refuse_change();
+
+create function refuse_change_of_closed() returns trigger language plpgsql as $$
+begin
+    if exists (select from cycle where id = old.cycle_id and state = 2) then
+        raise exception '% of cycle %, which is closed, is never changed: a correction is a new row', tg_table_name,
+            old.cycle_id using errcode = 'restrict_violation';
+    end if;
+    if tg_op = 'DELETE' then
+        return old;
+    end if;
+    return new;
+end $$;
+comment on function refuse_change_of_closed is 'Costs a row that is changed or deleted; what is added costs nothing.';
+create trigger rated_usage_is_final before update or delete on rated_usage
+    for each row execute function refuse_change_of_closed();
+-- Late usage still moves a closed cycle's total, with an adjustment that says so; its charge stays as it was.
+create trigger usage_total_is_kept before delete on usage_total
+    for each row execute function refuse_change_of_closed();
+"""
+
 
 def upgrade() -> None:
-    for part in (PEOPLE, QUEUE, RATED, BUCKETS, GENERATIONS, CLOSING, LEDGER):
+    for part in (PEOPLE, QUEUE, RATED, BUCKETS, GENERATIONS, CLOSING, LEDGER, FINAL):
         op.execute(part)

@@ -208,6 +208,7 @@ def test_reconciliation_names_what_is_off(world: World) -> None:
     """The laws are worth something only if they see what is broken."""
     world.use("s", (NOON, 600, 0, 3 * GB))
     world.rate()
+    world.connection.execute("set local session_replication_role = replica")
     world.connection.execute("update session set octets_in = octets_in + 1")
     world.connection.execute("update usage_total set quantity = quantity + 1")
     world.connection.execute("update charge set amount_minor = 1")
