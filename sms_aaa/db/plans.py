@@ -50,10 +50,10 @@ def insert_version(
     *,
     document: Mapping[str, Any],
     digest: str,
-    components: Iterable[tuple[str, str]],
+    components: Iterable[tuple[str, str, int]],
     effective_at: datetime | None = None,
 ) -> tuple[int, int]:
-    """(id, version) of a new version of the plan; `components` are (name, kind) of what it charges.
+    """(id, version) of a new version of the plan; `components` are (name, kind, opening) of what it charges.
 
     `effective_at` None: at once.
     """
@@ -68,8 +68,8 @@ def insert_version(
     ).fetchone()
     assert row is not None
     connection.cursor().executemany(
-        "insert into component (plan_version_id, name, kind) values (%s, %s, %s)",
-        [(row[0], component, kind) for component, kind in components],
+        "insert into component (plan_version_id, name, kind, opening) values (%s, %s, %s, %s)",
+        [(row[0], *component) for component in components],
     )
     return int(row[0]), int(row[1])
 
