@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from click.testing import CliRunner
 from sms_aaa.cli.main import main
 
 ROOT = Path(__file__).parents[2]
+FILE = re.compile(r"`([a-z-]+\.(?:toml|jsonl))`[:,][^`]*?(?:`[^`]*`[^`]*?)?\n\n```[a-z]+\n(.*?)```", re.DOTALL)
 PAGE = (ROOT / "docs" / "pricing-door.md").read_text()
 
 
@@ -33,12 +32,12 @@ def rate(folder: Path, *args: str, code: int = 0) -> str:
 
 def write_files(folder: Path, text: str) -> None:
     """Each file that a page shows: its name in backquotes with a colon, or before `, with`, and then its block."""
-    for name, block in re.findall(r"`([a-z-]+\.(?:toml|jsonl))`[:,][^`]*?(?:`[^`]*`[^`]*?)?\n\n```[a-z]+\n(.*?)```", text, re.S):
+    for name, block in FILE.findall(text):
         (folder / name).write_text(block)
 
 
 def examples() -> list[tuple[str, str]]:
-    return re.findall(r"`sms-aaa (tariff rate [^`]*)`:\n\n```json\n(.*?)```", PAGE, re.S)
+    return re.findall(r"`sms-aaa (tariff rate [^`]*)`:\n\n```json\n(.*?)```", PAGE, re.DOTALL)
 
 
 def is_within(shown: object, found: object, place: str = "") -> None:
