@@ -357,7 +357,7 @@ class Evaluation:
             opening=account.money,
             payments=self._payments,
             charged=self._amount_charged(),
-            from_buckets=paid / PICOUNITS,
+            from_buckets=Fraction(paid, PICOUNITS),
             reserved=sum(self._reservations.money.values(), Fraction(0)),
             credit_limit=account.credit_limit,
         )

@@ -61,7 +61,7 @@ def rows_of(run: CycleRun) -> Iterator[Row]:
     for number, charged in run.charged:
         rows = list(_rows(number, charged))
         if charged.paid and rows:
-            paid = tuple((bucket, share / PICOUNITS) for bucket, share in charged.paid)
+            paid = tuple((bucket, Fraction(share, PICOUNITS)) for bucket, share in charged.paid)
             rows[-1] = _with_paid(rows[-1], paid)
         yield from rows
 
