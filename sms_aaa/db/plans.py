@@ -42,9 +42,9 @@ def insert_version(
     *,
     document: Mapping[str, Any],
     digest: str,
-    components: Iterable[tuple[str, str]],
+    components: Iterable[tuple[str, str, int]],
 ) -> tuple[int, int]:
-    """(id, version) of a new version of the plan; `components` are (name, kind) of what it charges."""
+    """(id, version) of a new version of the plan; `components` are (name, kind, opening) of what it charges."""
     connection.execute("insert into plan (name) values (%s) on conflict (name) do nothing", (name,))
     plan = connection.execute("select id from plan where name = %s for update", (name,)).fetchone()
     assert plan is not None
@@ -56,8 +56,8 @@ def insert_version(
     ).fetchone()
     assert row is not None
     connection.cursor().executemany(
-        "insert into component (plan_version_id, name, kind) values (%s, %s, %s)",
-        [(row[0], component, kind) for component, kind in components],
+        "insert into component (plan_version_id, name, kind, opening) values (%s, %s, %s, %s)",
+        [(row[0], *component) for component in components],
     )
     return int(row[0]), int(row[1])
 

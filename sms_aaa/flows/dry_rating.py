@@ -21,9 +21,8 @@ from sms_aaa.rules.charging import Charging, Slice, Total
 from sms_aaa.rules.closing import closing_lines, granted_amount
 from sms_aaa.rules.covering import Bucket
 from sms_aaa.rules.instants import SECOND_US
-from sms_aaa.rules.pricing import price_numerator
+from sms_aaa.rules.pricing import opening_numerator
 from sms_aaa.rules.slicing import cut_spans
-from sms_aaa.rules.tariff import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -122,8 +121,7 @@ def _price(
     charging = Charging(_allowances(tariff, turns.values(), members[0]))
     for subscription_id, starts_us in turns:
         for part in tariff.usage:
-            opening = price_numerator(part, 0) if part.scope is Scope.CYCLE else 0
-            charging.totals[subscription_id, starts_us, part.name] = Total(0, opening)
+            charging.totals[subscription_id, starts_us, part.name] = Total(0, opening_numerator(part))
     for piece, turn in _slices(connection, shelf, tariff, members, turns, charging.buckets):
         charging.charge(piece, tariff.usage, *turn.key)
     return {key: {part.name: charging.totals[*key, part.name].numerator for part in tariff.usage} for key in turns}

@@ -16,13 +16,12 @@ from sms_aaa.db.cycles import OpenedRow
 from sms_aaa.db.rating import TenureRow, TotalKey
 from sms_aaa.db.rating_queue import QueuedDelta
 from sms_aaa.flows.cycle_book import CycleBook
-from sms_aaa.flows.cycles import charge_fees
+from sms_aaa.flows.cycles import begin_standings
 from sms_aaa.flows.meters import Meter, Standing
 from sms_aaa.rules.instants import INSTANT_MAX, INSTANT_MIN
 from sms_aaa.rules.measure import Measure
-from sms_aaa.rules.pricing import price_numerator, tier_at
+from sms_aaa.rules.pricing import tier_at
 from sms_aaa.rules.rating import DELTA_MAX
-from sms_aaa.rules.tariff import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from sms_aaa.db.rating import StandingRow
     from sms_aaa.flows.meters import ShardMemory
     from sms_aaa.flows.shelf import PlanShelf, PricedTariff
-    from sms_aaa.rules.tariff import UsageComponent
 
 NO_SUBSCRIPTION = "no-subscription"
 """Suspense: the service was never on a plan, so no tariff says what its usage costs."""
@@ -184,36 +182,61 @@ def open_standings(
 
     By (account, subscription, start of the cycle): the tenure and the end of the cycle.
     """
-    places = list(wanted)
-    stored: dict[int, list[StandingRow]] = {}
-    for row in db_rating.list_standings(connection, places):
-        stored.setdefault(row.index, []).append(row)
-    new = sorted({(p[0], p[2], wanted[p][1]) for index, p in enumerate(places) if index not in stored})
+    stored = _list_standings(connection, wanted)
+    new = sorted({(p[0], p[2], wanted[p][1]) for p in wanted if p not in stored})
     cycle_ids = db_rating.upsert_cycles(connection, new) if new else {}
-    owing = []
-    for index, (place, (tenure, end_us)) in enumerate(wanted.items()):
-        account_id, subscription_id, start_us = place
-        rows = stored.get(index)
-        cycle_id = rows[0].cycle_id if rows else cycle_ids[account_id, start_us]
-        totals = {row.component_id: row for row in rows or () if row.component_id is not None}
-        opened = OpenedRow(account_id, cycle_id, subscription_id, tenure.plan_version_id)
-        # Usage of a session that outlives its subscription may fall into a cycle that owes no fee.
-        if not totals and tenure.starts_us < end_us and (tenure.ends_us is None or tenure.ends_us > start_us):
-            owing.append(opened)
+    opened = {
+        place: OpenedRow(
+            place[0],
+            stored[place][0].cycle_id if place in stored else cycle_ids[place[0], place[2]],
+            place[1],
+            tenure.plan_version_id,
+        )
+        for place, (tenure, _) in wanted.items()
+    }
+    beginning = [place for place in wanted if _begins(place, *wanted[place], stored.get(place, []))]
+    if beginning:
+        begin_standings(connection, shelf, [opened[place] for place in beginning])
+        stored |= _list_standings(connection, beginning)
+    for place, (tenure, end_us) in wanted.items():
+        rows = stored.get(place, [])
+        totals = {row.component_id: row for row in rows if row.component_id is not None}
         priced = shelf.tariff(connection, tenure.plan_version_id)
-        is_closed = rows is not None and rows[0].is_closed
+        is_closed = bool(rows) and rows[0].is_closed
+        account_id, subscription_id, start_us = place
         kept.standings[place] = Standing(
             account_id,
             subscription_id,
-            cycle_id,
+            opened[place].cycle_id,
             start_us,
             end_us,
             is_closed,
             priced,
-            tuple(_meters(opened, priced, totals, is_closed)),
+            tuple(_meters(opened[place], priced, totals, is_closed)),
             start_us,
         )
-    charge_fees(connection, shelf, owing)
+
+
+def _begins(place: tuple[int, int, int], tenure: TenureRow, end_us: int, rows: Sequence[StandingRow]) -> bool:
+    """Whether it has nothing yet of what a cycle begins with, and the subscription runs in the cycle.
+
+    Usage of a session that outlives its subscription may fall into a cycle that owes no fee.
+    """
+    _, _, start_us = place
+    has_totals = any(row.component_id is not None for row in rows)
+    runs = tenure.starts_us < end_us and (tenure.ends_us is None or tenure.ends_us > start_us)
+    return runs and not has_totals and not (rows and rows[0].is_closed)
+
+
+def _list_standings(
+    connection: Connection, places: Iterable[tuple[int, int, int]]
+) -> dict[tuple[int, int, int], list[StandingRow]]:
+    """The rows of those places whose cycles are open or closed, by place."""
+    wanted = list(places)
+    stored: dict[tuple[int, int, int], list[StandingRow]] = {}
+    for row in db_rating.list_standings(connection, wanted):
+        stored.setdefault(wanted[row.index], []).append(row)
+    return stored
 
 
 def _settle(kept: ShardMemory, one: Found, special: Container[int]) -> Standing | Visit:
@@ -257,15 +280,10 @@ def _meters(
             owner=db_rating.pack_owner(key),
             quantity=quantity,
             covered=stored.covered if stored else 0,
-            numerator=int(stored.numerator) if stored else opening_numerator(part),
+            numerator=int(stored.numerator) if stored else 0,
             posted_minor=stored.posted_minor if stored else 0,
             tier_until=until,
             tier_picounits=picounits,
             is_closed=is_closed,
             is_stored=stored is not None,
         )
-
-
-def opening_numerator(part: UsageComponent) -> int:
-    """What a total begins with: P(0), for a price that runs up over the cycle."""
-    return price_numerator(part, 0) if part.scope is Scope.CYCLE else 0

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from sms_aaa.flows.meters import Meter, Standing
     from sms_aaa.flows.shelf import PlanShelf
     from sms_aaa.flows.weighing import Portion
+    from sms_aaa.rules.actor import Actor
 
 RERATED = "re-rating"
 """Reason of what a re-rating posts."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sms_aaa.db import plans as db_plans
 from sms_aaa.rules.plan import parse_plan, plan_digest, plan_to_document
+from sms_aaa.rules.pricing import opening_numerator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,10 +25,10 @@ def add_plan(desk: Desk, document: Mapping[str, object], *, default_currency: st
     if latest is not None and latest.digest == digest:
         return plan.name, latest.version, False
     tariff = plan.tariff
-    components = [(fee.name, "recurring") for fee in tariff.recurring]
-    components += [(fee.name, "one-time") for fee in tariff.one_time]
-    components += [(component.name, "usage") for component in tariff.usage]
-    components += [(bound.name, "bound") for bound in tariff.bounds]
+    components = [(fee.name, "recurring", 0) for fee in tariff.recurring]
+    components += [(fee.name, "one-time", 0) for fee in tariff.one_time]
+    components += [(component.name, "usage", opening_numerator(component)) for component in tariff.usage]
+    components += [(bound.name, "bound", 0) for bound in tariff.bounds]
     version_id, version = db_plans.insert_version(
         desk.connection, plan.name, document=plan_to_document(plan), digest=digest, components=components
     )
