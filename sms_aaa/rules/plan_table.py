@@ -53,13 +53,14 @@ class Form(Enum):
     FACTOR = ("factor", r"[0-9]{1,4}(\.[0-9]{1,6})?", 'write a number from 0 to 1000 such as "2" or "0.5"')
     QUANTITY = (
         "quantity",
-        r"[0-9]{1,16}(\.[0-9]{1,16})? ?[A-Za-z]{1,8}",
+        r"[0-9]{1,19}(\.[0-9]{1,16})? ?[A-Za-z]{0,8}",
         'write a number and its unit such as "50 GB"',
     )
     PER = (
-        "unit", r"([0-9]{1,16}(\.[0-9]{1,16})? ?)?[A-Za-z]{1,8}",
+        "unit",
+        r"([0-9]{1,19}(\.[0-9]{1,16})? ?)?[A-Za-z]{1,8}",
         'write the unit that the price is for, such as "GB", or so many of it, such as "100 MB"',
-    )  # fmt: skip
+    )
     RATE = (
         "rate", r"[0-9]{1,12}(\.[0-9]{1,6})? ?[kMG]bit/s",
         'write a rate such as "20 Mbit/s", or leave it out for no limit',
