@@ -1,12 +1,13 @@
 """Buckets as they are granted, shown, closed and rolled over. What rating makes of them is in db/bucket_use.py.
 
-Quantities are whole numbers of base units, of money buckets picounits. Instants that end in `_us` are as db/binary.py
-has them. Every change of granted, used, reserved or overrun is an entry, in the same statement or the next.
+Quantities are whole numbers of base units, of money buckets picounits. Every change of granted, used, reserved or
+overrun is an entry, in the same statement.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -14,17 +15,16 @@ from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from sms_aaa.db.binary import int8s, load_ints, numerics
+from sms_aaa.db.binary import int8s, numerics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from sms_aaa.db.engine import Connection
 
 
 class NewBucket(Struct, frozen=True, gc=False, kw_only=True):
-    """A bucket that is to be granted. `kept`: overage of the bucket before it: used of this one, and overrun beyond it."""
+    """A bucket that is to be granted. `kept`: overage of the bucket before it, used of this one."""
 
     account_id: int
     subscription_id: int | None = None
@@ -89,37 +89,6 @@ def _document(bucket: NewBucket) -> dict[str, Any]:
     return fields
 
 
-class PlaceRow(Struct, frozen=True, gc=False):
-    """Where a plan's buckets are granted: a subscription in a cycle of its account. `number` counts from 0."""
-
-    number: int
-    zone: str
-    anchor_day: int
-    currency: str
-    starts_us: int
-    ends_us: int
-    begins_us: int
-    until_us: int | None
-    follows_subscription: bool
-
-
-def list_places(connection: Connection, wanted: Sequence[tuple[int, int]]) -> list[PlaceRow]:
-    """Of these (cycle id, subscription id). `follows_subscription`: its service was on another plan until then."""
-    with connection.cursor(binary=True) as cursor:
-        load_ints(cursor)
-        rows = cursor.execute(
-            """select w.number - 1, a.zone, a.anchor_day, a.currency, c.starts_at, c.ends_at, lower(u.during),
-                      upper(u.during),
-                      exists (select from subscription o
-                              where o.service_id = u.service_id and upper(o.during) = lower(u.during))
-               from unnest(%s, %s) with ordinality w(cycle_id, subscription_id, number)
-               join cycle c on c.id = w.cycle_id join account a on a.id = c.account_id
-               join subscription u on u.id = w.subscription_id""",
-            (int8s([cycle_id for cycle_id, _ in wanted]), int8s([one for _, one in wanted])),
-        ).fetchall()
-    return [PlaceRow(*row) for row in rows]
-
-
 class OverageRow(Struct, frozen=True, gc=False):
     """The last grant of a bucket that keeps overage, and what it has of it."""
 
@@ -140,7 +109,7 @@ def list_overages(connection: Connection, wanted: Sequence[tuple[int, str]], bef
            order by b.account_id, b.name, b.from_at desc""",
         (int8s([account_id for account_id, _ in wanted]), [name for _, name in wanted], before),
     ).fetchall()
-    return [OverageRow(*row[:3], int(row[3])) for row in rows]
+    return [OverageRow(row[0], row[1], row[2], int(row[3])) for row in rows]
 
 
 class EndedRow(Struct, frozen=True, gc=False):

@@ -280,7 +280,8 @@ def list_usage_totals(connection: Connection, account_id: int, at: datetime | No
                join (select account_id, cycle_id, subscription_id, component_id, quantity, numerator, posted_minor
                      from usage_total
                      union all
-                     select account_id, cycle_id, subscription_id, component_id, 0, 0, amount_minor from charge) t
+                     select account_id, cycle_id, subscription_id, component_id, 0, 0, sum(amount_minor)::bigint
+                     from charge where kind <> 'usage' group by 1, 2, 3, 4) t
                  on t.account_id = c.account_id and t.cycle_id = c.id
                join component k on k.id = t.component_id
                join plan_version v on v.id = k.plan_version_id join plan p on p.id = v.plan_id

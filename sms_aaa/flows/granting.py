@@ -23,15 +23,16 @@ from sms_aaa.rules.buckets import BucketKind, BucketTerms
 from sms_aaa.rules.closing import granted_amount, roll_over
 from sms_aaa.rules.cycle import Cycle
 from sms_aaa.rules.instants import instant_of, instant_us
-from sms_aaa.rules.recurring import share_run, terms_of
+from sms_aaa.rules.recurring import share_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from sms_aaa.db.buckets import EndedRow, OverageRow, PlaceRow
-    from sms_aaa.db.cycles import OpenedRow
+    from sms_aaa.db.buckets import EndedRow, OverageRow
+    from sms_aaa.db.cycles import CycleRow, OpenedRow
     from sms_aaa.db.engine import Connection
+    from sms_aaa.flows.fees import Contract
     from sms_aaa.flows.shelf import PlanShelf
 
 ROLLED_OVER = "rolled-over"
@@ -40,20 +41,25 @@ KEPT_OVERAGE = "kept-overage"
 it was closed."""
 
 
-def grant_allowances(connection: Connection, shelf: PlanShelf, opened: Sequence[OpenedRow]) -> int:
+def grant_allowances(
+    connection: Connection,
+    shelf: PlanShelf,
+    opened: Sequence[OpenedRow],
+    cycles: Mapping[int, CycleRow],
+    contracts: Mapping[tuple[int, int], Contract],
+) -> int:
     """Grants the allowances of their plans to these subscriptions in these cycles, and promotions where they begin.
 
     Once: what was granted is not granted again. How many buckets were new. The shards of their groups are locked.
     """
-    owners = [row for row in opened if shelf.get(connection, row.plan_version_id).plan.tariff.buckets]
-    if not owners:
-        return 0
-    places = db_buckets.list_places(connection, [(row.cycle_id, row.subscription_id) for row in owners])
     wanted = []
-    for place in places:
-        row = owners[place.number]
+    for row in opened:
         tariff = shelf.get(connection, row.plan_version_id).plan.tariff
-        wanted += [bucket for terms in tariff.buckets for bucket in _of_plan(row, place, terms)]
+        cycle, contract = cycles[row.cycle_id], contracts[row.subscription_id, row.cycle_id]
+        for terms in () if cycle.is_closed else tariff.buckets:
+            bucket = _of_plan(row, cycle, contract, terms, tariff.currency)
+            if bucket is not None:
+                wanted.append(bucket)
     return len(db_buckets.insert_buckets(connection, _with_overage(connection, wanted))) if wanted else 0
 
 
@@ -105,32 +111,29 @@ def close_buckets(connection: Connection, *, now: datetime, grace: timedelta, li
     return len(ended)
 
 
-def _of_plan(row: OpenedRow, place: PlaceRow, terms: BucketTerms) -> Iterator[NewBucket]:
+def _of_plan(
+    row: OpenedRow, place: CycleRow, contract: Contract, terms: BucketTerms, currency: str
+) -> NewBucket | None:
     """What the plan grants of these terms in a cycle, in the part of it that the subscription runs."""
-    begins_us = max(place.starts_us, place.begins_us)
-    is_promotion = terms.kind is BucketKind.PROMOTION
-    ends = [end for end in (place.until_us, None if is_promotion else place.ends_us) if end is not None]
-    if begins_us >= place.ends_us or (ends and begins_us >= min(ends)):
-        return
-    if is_promotion and (place.begins_us < place.starts_us or place.follows_subscription):
-        return
-    from_at = instant_of(begins_us)
-    until_at = instant_of(min(ends)) if ends else None
+    term, is_promotion = contract.term, terms.kind is BucketKind.PROMOTION
+    cycle = Cycle(instant_of(place.starts_us), instant_of(place.ends_us))
+    from_at = max(cycle.start, term.start)
+    ends = [end for end in (term.end, None if is_promotion else cycle.end) if end is not None]
+    if from_at >= min([*ends, cycle.end]) or (is_promotion and (term.start < cycle.start or contract.plans_before)):
+        return None
+    until_at = min(ends, default=None)
     if terms.valid_seconds is not None:
         until_at = from_at + timedelta(seconds=terms.valid_seconds)
-    cycle = Cycle(instant_of(place.starts_us), instant_of(place.ends_us))
-    until = None if place.until_us is None else instant_of(place.until_us)
-    [term] = terms_of([(instant_of(place.begins_us), until)], place.zone, place.anchor_day)
     bucket = bucket_of(
         terms,
         account_id=row.account_id,
-        currency=place.currency,
+        currency=currency,
         from_at=from_at,
         until_at=until_at,
         created_at=from_at,
-        granted=terms.amount if is_promotion else granted_amount(terms, share_run(term, cycle)),
+        granted=granted_amount(terms, share_run(term, cycle)),
     )
-    yield msgspec.structs.replace(bucket, subscription_id=row.subscription_id, cycle_id=row.cycle_id)
+    return msgspec.structs.replace(bucket, subscription_id=row.subscription_id, cycle_id=row.cycle_id)
 
 
 def _with_overage(connection: Connection, wanted: Sequence[NewBucket]) -> list[NewBucket]:

@@ -15,23 +15,21 @@ from sms_aaa.db import rating as db_rating
 from sms_aaa.db.cycles import OpenedRow
 from sms_aaa.db.rating import TenureRow, TotalKey
 from sms_aaa.db.rating_queue import QueuedDelta
-from sms_aaa.flows.cycles import charge_fees
+from sms_aaa.flows.cycle_book import CycleBook
+from sms_aaa.flows.cycles import begin_standings
 from sms_aaa.flows.meters import Meter, Standing
 from sms_aaa.rules.instants import INSTANT_MAX, INSTANT_MIN
 from sms_aaa.rules.measure import Measure
-from sms_aaa.rules.pricing import price_numerator, tier_at
+from sms_aaa.rules.pricing import tier_at
 from sms_aaa.rules.rating import DELTA_MAX
-from sms_aaa.rules.tariff import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.rating import StandingRow
-    from sms_aaa.flows.cycle_book import CycleBook
     from sms_aaa.flows.meters import ShardMemory
     from sms_aaa.flows.shelf import PlanShelf, PricedTariff
-    from sms_aaa.rules.tariff import UsageComponent
 
 NO_SUBSCRIPTION = "no-subscription"
 """Suspense: the service was never on a plan, so no tariff says what its usage costs."""
@@ -90,10 +88,10 @@ def place(
             placed.append("")
             unknown.append(index)
     if unknown:
-        found = _look_up(connection, shelf.cycles, [queued[index] for index in unknown])
-        _open(connection, shelf, kept, [one for one in found if isinstance(one, _Found)])
+        found = look_up(connection, shelf.cycles, [queued[index] for index in unknown])
+        _open(connection, shelf, kept, [one for one in found if isinstance(one, Found)])
         for index, one in zip(unknown, found, strict=True):
-            placed[index] = _settle(kept, one, special) if isinstance(one, _Found) else one
+            placed[index] = _settle(kept, one, special) if isinstance(one, Found) else one
     return placed
 
 
@@ -108,7 +106,13 @@ def find_tenure(tenures: Sequence[TenureRow], at_us: int) -> int:
     return at
 
 
-class _Part(Struct, frozen=True, gc=False):
+def find_reasons(connection: Connection, deltas: Sequence[QueuedDelta]) -> list[str | None]:
+    """Why each of these cannot be rated; None: it can."""
+    found = look_up(connection, CycleBook(), deltas)
+    return [one if isinstance(one, str) else None for one in found]
+
+
+class Part(Struct, frozen=True, gc=False):
     """[from_us, to_us) of a delta in a tenure and in its account's cycle [start_us, end_us)."""
 
     from_us: int
@@ -118,16 +122,17 @@ class _Part(Struct, frozen=True, gc=False):
     end_us: int
 
 
-class _Found(Struct, frozen=True, gc=False):
+class Found(Struct, frozen=True, gc=False):
     """A delta with its parts. The last one's tenure has all that ends in [since_us, until_us)."""
 
     delta: QueuedDelta
-    parts: tuple[_Part, ...]
+    parts: tuple[Part, ...]
     since_us: int
     until_us: int
 
 
-def _look_up(connection: Connection, cycles: CycleBook, deltas: Sequence[QueuedDelta]) -> list[_Found | str]:
+def look_up(connection: Connection, cycles: CycleBook, deltas: Sequence[QueuedDelta]) -> list[Found | str]:
+    """The parts of each delta, one for each subscription and cycle that it touches; or why it cannot be rated."""
     tenures: dict[tuple[int, int], list[TenureRow]] = {}
     for row in db_rating.list_tenures(connection, list({(d.service_id, d.account_id) for d in deltas})):
         if row.subscription_id is not None:
@@ -135,12 +140,12 @@ def _look_up(connection: Connection, cycles: CycleBook, deltas: Sequence[QueuedD
     return [_find(cycles, delta, tenures.get((delta.service_id, delta.account_id), ())) for delta in deltas]
 
 
-def _find(cycles: CycleBook, delta: QueuedDelta, tenures: Sequence[TenureRow]) -> _Found | str:
+def _find(cycles: CycleBook, delta: QueuedDelta, tenures: Sequence[TenureRow]) -> Found | str:
     if not tenures:
         return NO_SUBSCRIPTION
     if delta.to_us - delta.from_us > _DELTA_US_MAX:
         return IMPLAUSIBLE_TIMES
-    parts: list[_Part] = []
+    parts: list[Part] = []
     at_us = delta.from_us
     while True:
         at = find_tenure(tenures, at_us)
@@ -148,14 +153,14 @@ def _find(cycles: CycleBook, delta: QueuedDelta, tenures: Sequence[TenureRow]) -
         start_us, end_us = cycles.cycle_at(tenure.zone, tenure.anchor_day, at_us)
         next_us = tenures[at + 1].starts_us if at + 1 < len(tenures) else INSTANT_MAX
         to_us = min(delta.to_us, end_us, next_us)
-        parts.append(_Part(at_us, to_us, tenure, start_us, end_us))
+        parts.append(Part(at_us, to_us, tenure, start_us, end_us))
         # [from, to): what ends on an edge has nothing behind it.
         if to_us == delta.to_us:
-            return _Found(delta, tuple(parts), tenure.starts_us if at else INSTANT_MIN, next_us)
+            return Found(delta, tuple(parts), tenure.starts_us if at else INSTANT_MIN, next_us)
         at_us = to_us
 
 
-def _open(connection: Connection, shelf: PlanShelf, kept: ShardMemory, found: Iterable[_Found]) -> None:
+def _open(connection: Connection, shelf: PlanShelf, kept: ShardMemory, found: Iterable[Found]) -> None:
     """Sees to it that every standing that is visited is in memory."""
     parts = {
         (part.tenure.account_id, part.tenure.subscription_id or 0, part.start_us): (part.tenure, part.end_us)
@@ -177,39 +182,64 @@ def open_standings(
 
     By (account, subscription, start of the cycle): the tenure and the end of the cycle.
     """
-    places = list(wanted)
-    stored: dict[int, list[StandingRow]] = {}
-    for row in db_rating.list_standings(connection, places):
-        stored.setdefault(row.index, []).append(row)
-    new = sorted({(p[0], p[2], wanted[p][1]) for index, p in enumerate(places) if index not in stored})
+    stored = _list_standings(connection, wanted)
+    new = sorted({(p[0], p[2], wanted[p][1]) for p in wanted if p not in stored})
     cycle_ids = db_rating.upsert_cycles(connection, new) if new else {}
-    owing = []
-    for index, (place, (tenure, end_us)) in enumerate(wanted.items()):
-        account_id, subscription_id, start_us = place
-        rows = stored.get(index)
-        cycle_id = rows[0].cycle_id if rows else cycle_ids[account_id, start_us]
-        totals = {row.component_id: row for row in rows or () if row.component_id is not None}
-        opened = OpenedRow(account_id, cycle_id, subscription_id, tenure.plan_version_id)
-        # Usage of a session that outlives its subscription may fall into a cycle that owes no fee.
-        if not totals and tenure.starts_us < end_us and (tenure.ends_us is None or tenure.ends_us > start_us):
-            owing.append(opened)
+    opened = {
+        place: OpenedRow(
+            place[0],
+            stored[place][0].cycle_id if place in stored else cycle_ids[place[0], place[2]],
+            place[1],
+            tenure.plan_version_id,
+        )
+        for place, (tenure, _) in wanted.items()
+    }
+    beginning = [place for place in wanted if _begins(place, *wanted[place], stored.get(place, []))]
+    if beginning:
+        begin_standings(connection, shelf, [opened[place] for place in beginning])
+        stored |= _list_standings(connection, beginning)
+    for place, (tenure, end_us) in wanted.items():
+        rows = stored.get(place, [])
+        totals = {row.component_id: row for row in rows if row.component_id is not None}
         priced = shelf.tariff(connection, tenure.plan_version_id)
-        is_closed = rows is not None and rows[0].is_closed
+        is_closed = bool(rows) and rows[0].is_closed
+        account_id, subscription_id, start_us = place
         kept.standings[place] = Standing(
             account_id,
             subscription_id,
-            cycle_id,
+            opened[place].cycle_id,
             start_us,
             end_us,
             is_closed,
             priced,
-            tuple(_meters(opened, priced, totals, is_closed)),
+            tuple(_meters(opened[place], priced, totals, is_closed)),
             start_us,
         )
-    charge_fees(connection, shelf, owing)
 
 
-def _settle(kept: ShardMemory, one: _Found, special: Container[int]) -> Standing | Visit:
+def _begins(place: tuple[int, int, int], tenure: TenureRow, end_us: int, rows: Sequence[StandingRow]) -> bool:
+    """Whether it has nothing yet of what a cycle begins with, and the subscription runs in the cycle.
+
+    Usage of a session that outlives its subscription may fall into a cycle that owes no fee.
+    """
+    _, _, start_us = place
+    has_totals = any(row.component_id is not None for row in rows)
+    runs = tenure.starts_us < end_us and (tenure.ends_us is None or tenure.ends_us > start_us)
+    return runs and not has_totals and not (rows and rows[0].is_closed)
+
+
+def _list_standings(
+    connection: Connection, places: Iterable[tuple[int, int, int]]
+) -> dict[tuple[int, int, int], list[StandingRow]]:
+    """The rows of those places whose cycles are open or closed, by place."""
+    wanted = list(places)
+    stored: dict[tuple[int, int, int], list[StandingRow]] = {}
+    for row in db_rating.list_standings(connection, wanted):
+        stored.setdefault(wanted[row.index], []).append(row)
+    return stored
+
+
+def _settle(kept: ShardMemory, one: Found, special: Container[int]) -> Standing | Visit:
     """What a delta's parts lead to; and the last of them is remembered for what comes next."""
     stretches = tuple(
         Stretch(part.from_us, part.to_us, kept.standings[part.tenure.account_id, part.tenure.subscription_id or 0,
@@ -250,15 +280,10 @@ def _meters(
             owner=db_rating.pack_owner(key),
             quantity=quantity,
             covered=stored.covered if stored else 0,
-            numerator=int(stored.numerator) if stored else opening_numerator(part),
+            numerator=int(stored.numerator) if stored else 0,
             posted_minor=stored.posted_minor if stored else 0,
             tier_until=until,
             tier_picounits=picounits,
             is_closed=is_closed,
             is_stored=stored is not None,
         )
-
-
-def opening_numerator(part: UsageComponent) -> int:
-    """What a total begins with: P(0), for a price that runs up over the cycle."""
-    return price_numerator(part, 0) if part.scope is Scope.CYCLE else 0

@@ -70,6 +70,11 @@ def price_numerator(part: UsageComponent, quantity: int) -> int:
     return numerator
 
 
+def opening_numerator(part: UsageComponent) -> int:
+    """What a total begins with when a cycle opens: P(0). A session that costs something unused does so when it is."""
+    return price_numerator(part, 0) if part.scope is Scope.CYCLE else 0
+
+
 def rate(part: UsageComponent, *, total_before: int, quantity: int) -> Rated:
     """What `quantity` >= 0 more cost after `total_before` of them in the same scope."""
     assert total_before >= 0

@@ -20,7 +20,6 @@ from sms_aaa.db.plans import insert_version
 from sms_aaa.db.rating_queue import claim_shard
 from sms_aaa.db.usage import UsageDelta, insert_deltas, insert_queue
 from sms_aaa.flows.meters import RaterMemory
-from sms_aaa.flows.placing import opening_numerator
 from sms_aaa.flows.rating import rate_batch
 from sms_aaa.flows.rerating import rerate_group
 from sms_aaa.flows.shelf import PlanShelf
@@ -32,7 +31,7 @@ from sms_aaa.rules.entitlement import Policy
 from sms_aaa.rules.instants import INSTANT_MIN, instant_of, instant_us
 from sms_aaa.rules.measure import Amounts, Measure
 from sms_aaa.rules.plan import Plan, plan_to_document
-from sms_aaa.rules.pricing import amount_minor
+from sms_aaa.rules.pricing import amount_minor, opening_numerator
 from sms_aaa.rules.session import Delta, Place
 from sms_aaa.rules.slicing import Span, cut_spans
 from sms_aaa.rules.slots import Band, Calendar, Slot
@@ -187,7 +186,7 @@ class World:
         self.services = [make_subscriber(desk, name=name) for name in ("ann", "ben")]
         self.accounts = [row[0] for row in connection.execute("select account_id from assignment order by service_id")]
         plan = Plan("story", "", Policy(), story.tariff)
-        names = [(part.name, "usage") for part in story.tariff.usage]
+        names = [(part.name, "usage", opening_numerator(part)) for part in story.tariff.usage]
         version, _ = insert_version(connection, "story", document=plan_to_document(plan), digest="", components=names)
         begun = "during = tstzrange('2026-09-01', null)"
         connection.execute(f"update subscription set plan_version_id = %s, {begun}", (version,))

@@ -45,7 +45,7 @@ class World:
         # The story plays in the autumn of 2026, whenever it is told.
         connection.execute("update subscription set during = tstzrange('2026-09-01', null)")
         connection.execute("update assignment set during = tstzrange('2026-09-01', null)")
-        connection.execute("update cycle_due set due_at = '2026-09-01'")
+        connection.execute("update cycle_due set due_at = '2026-11-01'")
         self.account_id = connection.execute("select id from account").fetchone()[0]
         create_ahead(connection, NOON)
         self.shelf = PlanShelf()
@@ -321,7 +321,7 @@ def test_a_cycle_that_cannot_be_opened_is_put_off_and_the_others_are_opened(worl
     make_subscriber(make_desk(world.connection), name="bob")
     world.connection.execute("update subscription set during = tstzrange('2026-09-01', null)")
     world.connection.execute("update assignment set during = tstzrange('2026-09-01', null)")
-    world.connection.execute("update cycle_due set due_at = '2026-09-02' where subscription_id <> 1")
+    world.connection.execute("update cycle_due set due_at = '2026-11-02' where subscription_id <> 1")
     assert postpone_next(world.connection, now=NOON, until=NOON + timedelta(hours=1)) == [1]
     assert open_cycles(world.connection, world.shelf, now=NOON, limit=1) == 1
     assert open_cycles(world.connection, world.shelf, now=NOON, limit=1) == 0
