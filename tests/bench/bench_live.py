@@ -3,7 +3,8 @@
 `python tests/bench/bench_live.py [--rate 5000] [--seconds 40] [--users 20000] [--tariff plain|full]`
 
 Each of the users has a session, whose interims come in turn, without Event-Timestamp: so a delta ends when the
-daemon received its record. PostgreSQL keeps when each transaction was committed (track_commit_timestamp), so that of each delta
+daemon received its record. PostgreSQL keeps when each transaction was committed (track_commit_timestamp), so that of
+each delta
 
 counted  is from its record's arrival to the commit with the delta in it,
 rated    is from there to the commit with its rated usage, totals, buckets and entries in it.
@@ -230,7 +231,9 @@ def main() -> None:
     asked = parse_args()
     with tempfile.TemporaryDirectory(prefix="live-bench-") as work:
         print(
-            f"{asked.tariff}: {asked.rate} records/s for {asked.seconds} s, {asked.users} sessions, on {os.cpu_count()} cores"
+            f"{asked.tariff}: {asked.rate} records/s for {asked.seconds} s, {asked.users} sessions, "
+            f"on {os.cpu_count()} cores",
+            flush=True,
         )
         measure(Path(work), asked)
 
