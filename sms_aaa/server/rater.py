@@ -15,6 +15,7 @@ from sms_aaa.flows.meters import RaterMemory
 from sms_aaa.flows.rating import rate_batch, suspend_next
 from sms_aaa.flows.rerating import rerate_group
 from sms_aaa.flows.shelf import PlanShelf
+from sms_aaa.flows.suspense import retry_mended
 from sms_aaa.metrics import Word
 from sms_aaa.server.database import work_with_database
 from sms_aaa.server.pressure import Pressure
@@ -45,6 +46,9 @@ CLOSING_SECONDS = 60.0
 POSTPONED = timedelta(hours=1)
 GAUGES_SECONDS = 2.0
 
+SUSPENSE_SECONDS = 60.0
+"""Between two looks for usage in suspense that can be rated by now."""
+
 CLEANING_SECONDS = 1.0
 CLEANING_SECONDS_MAX = 1.0
 DIRTY_FOR = timedelta(seconds=1)
@@ -57,7 +61,7 @@ class Rater:
         self._child = child
         self._counters = child.counters
         self._shelf = PlanShelf()
-        self._due = {"cycles": 0.0, "gauges": 0.0, "groups": 0.0, "closing": 0.0}
+        self._due = {"cycles": 0.0, "gauges": 0.0, "groups": 0.0, "closing": 0.0, "suspense": 0.0}
         self._limits: dict[int, int] = {}
         self._tries: dict[int, int] = {}
         self._cycles_limit = CYCLES_BATCH_MAX
@@ -160,6 +164,9 @@ class Rater:
         if now >= self._due["groups"]:
             self._clean_groups(connection, now)
             self._due["groups"] = time.monotonic() + CLEANING_SECONDS
+        if now >= self._due["suspense"]:
+            self._due["suspense"] = now + SUSPENSE_SECONDS
+            self._retry_suspense(connection)
         if now >= self._due["gauges"]:
             self._due["gauges"] = now + GAUGES_SECONDS
             waiting, since = db_queue.queue_length(connection)
@@ -190,6 +197,13 @@ class Rater:
             self._refused_cycles |= dict.fromkeys(cycle_ids, began + POSTPONED.total_seconds())
             self._child.log.error("close-refused", cycles=cycle_ids, reason=type(refused).__name__)
         self._closing_limit = max(self._closing_limit // 2, 1)
+
+    def _retry_suspense(self, connection: Connection) -> None:
+        try:
+            retry_mended(connection, now=datetime.now(UTC))
+            connection.commit()
+        except Conflict:
+            connection.rollback()
 
     def _clean_groups(self, connection: Connection, began: float) -> None:
         """Rates groups again that late usage made dirty. One that cannot be is left for the next time."""
