@@ -12,6 +12,7 @@ from sms_aaa.cli.exits import Exit, Failure
 from sms_aaa.cli.options import listing_options
 from sms_aaa.cli.output import Cell, Format, document, listing
 from sms_aaa.cli.plan_file import load_document
+from sms_aaa.cli.tariff_rate import rate
 from sms_aaa.cli.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ def tariff() -> None:
 
     Example: sms-aaa tariff check policies/home-100.toml
     """
+
+
+tariff.add_command(rate)
 
 
 @tariff.command()

@@ -57,6 +57,15 @@ def list_members(connection: Connection, head_id: int) -> list[int]:
     return [head_id, *(int(row[0]) for row in rows)]
 
 
+def list_heads_of(connection: Connection, account_ids: Iterable[int]) -> list[int]:
+    """The heads of the charging groups of these accounts."""
+    rows = connection.execute(
+        "select distinct coalesce(charging_head_id, id) from account where id = any(%s) order by 1",
+        (int8s(sorted(account_ids)),),
+    ).fetchall()
+    return [int(row[0]) for row in rows]
+
+
 class SessionRow(Struct, frozen=True, gc=False):
     """What rating may ask of a session. `vendor_attributes` is JSON."""
 

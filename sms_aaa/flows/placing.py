@@ -15,6 +15,7 @@ from sms_aaa.db import rating as db_rating
 from sms_aaa.db.cycles import OpenedRow
 from sms_aaa.db.rating import TenureRow, TotalKey
 from sms_aaa.db.rating_queue import QueuedDelta
+from sms_aaa.flows.cycle_book import CycleBook
 from sms_aaa.flows.cycles import begin_standings
 from sms_aaa.flows.meters import Meter, Standing
 from sms_aaa.rules.instants import INSTANT_MAX, INSTANT_MIN
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.rating import StandingRow
-    from sms_aaa.flows.cycle_book import CycleBook
     from sms_aaa.flows.meters import ShardMemory
     from sms_aaa.flows.shelf import PlanShelf, PricedTariff
 
@@ -88,10 +88,10 @@ def place(
             placed.append("")
             unknown.append(index)
     if unknown:
-        found = _look_up(connection, shelf.cycles, [queued[index] for index in unknown])
-        _open(connection, shelf, kept, [one for one in found if isinstance(one, _Found)])
+        found = look_up(connection, shelf.cycles, [queued[index] for index in unknown])
+        _open(connection, shelf, kept, [one for one in found if isinstance(one, Found)])
         for index, one in zip(unknown, found, strict=True):
-            placed[index] = _settle(kept, one, special) if isinstance(one, _Found) else one
+            placed[index] = _settle(kept, one, special) if isinstance(one, Found) else one
     return placed
 
 
@@ -106,7 +106,13 @@ def find_tenure(tenures: Sequence[TenureRow], at_us: int) -> int:
     return at
 
 
-class _Part(Struct, frozen=True, gc=False):
+def find_reasons(connection: Connection, deltas: Sequence[QueuedDelta]) -> list[str | None]:
+    """Why each of these cannot be rated; None: it can."""
+    found = look_up(connection, CycleBook(), deltas)
+    return [one if isinstance(one, str) else None for one in found]
+
+
+class Part(Struct, frozen=True, gc=False):
     """[from_us, to_us) of a delta in a tenure and in its account's cycle [start_us, end_us)."""
 
     from_us: int
@@ -116,16 +122,17 @@ class _Part(Struct, frozen=True, gc=False):
     end_us: int
 
 
-class _Found(Struct, frozen=True, gc=False):
+class Found(Struct, frozen=True, gc=False):
     """A delta with its parts. The last one's tenure has all that ends in [since_us, until_us)."""
 
     delta: QueuedDelta
-    parts: tuple[_Part, ...]
+    parts: tuple[Part, ...]
     since_us: int
     until_us: int
 
 
-def _look_up(connection: Connection, cycles: CycleBook, deltas: Sequence[QueuedDelta]) -> list[_Found | str]:
+def look_up(connection: Connection, cycles: CycleBook, deltas: Sequence[QueuedDelta]) -> list[Found | str]:
+    """The parts of each delta, one for each subscription and cycle that it touches; or why it cannot be rated."""
     tenures: dict[tuple[int, int], list[TenureRow]] = {}
     for row in db_rating.list_tenures(connection, list({(d.service_id, d.account_id) for d in deltas})):
         if row.subscription_id is not None:
@@ -133,12 +140,12 @@ def _look_up(connection: Connection, cycles: CycleBook, deltas: Sequence[QueuedD
     return [_find(cycles, delta, tenures.get((delta.service_id, delta.account_id), ())) for delta in deltas]
 
 
-def _find(cycles: CycleBook, delta: QueuedDelta, tenures: Sequence[TenureRow]) -> _Found | str:
+def _find(cycles: CycleBook, delta: QueuedDelta, tenures: Sequence[TenureRow]) -> Found | str:
     if not tenures:
         return NO_SUBSCRIPTION
     if delta.to_us - delta.from_us > _DELTA_US_MAX:
         return IMPLAUSIBLE_TIMES
-    parts: list[_Part] = []
+    parts: list[Part] = []
     at_us = delta.from_us
     while True:
         at = find_tenure(tenures, at_us)
@@ -146,14 +153,14 @@ def _find(cycles: CycleBook, delta: QueuedDelta, tenures: Sequence[TenureRow]) -
         start_us, end_us = cycles.cycle_at(tenure.zone, tenure.anchor_day, at_us)
         next_us = tenures[at + 1].starts_us if at + 1 < len(tenures) else INSTANT_MAX
         to_us = min(delta.to_us, end_us, next_us)
-        parts.append(_Part(at_us, to_us, tenure, start_us, end_us))
+        parts.append(Part(at_us, to_us, tenure, start_us, end_us))
         # [from, to): what ends on an edge has nothing behind it.
         if to_us == delta.to_us:
-            return _Found(delta, tuple(parts), tenure.starts_us if at else INSTANT_MIN, next_us)
+            return Found(delta, tuple(parts), tenure.starts_us if at else INSTANT_MIN, next_us)
         at_us = to_us
 
 
-def _open(connection: Connection, shelf: PlanShelf, kept: ShardMemory, found: Iterable[_Found]) -> None:
+def _open(connection: Connection, shelf: PlanShelf, kept: ShardMemory, found: Iterable[Found]) -> None:
     """Sees to it that every standing that is visited is in memory."""
     parts = {
         (part.tenure.account_id, part.tenure.subscription_id or 0, part.start_us): (part.tenure, part.end_us)
@@ -232,7 +239,7 @@ def _list_standings(
     return stored
 
 
-def _settle(kept: ShardMemory, one: _Found, special: Container[int]) -> Standing | Visit:
+def _settle(kept: ShardMemory, one: Found, special: Container[int]) -> Standing | Visit:
     """What a delta's parts lead to; and the last of them is remembered for what comes next."""
     stretches = tuple(
         Stretch(part.from_us, part.to_us, kept.standings[part.tenure.account_id, part.tenure.subscription_id or 0,

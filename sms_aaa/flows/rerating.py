@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from sms_aaa import __version__
+from sms_aaa.db import audit as db_audit
 from sms_aaa.db import charging as db_charging
 from sms_aaa.db import rating as db_rating
 from sms_aaa.db import rating_queue as db_queue
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from sms_aaa.flows.meters import Meter, Standing
     from sms_aaa.flows.shelf import PlanShelf
     from sms_aaa.flows.weighing import Portion
+    from sms_aaa.rules.actor import Actor
 
 RERATED = "re-rating"
 """Reason of what a re-rating posts."""
@@ -84,10 +86,13 @@ class _Past:
     moved: list[Meter]
 
 
-def rerate_group(connection: Connection, shelf: PlanShelf, head_id: int, *, since_us: int, now: datetime) -> Rerated:
+def rerate_group(
+    connection: Connection, shelf: PlanShelf, head_id: int, *, since_us: int, now: datetime, actor: Actor | None = None
+) -> Rerated:
     """Rates the open cycles of a charging group again, from the slices on that end at `since_us` or later.
 
-    One transaction, in which the group is clean afterwards. Nothing is written where nothing differs.
+    One transaction, in which the group is clean afterwards. Nothing is written where nothing differs. `actor`: who
+    asked for it; the rater by itself is its own trace.
     """
     db_queue.touch_shards(connection, [head_id % SHARDS])
     members = db_charging.list_members(connection, head_id)
@@ -110,6 +115,11 @@ def rerate_group(connection: Connection, shelf: PlanShelf, head_id: int, *, sinc
         for meter in past.moved
         if posted[meter.key] != meter.posted_minor
     )
+    if actor is not None and rows:
+        after = {"run": run_id, "rows": len(rows), "amounts": len(moved)}
+        db_audit.insert_change(
+            connection, actor, action="rerate", object_kind="account", object_id=head_id, before=None, after=after
+        )
     return Rerated(head_id, len(past.visits), len(rows), entries, moved)
 
 

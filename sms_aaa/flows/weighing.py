@@ -57,11 +57,11 @@ def amounts_of(delta: QueuedDelta) -> Amounts:
     )
 
 
-def _cut(visit: Visit, session: SessionRow | None, edges: Iterable[int]) -> list[Portion]:
-    delta = visit.delta
+def fact_of(delta: QueuedDelta, session: SessionRow | None) -> Fact:
+    """What the rules need of a delta, but for its rating key."""
     # A session that is not there is named by `reconcile`; as far as its delta says, it began with it.
     started_us = session.started_us if session is not None else delta.from_us
-    fact = Fact(
+    return Fact(
         delta.account_id,
         delta.session_id,
         delta.seq,
@@ -71,7 +71,13 @@ def _cut(visit: Visit, session: SessionRow | None, edges: Iterable[int]) -> list
         DEFAULT_KEY,
         amounts_of(delta),
     )
-    spans = [_span(one.from_us, one.to_us, one.standing.priced.tariff, visit.zone, session) for one in visit.stretches]
+
+
+def _cut(visit: Visit, session: SessionRow | None, edges: Iterable[int]) -> list[Portion]:
+    fact = fact_of(visit.delta, session)
+    spans = [
+        span_of(one.from_us, one.to_us, one.standing.priced.tariff, visit.zone, session) for one in visit.stretches
+    ]
     switch = visit.stretches[0].standing.priced.tariff.switch
     return [
         Portion(visit, piece, visit.stretches[number].standing)
@@ -84,7 +90,8 @@ def _asks(standing: Standing) -> bool:
     return bool(standing.priced.tariff.keys or standing.priced.tariff.bands)
 
 
-def _span(from_us: int, to_us: int, tariff: Tariff, zone: str, session: SessionRow | None) -> Span:
+def span_of(from_us: int, to_us: int, tariff: Tariff, zone: str, session: SessionRow | None) -> Span:
+    """[from_us, to_us) of a session under a tariff, by the clock of a zone."""
     key = rating_key(tariff.keys, _traits(session)) if tariff.keys and session is not None else DEFAULT_KEY
     return Span(from_us, to_us, Calendar(zone, tariff.slots, tariff.holidays), tariff.bands, key)
 

@@ -79,6 +79,9 @@ class Form(Enum):
     TABLE_OR_TABLES = ("table, or a list of them", None, "write a table, or a list of tables")
     AMOUNTS = ("table of amounts", None, "write a table of names and amounts")
     QUANTITIES = ("table of quantities", None, "write a table of names and quantities")
+    INSTANT = ("instant", None, 'write an instant with its zone, such as "2026-01-31T23:00:00Z"')
+    NUMBER = ("number", None, 'write a number, or a text such as "1.5"')
+    OBJECT = ("object", None, "write an object of names and values")
 
     def __init__(self, words: str, pattern: str | None, remedy: str) -> None:
         self.words = words

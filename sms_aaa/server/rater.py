@@ -14,6 +14,7 @@ from sms_aaa.flows.meters import RaterMemory
 from sms_aaa.flows.rating import rate_batch, suspend_next
 from sms_aaa.flows.rerating import rerate_group
 from sms_aaa.flows.shelf import PlanShelf
+from sms_aaa.flows.suspense import retry_mended
 from sms_aaa.metrics import Word
 from sms_aaa.server.database import work_with_database
 from sms_aaa.server.pressure import Pressure
@@ -42,6 +43,9 @@ CYCLES_SECONDS = 5.0
 POSTPONED = timedelta(hours=1)
 GAUGES_SECONDS = 2.0
 
+SUSPENSE_SECONDS = 60.0
+"""Between two looks for usage in suspense that can be rated by now."""
+
 CLEANING_SECONDS = 1.0
 CLEANING_SECONDS_MAX = 1.0
 DIRTY_FOR = timedelta(seconds=1)
@@ -54,7 +58,7 @@ class Rater:
         self._child = child
         self._counters = child.counters
         self._shelf = PlanShelf()
-        self._due = {"cycles": 0.0, "gauges": 0.0, "groups": 0.0}
+        self._due = {"cycles": 0.0, "gauges": 0.0, "groups": 0.0, "suspense": 0.0}
         self._limits: dict[int, int] = {}
         self._tries: dict[int, int] = {}
         self._cycles_limit = CYCLES_BATCH_MAX
@@ -149,6 +153,9 @@ class Rater:
         if now >= self._due["groups"]:
             self._clean_groups(connection, now)
             self._due["groups"] = time.monotonic() + CLEANING_SECONDS
+        if now >= self._due["suspense"]:
+            self._due["suspense"] = now + SUSPENSE_SECONDS
+            self._retry_suspense(connection)
         if now >= self._due["gauges"]:
             self._due["gauges"] = now + GAUGES_SECONDS
             waiting, since = db_queue.queue_length(connection)
@@ -156,6 +163,13 @@ class Rater:
             self._counters[Word.RATING_QUEUE] = waiting
             lag = (datetime.now(UTC) - since).total_seconds() if since is not None else 0
             self._counters[Word.RATING_LAG_MS] = max(int(lag * 1000), 0)
+
+    def _retry_suspense(self, connection: Connection) -> None:
+        try:
+            retry_mended(connection, now=datetime.now(UTC))
+            connection.commit()
+        except Conflict:
+            connection.rollback()
 
     def _clean_groups(self, connection: Connection, began: float) -> None:
         """Rates groups again that late usage made dirty. One that cannot be is left for the next time."""
