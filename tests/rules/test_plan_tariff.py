@@ -348,7 +348,8 @@ def leaves(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | 
 @settings(max_examples=80, deadline=None)
 @given(tariffs(), st.data())
 def test_whatever_stands_where_is_read_or_refused_with_its_place(tariff: Tariff, data: st.DataObject) -> None:
-    document = {"tariff": tables_of_tariff(tariff), "example": [{"usage": {"upload": "1 GB", "seconds": "5 min", "events": 3, "units": "1.5"}, "expect": {"total": 0}}]}
+    usage = {"upload": "1 GB", "seconds": "5 min", "events": 3, "units": "1.5"}
+    document = {"tariff": tables_of_tariff(tariff), "example": [{"usage": usage, "expect": {"total": 0}}]}
     path = data.draw(st.sampled_from([way for way in leaves(document) if way]))
     inner: Any = document
     for key in path[:-1]:
