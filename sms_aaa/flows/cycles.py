@@ -94,11 +94,12 @@ def begin_standings(connection: Connection, shelf: PlanShelf, opened: Sequence[O
 def _open_totals(connection: Connection, shelf: PlanShelf, opened: Sequence[OpenedRow]) -> int:
     """The totals that these begin with, and P(0) in the ledger, where there are none yet; how many were new."""
     numbers = sorted({row.plan_version_id for row in opened})
-    openings = [opening for number in numbers for opening in _openings(connection, shelf, number)]
+    openings = [opening for number in numbers for opening in openings_of(connection, shelf, number)]
     return db_cycles.insert_totals(connection, opened, openings)
 
 
-def _openings(connection: Connection, shelf: PlanShelf, plan_version_id: int) -> Iterator[OpeningRow]:
+def openings_of(connection: Connection, shelf: PlanShelf, plan_version_id: int) -> Iterator[OpeningRow]:
+    """What the totals of a plan version begin with."""
     priced = shelf.get(connection, plan_version_id)
     tariff = priced.plan.tariff
     for part in tariff.usage:
