@@ -25,13 +25,12 @@ NAMES = {"exact": "amount_exact", "rounded": "amount_rounded", "minor": "amount_
 
 
 def read_cases() -> list[Any]:
-    found = []
-    for path in sorted(CASES.glob("*.toml")):
-        document = tomllib.loads(path.read_text(), parse_float=Decimal)
-        tariffs = document["tariff"]
-        for case in document["case"]:
-            found.append(pytest.param(tariffs, case, id=f"{path.stem[:2]}: {case['name']}"))
-    return found
+    return [
+        pytest.param(document["tariff"], case, id=f"{path.stem[:2]}: {case['name']}")
+        for path in sorted(CASES.glob("*.toml"))
+        for document in [tomllib.loads(path.read_text(), parse_float=Decimal)]
+        for case in document["case"]
+    ]
 
 
 ALL = read_cases()
