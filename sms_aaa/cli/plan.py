@@ -42,7 +42,7 @@ def add(caller: Caller, file: Path, ticket: str | None) -> None:
     Example: sms-aaa plan add policies/home-100.toml
     """
     from sms_aaa.flows.provisioning.plans import add_plan
-    from sms_aaa.rules.plan import PlanInvalidError
+    from sms_aaa.rules.plan_table import PlanInvalidError
 
     loaded = load_document(file)
     with caller.connect() as connection:

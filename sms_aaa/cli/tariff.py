@@ -17,7 +17,8 @@ from sms_aaa.cli.verbs import Verbs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sms_aaa.rules.plan import Outcome, PlanInvalidError
+    from sms_aaa.rules.plan_examples import Outcome
+    from sms_aaa.rules.plan_table import PlanInvalidError
 
 
 @click.group(cls=Verbs)
@@ -40,7 +41,8 @@ def check(caller: Caller, file: Path, form: Format) -> None:
 
     Example: sms-aaa tariff check policies/metered.toml
     """
-    from sms_aaa.rules.plan import PlanInvalidError, read_plan
+    from sms_aaa.rules.plan import read_plan
+    from sms_aaa.rules.plan_table import PlanInvalidError
 
     document = load_document(file)
     try:

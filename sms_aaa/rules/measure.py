@@ -128,6 +128,17 @@ def quantity_of(text: str, kind: Kind = Kind.OCTETS) -> int:
     return int(size)
 
 
+def quantity_text(quantity: int, kind: Kind) -> str:
+    """A quantity >= 0 as `quantity_of` reads it, in the largest decimal unit that it is a whole number of: "50 GB"."""
+    if kind is Kind.UNITS:
+        whole, parts = divmod(quantity, UNIT_PARTS)
+        return f"{whole}.{parts:06d}".rstrip("0").rstrip(".") + f" {Unit.UNIT.label}"
+    units = [unit for unit in _SHOWN if unit.kind is kind]
+    unit = next(unit for unit in units if quantity % unit.size == 0 and (quantity or unit.size == 1))
+    return f"{quantity // unit.size} {unit.label}"
+
+
+_SHOWN = (Unit.TB, Unit.GB, Unit.MB, Unit.KB, Unit.OCTET, Unit.DAY, Unit.HOUR, Unit.MINUTE, Unit.SECOND, Unit.EVENT)
 _SAMPLES = {
     Kind.OCTETS: 'a volume such as "50 GB"',
     Kind.SECONDS: 'a time such as "90 min"',

@@ -23,8 +23,11 @@ def add_plan(desk: Desk, document: Mapping[str, object], *, default_currency: st
     latest = db_plans.find_latest(desk.connection, plan.name)
     if latest is not None and latest.digest == digest:
         return plan.name, latest.version, False
-    components = [(fee.name, "recurring") for fee in plan.tariff.recurring]
-    components += [(component.name, "usage") for component in plan.tariff.usage]
+    tariff = plan.tariff
+    components = [(fee.name, "recurring") for fee in tariff.recurring]
+    components += [(fee.name, "one-time") for fee in tariff.one_time]
+    components += [(component.name, "usage") for component in tariff.usage]
+    components += [(bound.name, "bound") for bound in tariff.bounds]
     version_id, version = db_plans.insert_version(
         desk.connection, plan.name, document=plan_to_document(plan), digest=digest, components=components
     )
