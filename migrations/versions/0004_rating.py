@@ -173,19 +173,57 @@ CLOSING = """
 alter table component drop constraint component_kind_check;
 alter table component add constraint component_kind_check check (kind in ('usage', 'recurring', 'one-time', 'bound'));
 
+alter table component add column opening numeric not null default 0 check (opening >= 0 and opening = trunc(opening));
+comment on column component.opening is 'P(0): the numerator that its total begins with in a cycle that the subscription runs in.';
+
 alter table cycle add column closed_at timestamptz, add check ((state = 2) = (closed_at is not null)) not valid;
 
+alter table usage_total add column carried bigint not null default 0 check (carried between 0 and quantity);
+comment on column usage_total.carried is 'Of the quantity: what the plan before had priced, when its tiers are carried on after a change of plan. It costs nothing again.';
+
 alter table charge
-    add column kind text not null default 'recurring' check (kind in ('recurring', 'one-time', 'usage', 'minimum', 'bound')),
+    add column kind text not null default 'recurring'
+        check (kind in ('recurring', 'credit', 'one-time', 'usage', 'minimum', 'bound')),
     add column from_at timestamptz,
     add column until_at timestamptz,
     add column quantity numeric,
     add column numerator numeric,
     add column denominator numeric,
-    drop constraint charge_cycle_id_subscription_id_component_id_key,
-    add constraint charge_once unique nulls not distinct (cycle_id, subscription_id, component_id, kind, from_at);
-comment on table charge is 'What a component costs in a cycle, once: a fee for its period, or usage as it stood when the cycle was closed.';
-comment on column charge.from_at is 'The service period, with until_at; null: the cycle.';
+    drop constraint charge_cycle_id_subscription_id_component_id_key;
+update charge h set from_at = c.starts_at, until_at = c.ends_at from cycle c where c.id = h.cycle_id;
+alter table charge alter from_at set not null, alter until_at set not null, add check (until_at >= from_at);
+create unique index charge_of_fee on charge (subscription_id, component_id, kind, from_at)
+    where kind in ('recurring', 'credit', 'one-time');
+create unique index charge_at_close on charge (cycle_id, subscription_id, component_id, kind)
+    where kind in ('usage', 'minimum', 'bound');
+create index charge_cycle on charge (account_id, cycle_id);
+comment on table charge is 'What a component costs, once: a fee for its period, or usage as it stood when the cycle was closed.';
+comment on column charge.from_at is 'The service period, with until_at.';
+comment on column charge.kind is 'credit: what comes back of a fee that was charged in advance. minimum: what usage was short of it. bound: what components were short of a minimum over them, or above a maximum.';
+comment on column charge.numerator is 'The exact amount, over the denominator, in units of the currency; amount_minor is it, rounded once.';
+
+create table earning (
+    charge_id bigint not null,
+    until_at timestamptz not null,
+    cycle_id bigint not null,
+    amount_minor bigint not null,
+    primary key (charge_id, until_at)
+);
+comment on table earning is 'What of a fee that goes beyond its cycle was moved from deferred revenue to revenue, for the time up to until_at.';
+create trigger earning_is_final before update or delete on earning for each row execute function refuse_change();
+
+create index assignment_account on assignment (account_id);
+create index cycle_open on cycle (ends_at) where state = 1;
+
+create function subscription_ends() returns trigger language plpgsql as $$
+begin
+    insert into cycle_due (subscription_id, due_at) values (new.id, coalesce(upper(new.during), now()))
+    on conflict (subscription_id) do update set due_at = least(cycle_due.due_at, excluded.due_at);
+    return null;
+end $$;
+create trigger subscription_ends after update on subscription for each row
+    when (upper(old.during) is distinct from upper(new.during)) execute function subscription_ends();
+comment on table cycle_due is 'When something of a subscription falls due: its next cycle, a fee, its end. Idle accounts are found by it too.';
 """
 
 LEDGER = """
@@ -196,7 +234,31 @@ alter table entry
 comment on column entry.cycle_id is 'Null: of a payment or a top-up, which belong to no cycle.';
 """
 
+FINAL = """
+create trigger charge_is_final before update or delete on charge for each row execute function refuse_change();
+create trigger bucket_entry_is_final before update or delete on bucket_entry
+    for each row execute function refuse_change();
+
+create function refuse_change_of_closed() returns trigger language plpgsql as $$
+begin
+    if exists (select from cycle where id = old.cycle_id and state = 2) then
+        raise exception '% of cycle %, which is closed, is never changed: a correction is a new row', tg_table_name,
+            old.cycle_id using errcode = 'restrict_violation';
+    end if;
+    if tg_op = 'DELETE' then
+        return old;
+    end if;
+    return new;
+end $$;
+comment on function refuse_change_of_closed is 'Costs a row that is changed or deleted; what is added costs nothing.';
+create trigger rated_usage_is_final before update or delete on rated_usage
+    for each row execute function refuse_change_of_closed();
+-- Late usage still moves a closed cycle's total, with an adjustment that says so; its charge stays as it was.
+create trigger usage_total_is_kept before delete on usage_total
+    for each row execute function refuse_change_of_closed();
+"""
+
 
 def upgrade() -> None:
-    for part in (PEOPLE, QUEUE, RATED, BUCKETS, GENERATIONS, CLOSING, LEDGER):
+    for part in (PEOPLE, QUEUE, RATED, BUCKETS, GENERATIONS, CLOSING, LEDGER, FINAL):
         op.execute(part)

@@ -32,6 +32,8 @@ COMMANDS = {
     "lockouts": ("sms_aaa.cli.lockouts:lockouts", "Who is kept out after failed logins: list, clear."),
     "usage": ("sms_aaa.cli.usage:usage", "What was used, when, and what it costs: show, export."),
     "explain": ("sms_aaa.cli.explain:explain", "From an amount down to the packets."),
+    "ledger": ("sms_aaa.cli.ledger:ledger", "The books: entries, and the trial balance."),
+    "rating": ("sms_aaa.cli.rating:rating", "How usage becomes money: status, rerate, dry-run, suspense."),
     "reconcile": ("sms_aaa.cli.reconcile:reconcile", "Prove that counted = rated = posted."),
     "journal": ("sms_aaa.cli.journal:journal", "What was answered and is kept: status, show, verify, replay."),
     "quarantine": (

@@ -10,8 +10,9 @@ import click
 from sms_aaa.cli.caller import Caller, pass_caller
 from sms_aaa.cli.exits import Exit, Failure
 from sms_aaa.cli.options import listing_options
-from sms_aaa.cli.output import Cell, Format, listing
+from sms_aaa.cli.output import Cell, Format, document, listing
 from sms_aaa.cli.plan_file import load_document
+from sms_aaa.cli.tariff_rate import rate
 from sms_aaa.cli.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ def tariff() -> None:
     """
 
 
+tariff.add_command(rate)
+
+
 @tariff.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path))
 @listing_options
@@ -44,9 +48,9 @@ def check(caller: Caller, file: Path, form: Format) -> None:
     from sms_aaa.rules.plan import read_plan
     from sms_aaa.rules.plan_table import PlanInvalidError
 
-    document = load_document(file)
+    loaded = load_document(file)
     try:
-        _, outcomes = read_plan(document, default_currency=caller.settings.rating.currency, is_sold=False)
+        _, outcomes = read_plan(loaded, default_currency=caller.settings.rating.currency, is_sold=False)
     except PlanInvalidError as wrong:
         raise invalid(file, wrong) from wrong
     rows = [row for outcome in outcomes for row in _cells(outcome)]
@@ -55,6 +59,25 @@ def check(caller: Caller, file: Path, form: Format) -> None:
     for outcome in outcomes:
         if (broken := outcome.broken) is not None:
             raise invalid(file, broken)
+
+
+@tariff.command()
+@click.argument("name", type=click.Choice(["tariff"]), default="tariff")
+def schema(name: str) -> None:
+    """Print the JSON Schema (2020-12) of a file.
+
+    What a schema cannot say, such as that each octet is priced exactly once, `tariff check` says.
+
+    Example: sms-aaa tariff schema tariff
+    """
+    document(_schema_of(name))
+
+
+def _schema_of(_name: str) -> dict[str, object]:
+    from sms_aaa.rules.plan_keys import PLAN
+    from sms_aaa.rules.plan_schema import schema_of
+
+    return schema_of(PLAN, "A plan or tariff of sms-aaa")
 
 
 def invalid(file: Path, wrong: PlanInvalidError) -> Failure:

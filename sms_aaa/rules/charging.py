@@ -115,7 +115,7 @@ class Charged:
     """What a slice came to in one component. quantity = covered by `uses` + uncovered + priced.
 
     `priced` on top of `total_before` costs `numerator`. `paid`: by (money bucket, picounits). `uncovered`: usage behind
-    a bucket that blocks, which costs nothing; the bucket names it as its overrun.
+    a bucket that blocks (`blocked_by`), which costs nothing; the bucket names it as its overrun.
     """
 
     part: UsageComponent
@@ -128,6 +128,7 @@ class Charged:
     numerator: int
     paid: tuple[tuple[int, Fraction], ...]
     session_ends: bool
+    blocked_by: int | None = None
 
 
 @dataclass(slots=True)
@@ -157,17 +158,18 @@ class Charging:
 
     def _charge(self, piece: Slice, part: UsageComponent, subscription: Hashable, cycle: Hashable) -> Charged:
         quantity = piece.quantity(part.measure)
-        uses, priced, uncovered = self._cover(piece, part, quantity)
+        uses, priced, blocked_by = self._cover(piece, part, quantity)
+        uncovered = quantity - priced - sum(use.quantity for use in uses)
         total = self.total(subscription, cycle, part)
         before = total.quantity
         if part.scope is Scope.SESSION:
             before = self.session_totals.get((subscription, part.name, piece.fact.session), 0)
             self.session_totals[subscription, part.name, piece.fact.session] = before + priced
         rated = rate(part, total_before=before, quantity=priced)
-        was = shaped(part, total.numerator)
+        was = total.numerator
         total.quantity += priced
         total.numerator += rated.numerator
-        paid = self._pay(piece, part, (shaped(part, total.numerator) - was) * PICOUNITS)
+        paid = self._pay(piece, part, was, total.numerator)
         return Charged(
             part,
             piece,
@@ -179,18 +181,21 @@ class Charging:
             rated.numerator,
             paid,
             self._ends(part, rated.total_after),
+            blocked_by,
         )
 
     def _usable(self, piece: Slice, part: UsageComponent) -> list[Bucket]:
         fitting = (
             bucket
             for bucket in self.buckets
-            if bucket.is_usable(piece.from_us, piece.to_us) and bucket.is_for(part, piece.fact.key, piece.slot)
+            if bucket.is_of(piece.fact.member)
+            and bucket.is_usable(piece.from_us, piece.to_us)
+            and bucket.is_for(part, piece.fact.key, piece.slot)
         )
         return sorted(fitting, key=lambda bucket: bucket.grant.order)
 
-    def _cover(self, piece: Slice, part: UsageComponent, quantity: int) -> tuple[tuple[Use, ...], int, int]:
-        """(uses of unit buckets, what is left to be priced, what no bucket covers and nothing is charged for)."""
+    def _cover(self, piece: Slice, part: UsageComponent, quantity: int) -> tuple[tuple[Use, ...], int, int | None]:
+        """(uses of unit buckets, what is left to be priced, the bucket for which the rest is not charged)."""
         uses = []
         left = quantity
         for bucket in self._usable(piece, part):
@@ -204,12 +209,15 @@ class Charging:
                 if bucket.terms.overage is Overage.CHARGE:
                     break
                 bucket.overrun += left
-                return tuple(uses), 0, left
-        return tuple(uses), left, 0
+                return tuple(uses), 0, bucket.grant.bucket_id
+        return tuple(uses), left, None
 
-    def _pay(self, piece: Slice, part: UsageComponent, picounits: Fraction) -> tuple[tuple[int, Fraction], ...]:
+    def _pay(self, piece: Slice, part: UsageComponent, was: int, now: int) -> tuple[tuple[int, Fraction], ...]:
         """Money buckets pay in their order; a price that fell is given back to the last first."""
         money = [bucket for bucket in self._usable(piece, part) if bucket.terms.measure is None]
+        if not money:
+            return ()
+        picounits = (shaped(part, now) - shaped(part, was)) * PICOUNITS
         paid = []
         for bucket in money if picounits >= 0 else reversed(money):
             if not picounits:

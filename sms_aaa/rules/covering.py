@@ -37,7 +37,8 @@ class Use:
 class Bucket:
     """A grant with what was used and what is held. `used` of a money bucket may be a fraction of picounits.
 
-    `covered`: usage that it covered, by session; kept only where the terms need it. `taken`: by member, likewise.
+    `owner`: the member that alone may use it; None: every member of the group. `covered`: usage that it covered, by
+    session; kept only where the terms need it. `taken`: by member, likewise.
     `overrun`: usage beyond it that was absorbed or not allowed.
     """
 
@@ -47,6 +48,7 @@ class Bucket:
     covered: dict[Session, int] = field(default_factory=dict)
     taken: dict[int, int] = field(default_factory=dict)
     overrun: int = 0
+    owner: int | None = None
 
     @property
     def terms(self) -> BucketTerms:
@@ -60,6 +62,10 @@ class Bucket:
     def left(self, session: Session) -> Fraction:
         """What this session may still use of it: what nobody used and nobody else holds."""
         return self.grant.granted - self.used - self.held + self.reserved.get(session, 0)
+
+    def is_of(self, member: int) -> bool:
+        """Whether a member of the group may use it."""
+        return self.owner is None or self.owner == member
 
     def is_usable(self, from_us: int, to_us: int) -> bool:
         """Whether it is valid in all of [from_us, to_us), or at the instant where they are equal."""

@@ -14,7 +14,7 @@ QUANTITY_MAX = 2**63 - 1  # PostgreSQL's bigint
 UNIT_PARTS = 10**6
 """Parts of one abstract unit: quantities of it have six decimals."""
 
-_QUANTITY = re.compile(r"([0-9]{1,16}(?:\.[0-9]{1,16})?) ?([A-Za-z]{1,8})")
+_QUANTITY = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,16})?) ?([A-Za-z]{1,8})")
 
 
 class Kind(StrEnum):

@@ -53,13 +53,14 @@ class Form(Enum):
     FACTOR = ("factor", r"[0-9]{1,4}(\.[0-9]{1,6})?", 'write a number from 0 to 1000 such as "2" or "0.5"')
     QUANTITY = (
         "quantity",
-        r"[0-9]{1,16}(\.[0-9]{1,16})? ?[A-Za-z]{1,8}",
+        r"[0-9]{1,19}(\.[0-9]{1,16})? ?[A-Za-z]{0,8}",
         'write a number and its unit such as "50 GB"',
     )
     PER = (
-        "unit", r"([0-9]{1,16}(\.[0-9]{1,16})? ?)?[A-Za-z]{1,8}",
+        "unit",
+        r"([0-9]{1,19}(\.[0-9]{1,16})? ?)?[A-Za-z]{1,8}",
         'write the unit that the price is for, such as "GB", or so many of it, such as "100 MB"',
-    )  # fmt: skip
+    )
     RATE = (
         "rate", r"[0-9]{1,12}(\.[0-9]{1,6})? ?[kMG]bit/s",
         'write a rate such as "20 Mbit/s", or leave it out for no limit',
@@ -78,6 +79,9 @@ class Form(Enum):
     TABLE_OR_TABLES = ("table, or a list of them", None, "write a table, or a list of tables")
     AMOUNTS = ("table of amounts", None, "write a table of names and amounts")
     QUANTITIES = ("table of quantities", None, "write a table of names and quantities")
+    INSTANT = ("instant", None, 'write an instant with its zone, such as "2026-01-31T23:00:00Z"')
+    NUMBER = ("number", None, 'write a number, or a text such as "1.5"')
+    OBJECT = ("object", None, "write an object of names and values")
 
     def __init__(self, words: str, pattern: str | None, remedy: str) -> None:
         self.words = words

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 
 from sms_aaa.rules.measure import QUANTITY_MAX
 from sms_aaa.rules.money import PICOUNITS, exponent, round_half_away
-from sms_aaa.rules.tariff import DISCOUNT_PARTS, Model, Rounding, Scope
+from sms_aaa.rules.tariff import DISCOUNT_PARTS, Model, Rounding, Scope, Shape
 
 if TYPE_CHECKING:
     from sms_aaa.rules.tariff import Tier, UsageComponent
+
+_UNSHAPED = Shape()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,11 @@ def price_numerator(part: UsageComponent, quantity: int) -> int:
     if part.session_maximum_picounits is not None:
         numerator = min(numerator, part.session_maximum_picounits * scale)
     return numerator
+
+
+def opening_numerator(part: UsageComponent) -> int:
+    """What a total begins with when a cycle opens: P(0). A session that costs something unused does so when it is."""
+    return price_numerator(part, 0) if part.scope is Scope.CYCLE else 0
 
 
 def rate(part: UsageComponent, *, total_before: int, quantity: int) -> Rated:
@@ -151,6 +158,8 @@ def amount_minor(part: UsageComponent, currency: str, numerator: int) -> int:
     """A component's price so far in minor units: what the ledger must show of it before its cycle is closed."""
     if not numerator:
         return 0
+    if part.shape == _UNSHAPED:  # most are, and there is one for every total that moved
+        return round_half_away(numerator * 10 ** exponent(currency), part.denominator)
     amount = round_to(rounded(part, currency, shaped(part, numerator)), exponent(currency), part.shape.rounding)
     return int(amount * 10 ** exponent(currency))
 

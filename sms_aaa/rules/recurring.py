@@ -127,6 +127,15 @@ def fee_charges(
     return [charge for charge in found if since <= charge.booked_at < until]
 
 
+def next_edge(fee: RecurringComponent, term: Term, after: datetime) -> datetime:
+    """The first instant later than `after` at which a period of the fee begins, or its trial ends."""
+    paid_from = _paid_from(fee, term)
+    if after < paid_from:
+        return paid_from
+    grid = _grid_of(fee, term)
+    return grid.edge(grid.number_at(after) + 1)
+
+
 def one_time_charges(
     fees: Sequence[OneTimeComponent], currency: str, term: Term, *, charged_before: Collection[str] = ()
 ) -> list[FeeCharge]:

@@ -55,7 +55,7 @@ KEY = Section(
             '"roaming"',
         ),
         Key("service_class", Form.TEXTS, "Service classes, as the NAS names them.", '["iptv"]', absent="any"),
-        Key("nas_zone", Form.TEXTS, "Zones of the NAS (`nas set --tariff-zone`).", '["abroad"]', absent="any"),
+        Key("nas_zone", Form.TEXTS, "Zones of the NAS.", '["abroad"]', absent="any"),
         Key("called_station", Form.TEXTS, "Called-Station-Ids.", '["hotspot-1"]', absent="any"),
         Key("realm", Form.TEXTS, "Realms of the user name.", '["partner.example"]', absent="any"),
     ),

@@ -66,3 +66,10 @@ def test_a_json_file_is_read_as_strictly(lonely, tmp_path, text, said):
     assert (answer.code, answer.out) == (Exit.INVALID, "")
     assert answer.err.startswith(f"sms-aaa: {file}: ")
     assert said in answer.err
+
+
+def test_the_schema_of_a_tariff_is_json_schema(lonely):
+    schema = lonely.type("tariff", "schema").json()
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["required"] == ["tariff"]
+    assert lonely.type("tariff", "schema", "tariff").json() == schema

@@ -1,0 +1,203 @@
+"""Closing cycles: what was used is frozen into charges, minimums and maximums are charged, and nothing moves any more.
+
+A cycle is closed a grace after its end, when everything that was settled by then is rated, in its right order, and all
+its fees are charged. What comes later still is an adjustment with its own service period. A thousand cycles take a
+handful of statements; what is closed is not closed again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from sms_aaa.db import closing as db_closing
+from sms_aaa.db import cycles as db_cycles
+from sms_aaa.db import rating_queue as db_queue
+from sms_aaa.db.cycles import ChargeRow, CycleRow, OpenedRow
+from sms_aaa.db.usage import SHARDS
+from sms_aaa.flows.cycles import openings_of
+from sms_aaa.flows.fees import contracts_of
+from sms_aaa.flows.rerating import rerate_group
+from sms_aaa.rules.closing import CycleFee, LineKind, closing_lines
+from sms_aaa.rules.cycle import Cycle
+from sms_aaa.rules.instants import instant_us
+from sms_aaa.rules.ledger import LedgerAccount, revenue
+from sms_aaa.rules.recurring import share_run
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from datetime import datetime, timedelta
+
+    from sms_aaa.db.closing import ClosableRow, ClosingTotalRow
+    from sms_aaa.db.engine import Connection
+    from sms_aaa.flows.fees import Contract
+    from sms_aaa.flows.shelf import PlanShelf
+    from sms_aaa.rules.closing import ClosingLine
+    from sms_aaa.rules.recurring import Term
+
+CARRIED_TRIES_MAX = 8
+"""So often a plan may be changed in one cycle, tiers carried on, and late usage move through all of them at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedCycle:
+    """A cycle that was closed, with the lines of each subscription in it, usage as it stood."""
+
+    cycle: ClosableRow
+    lines: tuple[tuple[int, ClosingLine], ...]
+
+
+def close_cycles(
+    connection: Connection,
+    shelf: PlanShelf,
+    *,
+    now: datetime,
+    grace: timedelta,
+    limit: int,
+    but: Collection[int] = (),
+) -> list[ClosedCycle]:
+    """Closes up to `limit` cycles that ended a grace ago and of which nothing is missing; those, the earliest first.
+
+    `but`: cycles that are left as they are. AssertionError where the ledger has not what usage comes to.
+    """
+    found = db_closing.list_closable(connection, now=now, grace=grace, limit=limit, but=but)
+    if not found:
+        return []
+    # Raters remember that these cycles are open.
+    db_queue.touch_shards(connection, (row.head_id % SHARDS for row in found))
+    ids = {row.cycle_id for row in found}
+    _carry_on(connection, shelf, found, now=now)
+    # Before the shards were locked usage may have come that is to be rated, or rated again, first.
+    rows = db_closing.list_closable(connection, now=now, grace=grace, limit=limit, only=ids)
+    return _close(connection, shelf, rows, now) if rows else []
+
+
+def list_next(connection: Connection, *, now: datetime, grace: timedelta, but: Collection[int]) -> list[int]:
+    """The cycle that `close_cycles` would close alone."""
+    return [row.cycle_id for row in db_closing.list_closable(connection, now=now, grace=grace, limit=1, but=but)]
+
+
+def _close(connection: Connection, shelf: PlanShelf, rows: Sequence[ClosableRow], now: datetime) -> list[ClosedCycle]:
+    cycles = {row.cycle_id: row for row in rows}
+    frozen: list[ChargeRow] = []
+    posted: list[ChargeRow] = []
+    lines: dict[int, list[tuple[int, ClosingLine]]] = defaultdict(list)
+    for opened, term, totals, line in _lines(connection, shelf, rows):
+        lines[opened.cycle_id].append((opened.subscription_id, line))
+        charge = _charge(connection, shelf, opened, cycles[opened.cycle_id], term, totals, line)
+        if line.kind is LineKind.USAGE:
+            assert line.amount_minor == totals[line.name].posted_minor, "the ledger has what usage comes to"
+            frozen.append(charge)
+        else:
+            posted.append(charge)
+    if frozen:
+        db_cycles.insert_charges(connection, frozen, is_posted=False)
+    if posted:
+        db_cycles.insert_charges(connection, posted)
+    db_closing.update_closed(connection, list(cycles), now)
+    return [ClosedCycle(row, tuple(lines[row.cycle_id])) for row in rows]
+
+
+def _lines(
+    connection: Connection, shelf: PlanShelf, rows: Sequence[ClosableRow]
+) -> Iterator[tuple[OpenedRow, Term, dict[str, ClosingTotalRow], ClosingLine]]:
+    """Each line that these cycles close with, with its subscription's term and totals."""
+    cycles = {row.cycle_id: row for row in rows}
+    totals: dict[OpenedRow, dict[str, ClosingTotalRow]] = defaultdict(dict)
+    for total in db_closing.list_closing_totals(connection, list(cycles)):
+        opened = OpenedRow(total.account_id, total.cycle_id, total.subscription_id, total.plan_version_id)
+        totals[opened][total.component] = total
+    if not totals:
+        return
+    fees = _fees(connection, list(cycles))
+    contracts = _contracts(connection, rows, list(totals))
+    for opened, parts in totals.items():
+        row = cycles[opened.cycle_id]
+        term = contracts[opened.subscription_id, opened.cycle_id].term
+        tariff = shelf.get(connection, opened.plan_version_id).plan.tariff
+        found = closing_lines(
+            tariff,
+            {name: int(total.numerator) for name, total in parts.items()},
+            fees.get((opened.cycle_id, opened.subscription_id), {}),
+            share_run(term, Cycle(row.starts_at, row.ends_at)),
+        )
+        for line in found:
+            # A component without a total was never opened here: it has nothing to freeze.
+            if line.kind is not LineKind.USAGE or line.name in parts:
+                yield opened, term, parts, line
+
+
+def _fees(connection: Connection, cycle_ids: Sequence[int]) -> dict[tuple[int, int], dict[str, CycleFee]]:
+    """By (cycle, subscription) and component, credits counted in."""
+    found: dict[tuple[int, int], dict[str, CycleFee]] = defaultdict(dict)
+    for fee in db_closing.list_closing_fees(connection, cycle_ids):
+        place = found[fee.cycle_id, fee.subscription_id]
+        was = place.get(fee.component, CycleFee(Fraction(0), 0))
+        amount = was.amount + Fraction(int(fee.numerator), int(fee.denominator))
+        place[fee.component] = CycleFee(amount, was.amount_minor + fee.amount_minor)
+    return found
+
+
+def _contracts(
+    connection: Connection, rows: Sequence[ClosableRow], opened: Sequence[OpenedRow]
+) -> Mapping[tuple[int, int], Contract]:
+    cycles = {
+        row.cycle_id: CycleRow(
+            row.cycle_id, instant_us(row.starts_at), instant_us(row.ends_at), False, row.zone, row.anchor_day
+        )
+        for row in rows
+    }
+    return contracts_of(connection, opened, cycles)
+
+
+def _charge(
+    connection: Connection,
+    shelf: PlanShelf,
+    opened: OpenedRow,
+    cycle: ClosableRow,
+    term: Term,
+    totals: Mapping[str, ClosingTotalRow],
+    line: ClosingLine,
+) -> ChargeRow:
+    """A line as it is stored, for the part of the cycle that the subscription ran; usage that outlived it: for all."""
+    since, until = max(cycle.starts_at, term.start), min(cycle.ends_at, term.end or cycle.ends_at)
+    if since >= until:
+        since, until = cycle.starts_at, cycle.ends_at
+    return ChargeRow(
+        opened.account_id,
+        opened.cycle_id,
+        opened.subscription_id,
+        shelf.get(connection, opened.plan_version_id).component_ids[line.name],
+        line.kind,
+        instant_us(since),
+        instant_us(until),
+        totals[line.name].quantity if line.kind is LineKind.USAGE else 1,
+        line.amount.numerator,
+        line.amount.denominator,
+        line.amount_minor,
+        LedgerAccount.UNBILLED_RECEIVABLE,
+        revenue(line.name),
+        cycle.currency,
+    )
+
+
+def _carry_on(connection: Connection, shelf: PlanShelf, rows: Sequence[ClosableRow], *, now: datetime) -> None:
+    """Rates those again whose tiers go on from a plan that usage came late of."""
+    ids = [row.cycle_id for row in rows]
+    plans = {total.plan_version_id for total in db_closing.list_closing_totals(connection, ids)}
+    openings = [opening for number in sorted(plans) for opening in openings_of(connection, shelf, number)]
+    if not any(opening.is_carried for opening in openings):
+        return
+    heads = {row.account_id: row.head_id for row in rows}
+    for _ in range(CARRIED_TRIES_MAX):
+        moved = db_closing.update_carried(connection, ids, openings)
+        if not moved:
+            return
+        since = {heads[account_id]: at for account_id, at in moved.items()}
+        for account_id, at in moved.items():
+            since[heads[account_id]] = min(since[heads[account_id]], at)
+        for head_id, at in sorted(since.items()):
+            rerate_group(connection, shelf, head_id, since_us=instant_us(at), now=now)
+    raise AssertionError("tiers that are carried on come to rest")
