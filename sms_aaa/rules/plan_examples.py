@@ -188,7 +188,7 @@ def _compared_uses(table: Table, tariff: Tariff, charging: Charging) -> list[Com
     for terms in tariff.buckets:
         if expect.has(terms.name):
             wanted = _use(terms, Fraction(_wanted(expect, terms, tariff.currency)), tariff)
-            use = _use(terms, used.get(terms.name, Fraction(0)), tariff)
+            use = _use(terms, Fraction(used.get(terms.name, 0)), tariff)
             found.append(Comparison(terms.name, expect.at(terms.name), wanted, use))
     return found
 
