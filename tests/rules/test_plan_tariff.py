@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import tomllib
+from datetime import date
 from decimal import Decimal
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tariffs import tariffs
 
 from sms_aaa.rules.buckets import BucketKind, BucketTerms, Overage, Rollover
 from sms_aaa.rules.measure import Measure, Unit
 from sms_aaa.rules.plan import read_plan
 from sms_aaa.rules.plan_table import PlanInvalidError
+from sms_aaa.rules.plan_writing import tables_of_tariff
 from sms_aaa.rules.slots import Band, Day, Holiday, Slot
 from sms_aaa.rules.tariff import (
     Anchor,
@@ -319,3 +325,43 @@ def test_what_is_sold_has_a_name_a_policy_and_a_currency() -> None:
         with pytest.raises(PlanInvalidError) as caught:
             read(text_of_it, is_sold=True)
         assert caught.value.place == place
+
+
+JUNK = st.sampled_from([
+    None, True, 0, -1, 10**30, Decimal("NaN"), Decimal("1E+999999"), Decimal("0.1"), 0.5, "", "0", "-1", "1e3",
+    "a" * 300, "9223372.036854775807 TB", "9223372036854775807 event",
+    "anytime", "total", "\x00", "9999999999999999 TB", "0.0000000000000001 s", "99:99", "00-00",
+    [], [[]], [None], ["a", "a"], {}, {"name": "a"}, {"": 1}, [{}], date(2026, 1, 1),
+])  # fmt: skip
+
+
+def leaves(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """The ways to everything in a document, itself and its tables too."""
+    inner: list[tuple[str | int, object]] = []
+    if isinstance(value, dict):
+        inner = list(value.items())
+    elif isinstance(value, list):
+        inner = list(enumerate(value))
+    return [path, *(found for key, part in inner for found in leaves(part, (*path, key)))]
+
+
+@settings(max_examples=80, deadline=None)
+@given(tariffs(), st.data())
+def test_whatever_stands_where_is_read_or_refused_with_its_place(tariff: Tariff, data: st.DataObject) -> None:
+    usage = {"upload": "1 GB", "seconds": "5 min", "events": 3, "units": "1.5"}
+    document = {"tariff": tables_of_tariff(tariff), "example": [{"usage": usage, "expect": {"total": 0}}]}
+    path = data.draw(st.sampled_from([way for way in leaves(document) if way]))
+    inner: Any = document
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = data.draw(JUNK)
+    fault = fault_in(document)
+    assert fault is None or (fault.place.startswith(str(path[0])) and str(fault).isprintable())
+
+
+def fault_in(document: dict[str, object]) -> PlanInvalidError | None:
+    try:
+        read_plan(document, default_currency="EUR", is_sold=False)
+    except PlanInvalidError as fault:
+        return fault
+    return None
