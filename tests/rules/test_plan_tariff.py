@@ -295,6 +295,7 @@ USAGE = "tariff.usage"
         ('valid = "30d"', 'valid = "1M"', "tariff.bucket[0].valid", "is not a time in s, m, h or d"),
         ('key = "roaming", d', 'key = "home", d', "example[0].usage[0].key", "known are default, roaming"),
         ("events = 101", "events = -1", "example[0].usage[3].events", "is not a number of events"),
+        ("events = 101", 'events = "9223372036854775807 event"', "example[0].usage[3]", "more than can be counted"),
         ("night-data = ", "night-dota = ", "example[0].buckets.night-dota", "known are night-data, credit"),
     ],
 )  # fmt: skip
@@ -305,6 +306,22 @@ def test_a_fault_is_named_with_its_place_and_remedy(old: str, new: str, place: s
         read(text)
     assert caught.value.place == place
     assert said in str(caught.value)
+
+
+def test_an_example_in_abstract_units_is_compared_to_twelve_decimals() -> None:
+    text = """
+    tariff = { currency = "XXX", usage = [{ name = "a", measure = "seconds", per = "h", price = 1 }] }
+    example = [{ usage = { seconds = "20 min" }, expect = { a = "0.333333333333", total = "0.333333333333" } }]
+    """
+    assert read(text).currency == "XXX"
+    with pytest.raises(PlanInvalidError, match=r"example\[0\].expect.a: has more than 12 decimals"):
+        read(text.replace('a = "0.333333333333"', 'a = "0.3333333333333"'))
+
+
+def test_combinations_of_keys_slots_and_bands_have_a_bound() -> None:
+    rows = {"slot": [{"name": f"s{at}"} for at in range(40)], "band": [{"name": f"b{at}"} for at in range(24)]}
+    with pytest.raises(PlanInvalidError, match="tariff: has 1025 combinations"):
+        read_plan({"tariff": rows}, default_currency="EUR", is_sold=False)
 
 
 def test_a_bucket_that_nothing_uses_is_refused() -> None:
