@@ -65,7 +65,7 @@ def _entries(
     name, currency = meter.component.name, meter.currency
     states = purses.get(meter.key.account_id)
     paid = pay(connection, states, meter, difference_minor) if states else []
-    found: list[tuple[Entry | None, int | None]] = [
+    found: list[tuple[ledger.Entry | None, int | None]] = [
         (ledger.post(Event.BUCKET_USE, share, currency, component=name), bucket_id) for bucket_id, share in paid
     ]
     owed = difference_minor - sum(share for _, share in paid)
