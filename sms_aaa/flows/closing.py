@@ -23,7 +23,7 @@ from sms_aaa.flows.rerating import rerate_group
 from sms_aaa.rules.closing import CycleFee, LineKind, closing_lines
 from sms_aaa.rules.cycle import Cycle
 from sms_aaa.rules.instants import instant_us
-from sms_aaa.rules.ledger import LedgerAccount, revenue
+from sms_aaa.rules.ledger import Event, sides_of
 from sms_aaa.rules.recurring import share_run
 
 if TYPE_CHECKING:
@@ -177,8 +177,7 @@ def _charge(
         line.amount.numerator,
         line.amount.denominator,
         line.amount_minor,
-        LedgerAccount.UNBILLED_RECEIVABLE,
-        revenue(line.name),
+        *sides_of(Event.USAGE, component=line.name),
         cycle.currency,
     )
 
