@@ -74,6 +74,57 @@ def list_closable(
         ).fetchall()
 
 
+def list_closed(connection: Connection, cycle_ids: Sequence[int]) -> list[ClosableRow]:
+    """Of these cycles the closed ones, as they were closed."""
+    with connection.cursor(row_factory=class_row(ClosableRow)) as cursor:
+        return cursor.execute(
+            """select c.id as cycle_id, c.account_id, coalesce(a.charging_head_id, a.id) as head_id, c.starts_at,
+                      c.ends_at, a.zone, a.anchor_day, a.currency
+               from cycle c join account a on a.id = c.account_id where c.id = any(%s) and c.state = 2
+               order by c.id""",
+            (int8s(cycle_ids),),
+        ).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenRow:
+    """What usage of a component, with its minimum, or a bound came to in a closed cycle, adjustments counted in.
+
+    `earned_minor`: what the ledger has of it as revenue. `charge_id`: of the usage or the bound, if there was one.
+    """
+
+    cycle_id: int
+    subscription_id: int
+    component_id: int
+    amount_minor: int
+    earned_minor: int
+    charge_id: int | None
+
+
+def list_frozen(connection: Connection, cycle_ids: Sequence[int]) -> list[FrozenRow]:
+    with connection.cursor(row_factory=class_row(FrozenRow)) as cursor:
+        return cursor.execute(
+            """select f.cycle_id, f.subscription_id, f.component_id, sum(f.amount)::bigint as amount_minor,
+                      sum(f.earned)::bigint as earned_minor, max(f.charge_id) as charge_id
+               from cycle c
+               cross join lateral (
+                 select h.cycle_id, h.subscription_id, h.component_id, h.amount_minor as amount, 0 as earned,
+                        case when h.kind in ('usage', 'bound') then h.id end as charge_id
+                 from charge h where h.account_id = c.account_id and h.cycle_id = c.id
+                 union all
+                 select j.cycle_id, j.subscription_id, j.component_id, j.amount_minor, 0, null
+                 from adjustment j where j.account_id = c.account_id and j.cycle_id = c.id
+                 union all
+                 select e.cycle_id, e.subscription_id, e.component_id, 0,
+                        case when e.credit like 'revenue:%%' then e.amount_minor
+                             when e.debit like 'revenue:%%' then -e.amount_minor else 0 end, null
+                 from entry e where e.account_id = c.account_id and e.cycle_id = c.id) f
+               join component k on k.id = f.component_id and k.kind in ('usage', 'bound')
+               where c.id = any(%s) group by 1, 2, 3""",
+            (int8s(cycle_ids),),
+        ).fetchall()
+
+
 @dataclass(frozen=True, slots=True)
 class ClosingTotalRow:
     """A total as it stands; `quantity` is what was priced."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import ledger as db_ledger
 from sms_aaa.db import rating as db_rating
 from sms_aaa.db.ledger import PostedEntry
-from sms_aaa.db.rating import Adjustment, Total
+from sms_aaa.db.rating import Total
+from sms_aaa.flows.adjusting import adjust_closed
 from sms_aaa.rules.ledger import LedgerAccount, difference_entry, revenue
 from sms_aaa.rules.pricing import amount_minor
 
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
 
     from sms_aaa.db.engine import Connection
     from sms_aaa.flows.meters import Meter
+    from sms_aaa.flows.shelf import PlanShelf
 
 
-def post(connection: Connection, moved: Sequence[Meter], run_id: int, *, reason: str) -> int:
+def post(connection: Connection, shelf: PlanShelf, moved: Sequence[Meter], run_id: int, *, reason: str) -> int:
     """Stores the totals that moved, and posts what each rounded total moved by; how many entries that made.
 
     `reason` stands on the adjustments of closed cycles.
     """
     entries: list[PostedEntry] = []
-    adjustments: list[Adjustment] = []
     for meter in moved:
         posted = amount_minor(meter.component, meter.currency, meter.numerator)
         if posted != meter.posted_minor:
@@ -41,15 +42,13 @@ def post(connection: Connection, moved: Sequence[Meter], run_id: int, *, reason:
             )
             assert entry is not None
             entries.append(PostedEntry(meter.key, run_id, entry))
-            if meter.is_closed:
-                adjustments.append(Adjustment(meter.key, posted - meter.posted_minor))
             meter.posted_minor = posted
     _store_totals(connection, moved)
     if entries:
         db_ledger.insert_entries(connection, entries)
-    if adjustments:
-        db_rating.insert_adjustments(connection, adjustments, run_id=run_id, reason=reason)
-    return len(entries)
+    closed = {meter.key.cycle_id for meter in moved if meter.is_closed}
+    adjusted = adjust_closed(connection, shelf, closed, run_id=run_id, reason=reason) if closed else 0
+    return len(entries) + adjusted
 
 
 def _store_totals(connection: Connection, moved: Sequence[Meter]) -> None:

@@ -81,7 +81,7 @@ def rate_batch(
             suspended.setdefault(where, []).append(delta)
     for reason, deltas in suspended.items():
         db_rating.insert_suspense(connection, deltas, reason)
-    entries = post(connection, moved, run_id, reason=LATE_AFTER_CLOSE)
+    entries = post(connection, memory.shelf, moved, run_id, reason=LATE_AFTER_CLOSE)
     return RatedBatch(
         len(queued),
         len(rows) + charged,

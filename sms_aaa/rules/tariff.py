@@ -192,7 +192,11 @@ class UsageComponent:
     @property
     def denominator(self) -> int:
         """Exact prices of this component are whole multiples of 1 / denominator of the currency's unit."""
-        return math.lcm(self.rate_unit, *(tier.rate_unit or 1 for tier in self.tiers)) * PICOUNITS
+        unit = self.rate_unit
+        for tier in self.tiers:
+            if tier.rate_unit is not None and tier.rate_unit != unit:
+                unit = math.lcm(unit, tier.rate_unit)
+        return unit * PICOUNITS
 
     @property
     def unit(self) -> Unit:
