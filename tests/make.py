@@ -102,9 +102,10 @@ def make_plan(
     included: str = "50 GB",
     interim: str = "5m",
     strict: bool = False,
+    effective_at: datetime | None = None,
 ) -> str:
     text = PLAN.format(name=name, sessions=sessions, included=included, interim=interim, strict=str(strict).lower())
-    add_plan(desk, tomllib.loads(text, parse_float=Decimal), default_currency="EUR")
+    add_plan(desk, tomllib.loads(text, parse_float=Decimal), default_currency="EUR", effective_at=effective_at)
     return name
 
 

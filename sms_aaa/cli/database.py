@@ -90,7 +90,7 @@ def check(caller: Caller, form: Format) -> None:
 
 def _probes() -> dict[str, Callable[[Connection], tuple[bool, str]]]:
     from sms_aaa.db.nas import list_nas
-    from sms_aaa.db.plans import list_latest
+    from sms_aaa.db.plans import count_plans
     from sms_aaa.db.quarantine import count_waiting
     from sms_aaa.db.rating_queue import queue_length
     from sms_aaa.db.subscribers import count_services
@@ -101,7 +101,7 @@ def _probes() -> dict[str, Callable[[Connection], tuple[bool, str]]]:
 
     return {
         "nas": lambda connection: (True, f"{len(list_nas(connection))} NASes"),
-        "plan": lambda connection: (True, f"{len(list_latest(connection))} plans"),
+        "plan": lambda connection: (True, f"{count_plans(connection)} plans"),
         "service": lambda connection: (True, f"{count_services(connection)} services"),
         "rating queue": lambda connection: (True, f"{queue_length(connection)[0]} deltas"),
         "quarantine": quarantine,

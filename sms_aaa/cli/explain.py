@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.usage import DeltaRow
     from sms_aaa.flows.explaining import ExplainedLine, ExplainedSlice, Explanation, PacketAway, SeenPacket
-    from sms_aaa.rules.rating import PricePart
+    from sms_aaa.rules.pricing import PricePart
     from sms_aaa.rules.session import Place
 
 _COLUMNS = (
@@ -215,9 +215,9 @@ def _line_document(line: ExplainedLine, currency: str, seen: _Packets) -> dict[s
 
 def _tier_document(tier: PricePart) -> dict[str, Cell]:
     return {
-        "from_octets": tier.tier_from_octets,
-        "up_to_octets": tier.tier_up_to_octets,
-        "octets": tier.octets,
+        "from_octets": tier.tier_from,
+        "up_to": tier.tier_up_to,
+        "octets": tier.quantity,
         "price_picounits": tier.price_picounits,
         "numerator": tier.numerator,
     }
@@ -277,11 +277,11 @@ def _row(line: ExplainedLine, part: ExplainedSlice, currency: str) -> tuple[Cell
 def _tier_text(line: ExplainedLine, tier: PricePart, currency: str) -> str:
     component = line.line.component
     assert component is not None
-    bound = f"up to {octets(tier.tier_up_to_octets).text}" if tier.tier_up_to_octets is not None else "and beyond"
-    price = exact(tier.price_picounits * component.unit_octets, component.denominator, currency).text
+    bound = f"up to {octets(tier.tier_up_to).text}" if tier.tier_up_to is not None else "and beyond"
+    price = exact(tier.price_picounits * component.rate_unit, component.denominator, currency).text
     cost = exact(tier.numerator, component.denominator, currency).text
-    where = f"tier {octets(tier.tier_from_octets).text} {bound}"
-    return f"{where}: {tier.octets} octets at {price} per {component.unit.label}: {cost}"
+    where = f"tier {octets(tier.tier_from).text} {bound}"
+    return f"{where}: {tier.quantity} octets at {price} per {component.unit.label}: {cost}"
 
 
 def _delta_text(delta: DeltaRow) -> str:

@@ -11,7 +11,7 @@ from sms_aaa.cli.exits import Exit, Failure
 from sms_aaa.config import SettingsError
 from sms_aaa.db.engine import Conflict, Misfit, Unavailable
 from sms_aaa.flows.provisioning.desk import Invalid, Refused, RefusedKind
-from sms_aaa.rules.plan import PlanInvalidError
+from sms_aaa.rules.plan_table import PlanInvalidError
 from sms_aaa.server.postgres import PostgresError
 
 

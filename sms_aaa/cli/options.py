@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sms_aaa.radius.hashes import Form
     from sms_aaa.rules.secret import Secret
 
-SECRET_OCTETS_MAX = 4096
+SECRET_QUANTITY_MAX = 4096
 """As much as is read of standard input for a secret; far more than any may have."""
 
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -83,7 +83,7 @@ def read_secret(label: str, *, given: str | None, from_stdin: bool) -> Secret | 
     if given is not None:
         return Secret(given.encode())
     if from_stdin:
-        return Secret(sys.stdin.buffer.read(SECRET_OCTETS_MAX).rstrip(b"\r\n"))
+        return Secret(sys.stdin.buffer.read(SECRET_QUANTITY_MAX).rstrip(b"\r\n"))
     if not sys.stdin.isatty():
         return None
     typed = click.prompt(label.capitalize(), hide_input=True, confirmation_prompt=True, err=True)
@@ -111,13 +111,13 @@ def _duration(text: str) -> int | None:
 
 def parse_octets(text: str, *, option: str) -> int:
     """1500000 or a volume such as "10 GB"."""
-    from sms_aaa.rules.tariff import octets_of
+    from sms_aaa.rules.measure import quantity_of
 
     if re.fullmatch(r"\d{1,18}", text):
         return int(text)
     spaced = re.sub(r"(?<=\d)(?=[A-Za-z])", " ", text)
     try:
-        return octets_of(spaced)
+        return quantity_of(spaced)
     except ValueError as error:
         raise click.BadParameter(f"{error}.", param_hint=f"'{option}'") from None
 

@@ -55,7 +55,8 @@ def octets(count: int) -> Shown:
 
 def bit_rate(kbps: int) -> Shown:
     """kbit/s, for people in Mbit/s from a thousand on."""
-    return Shown(kbps, f"{kbps / 1000:.1f} Mbit/s" if kbps >= 1000 else f"{kbps} kbit/s")
+    tenths = (kbps + 50) // 100
+    return Shown(kbps, f"{tenths // 10}.{tenths % 10} Mbit/s" if kbps >= 1000 else f"{kbps} kbit/s")
 
 
 def money(amount_minor: int, currency: str) -> Shown:

@@ -9,7 +9,6 @@ An instant is an int here: microseconds since 2000-01-01 00:00 UTC, as the serve
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from ipaddress import ip_address
 from itertools import islice
@@ -20,17 +19,17 @@ import psycopg
 from psycopg.adapt import Dumper, Loader
 from psycopg.pq import Format
 
+from sms_aaa.rules.instants import instant_us
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from psycopg import Cursor
     from psycopg.abc import Buffer
     from psycopg.sql import Composed
 
     from sms_aaa.db.engine import Connection
-
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 _INT4, _INT8, _TIMESTAMPTZ, _NUMERIC = 23, 20, 1184, 1700
 _INT4_ARRAY, _INT8_ARRAY, _TIMESTAMPTZ_ARRAY, _NUMERIC_ARRAY = 1007, 1016, 1185, 1231
@@ -52,14 +51,9 @@ ADDRESSES_KEPT = 65_536
 _FAMILIES = {4: 2, 6: 3}  # PGSQL_AF_INET, PGSQL_AF_INET6
 
 
-def instant_us(instant: datetime) -> int:
-    """Microseconds since 2000 of an instant with its zone."""
-    return (instant - _EPOCH) // _MICROSECOND
-
-
 def optional_us(instant: datetime | None) -> int | None:
     """instant_us of one that may be missing."""
-    return None if instant is None else (instant - _EPOCH) // _MICROSECOND
+    return None if instant is None else instant_us(instant)
 
 
 @lru_cache(ADDRESSES_KEPT)
@@ -81,11 +75,6 @@ def _network(address: str, bits: str, *, is_cidr: bool) -> bytes:
     known = ip_address(address)
     length = int(bits) if bits else known.max_prefixlen
     return bytes((_FAMILIES[known.version], length, is_cidr, len(known.packed))) + known.packed
-
-
-def instant_of(instant_us: int) -> datetime:
-    """The instant in UTC; OverflowError outside of the years 1 to 9999."""
-    return _EPOCH + instant_us * _MICROSECOND
 
 
 class Packed:

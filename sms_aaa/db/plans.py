@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PlanVersionRow:
-    """One version of a plan; `document` is what rules.plan.plan_from_document reads."""
+    """One version of a plan; `document` is what rules.plan.plan_from_document reads.
+
+    In force is, of the versions whose time has come, the one that came last: new subscriptions get it.
+    """
 
     id: int
     name: str
@@ -27,11 +30,16 @@ class PlanVersionRow:
     digest: str
     effective_at: datetime
     services: int
+    is_in_force: bool
+    is_upcoming: bool
 
 
 _QUERY = sql.SQL(
     """select v.id, p.name, v.version, v.document, v.digest, v.effective_at,
-              (select count(*) from subscription s where s.plan_version_id = v.id and s.during @> now()) as services
+              (select count(*) from subscription s where s.plan_version_id = v.id and s.during @> now()) as services,
+              v.id = (select o.id from plan_version o where o.plan_id = v.plan_id and o.effective_at <= now()
+                      order by o.effective_at desc, o.version desc limit 1) is true as is_in_force,
+              v.effective_at > now() as is_upcoming
        from plan_version v join plan p on p.id = v.plan_id {}"""
 )
 
@@ -42,35 +50,58 @@ def insert_version(
     *,
     document: Mapping[str, Any],
     digest: str,
-    components: Iterable[tuple[str, str]],
+    components: Iterable[tuple[str, str, int]],
+    effective_at: datetime | None = None,
 ) -> tuple[int, int]:
-    """(id, version) of a new version of the plan; `components` are (name, kind) of what it charges."""
+    """(id, version) of a new version of the plan; `components` are (name, kind, opening) of what it charges.
+
+    `effective_at` None: at once.
+    """
     connection.execute("insert into plan (name) values (%s) on conflict (name) do nothing", (name,))
     plan = connection.execute("select id from plan where name = %s for update", (name,)).fetchone()
     assert plan is not None
     row = connection.execute(
-        """insert into plan_version (plan_id, version, document, digest)
-           select %(plan)s, coalesce(max(version), 0) + 1, %(document)s, %(digest)s
+        """insert into plan_version (plan_id, version, document, digest, effective_at)
+           select %(plan)s, coalesce(max(version), 0) + 1, %(document)s, %(digest)s, coalesce(%(effective)s, now())
            from plan_version where plan_id = %(plan)s returning id, version""",
-        {"plan": plan[0], "document": Jsonb(dict(document)), "digest": digest},
+        {"plan": plan[0], "document": Jsonb(dict(document)), "digest": digest, "effective": effective_at},
     ).fetchone()
     assert row is not None
     connection.cursor().executemany(
-        "insert into component (plan_version_id, name, kind) values (%s, %s, %s)",
-        [(row[0], component, kind) for component, kind in components],
+        "insert into component (plan_version_id, name, kind, opening) values (%s, %s, %s, %s)",
+        [(row[0], *component) for component in components],
     )
     return int(row[0]), int(row[1])
+
+
+def find_in_force(connection: Connection, name: str, at: datetime | None = None) -> PlanVersionRow | None:
+    """The version that subscriptions made at an instant get (None: now)."""
+    where = sql.SQL(
+        """where p.name = %s and v.effective_at <= coalesce(%s, now())
+           order by v.effective_at desc, v.version desc limit 1"""
+    )
+    return _one(connection, where, name, at)
+
+
+def find_version(connection: Connection, name: str, version: int) -> PlanVersionRow | None:
+    return _one(connection, sql.SQL("where p.name = %s and v.version = %s"), name, version)
 
 
 def find_latest(connection: Connection, name: str) -> PlanVersionRow | None:
     return _one(connection, sql.SQL("where p.name = %s order by v.version desc limit 1"), name)
 
 
-def list_latest(connection: Connection) -> list[PlanVersionRow]:
-    """The newest version of each plan, by name."""
-    latest = "where v.version = (select max(version) from plan_version o where o.plan_id = p.id) order by p.name"
+def list_plans(connection: Connection, *, is_all: bool = False) -> list[PlanVersionRow]:
+    """The versions in force and upcoming, or all, by name and version."""
+    query = sql.SQL("select * from ({}) v where %s or is_in_force or is_upcoming order by name, version")
     with connection.cursor(row_factory=class_row(PlanVersionRow)) as cursor:
-        return cursor.execute(_QUERY.format(sql.SQL(latest))).fetchall()
+        return cursor.execute(query.format(_QUERY.format(sql.SQL(""))), (is_all,)).fetchall()
+
+
+def count_plans(connection: Connection) -> int:
+    row = connection.execute("select count(*) from plan").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def list_versions(connection: Connection, ids: list[int] | None) -> list[PlanVersionRow]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from psycopg.rows import class_row
 
-from sms_aaa.db.binary import Packed, copy_rows, instant_of, instants, int4s, int8s, load_ints, numeric_field, numerics
+from sms_aaa.db.binary import Packed, copy_rows, instants, int4s, int8s, load_ints, numeric_field, numerics
+from sms_aaa.rules.instants import instant_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,12 +49,16 @@ class TotalKey(Struct, frozen=True, gc=False, order=True):
 
 
 class Total(Struct, frozen=True, gc=False):
-    """Octets so far; exact price as a numerator over the component's denominator; what of it the ledger has."""
+    """What was priced so far, its exact price as a numerator over the component's denominator, what the ledger has.
+
+    `covered`: by buckets, or not charged behind one that blocks.
+    """
 
     key: TotalKey
     quantity: int
     numerator: int
     posted_minor: int
+    covered: int = 0
 
 
 def list_tenures(connection: Connection, owners: Sequence[tuple[int, int]]) -> list[TenureRow]:
@@ -93,14 +98,16 @@ def upsert_cycles(connection: Connection, cycles: Sequence[tuple[int, int, int]]
 
 
 class StandingRow(Struct, frozen=True, gc=False):
-    """A cycle that is open, and one of its totals; `component_id` None: the subscription has none in it."""
+    """A cycle that was opened, and one of its totals; `component_id` None: the subscription has none in it."""
 
     index: int
     cycle_id: int
+    is_closed: bool
     component_id: int | None
     quantity: int
     numerator: str
     posted_minor: int
+    covered: int
 
 
 def list_standings(connection: Connection, places: Sequence[tuple[int, int, int]]) -> list[StandingRow]:
@@ -109,7 +116,8 @@ def list_standings(connection: Connection, places: Sequence[tuple[int, int, int]
     The owners' shard is locked, so they stand still.
     """
     rows = connection.execute(
-        """select w.number - 1, c.id, t.component_id, t.quantity, t.numerator::text, t.posted_minor
+        """select w.number - 1, c.id, c.state = 2, t.component_id, t.quantity, t.numerator::text, t.posted_minor,
+                  t.covered
            from unnest(%s, %s, %s) with ordinality w(account_id, subscription_id, starts_at, number)
            join cycle c on c.account_id = w.account_id and c.starts_at = w.starts_at
            left join usage_total t on t.account_id = w.account_id and t.cycle_id = c.id
@@ -127,8 +135,8 @@ def list_standings(connection: Connection, places: Sequence[tuple[int, int, int]
 def insert_totals(connection: Connection, totals: Sequence[Total]) -> None:
     connection.execute(
         """insert into usage_total (account_id, cycle_id, subscription_id, component_id, quantity, numerator,
-                                    posted_minor)
-           select * from unnest(%s, %s, %s, %s, %s, %s, %s)""",
+                                    posted_minor, covered)
+           select * from unnest(%s, %s, %s, %s, %s, %s, %s, %s)""",
         _total_columns(totals),
     )
 
@@ -136,9 +144,10 @@ def insert_totals(connection: Connection, totals: Sequence[Total]) -> None:
 def update_totals(connection: Connection, totals: Sequence[Total]) -> None:
     """AssertionError if one is not there."""
     done = connection.execute(
-        """update usage_total t set quantity = w.quantity, numerator = w.numerator, posted_minor = w.posted_minor
-           from unnest(%s, %s, %s, %s, %s, %s, %s)
-             w(account_id, cycle_id, subscription_id, component_id, quantity, numerator, posted_minor)
+        """update usage_total t set quantity = w.quantity, numerator = w.numerator, posted_minor = w.posted_minor,
+             covered = w.covered
+           from unnest(%s, %s, %s, %s, %s, %s, %s, %s)
+             w(account_id, cycle_id, subscription_id, component_id, quantity, numerator, posted_minor, covered)
            where t.account_id = w.account_id and t.cycle_id = w.cycle_id and t.subscription_id = w.subscription_id
              and t.component_id = w.component_id""",
         _total_columns(totals),
@@ -156,14 +165,15 @@ def _total_columns(totals: Sequence[Total]) -> tuple[Packed, ...]:
         int8s([total.quantity for total in totals]),
         numerics([total.numerator for total in totals]),
         int8s([total.posted_minor for total in totals]),
+        int8s([total.covered for total in totals]),
     )
 
 
-def insert_run(connection: Connection, *, program: str, started_at: datetime) -> int:
-    """A live rating run; its id stands on all that it writes."""
+def insert_run(connection: Connection, *, program: str, started_at: datetime, kind: str = "live") -> int:
+    """A rating run, live or rerate; its id stands on all that it writes."""
     row = connection.execute(
-        "insert into rating_run (kind, program, started_at, deltas) values ('live', %s, %s, 0) returning id",
-        (program, started_at),
+        "insert into rating_run (kind, program, started_at, deltas) values (%s, %s, %s, 0) returning id",
+        (kind, program, started_at),
     ).fetchone()
     assert row is not None
     return int(row[0])
@@ -176,8 +186,7 @@ def add_to_run(connection: Connection, run_id: int, deltas: int) -> None:
 _RATED = """copy rated_usage (account_id, cycle_id, subscription_id, component_id, session_id, seq, slice, generation,
     to_at, run_id, quantity, total_before, numerator) from stdin (format binary)"""
 _RATED_OWNER = Layout(">hiqiqiqii")
-_RATED_SLICE = Layout(">iqiiihihiqiqiqiq")
-_GENERATION = 1
+_RATED_DELTA = Layout(">iqiiihihiqiqiqiq")
 
 
 def pack_owner(key: TotalKey) -> bytes:
@@ -186,14 +195,13 @@ def pack_owner(key: TotalKey) -> bytes:
 
 
 def pack_rated(
-    owner: bytes, delta: QueuedDelta, slice_: int, run_id: int, quantity: int, total_before: int, numerator: int
+    owner: bytes, delta: QueuedDelta, run_id: int, quantity: int, total_before: int, numerator: int
 ) -> bytes:
-    """A rated row: `quantity` octets of the delta's slice cost `numerator` over the component's denominator."""
+    """The rated row of a whole delta: `quantity` of it costs `numerator` over the component's denominator."""
     return (
         owner
-        + _RATED_SLICE.pack(
-            8, delta.session_id, 4, delta.seq, 2, slice_, 2, _GENERATION, 8, delta.to_us, 8, run_id, 8, quantity,
-            8, total_before,
+        + _RATED_DELTA.pack(
+            8, delta.session_id, 4, delta.seq, 2, 0, 2, 1, 8, delta.to_us, 8, run_id, 8, quantity, 8, total_before,
         )
         + numeric_field(numerator)
     )  # fmt: skip
@@ -202,6 +210,35 @@ def pack_rated(
 def insert_rated(connection: Connection, rows: Sequence[bytes]) -> None:
     """By COPY. The key (delta, component, slice, generation) refuses what is rated already: exactly once."""
     copy_rows(connection, _RATED, rows)
+
+
+class Adjustment(Struct, frozen=True, gc=False):
+    """What a component of a closed cycle, with its minimum, or a bound moved by; `charge_id`: what it corrects."""
+
+    key: TotalKey
+    amount_minor: int
+    charge_id: int | None
+
+
+def insert_adjustments(connection: Connection, adjustments: Sequence[Adjustment], *, run_id: int, reason: str) -> None:
+    connection.cursor().executemany(
+        """insert into adjustment (account_id, cycle_id, subscription_id, component_id, charge_id, run_id,
+                                   amount_minor, reason)
+           values (%s, %s, %s, %s, %s, %s, %s, %s)""",
+        [
+            (
+                one.key.account_id, one.key.cycle_id, one.key.subscription_id, one.key.component_id, one.charge_id,
+                run_id, one.amount_minor, reason,
+            )
+            for one in adjustments
+        ],
+    )  # fmt: skip
+
+
+def get_component_name(connection: Connection, component_id: int) -> str:
+    row = connection.execute("select name from component where id = %s", (component_id,)).fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def insert_suspense(connection: Connection, deltas: Iterable[QueuedDelta], reason: str) -> None:
@@ -243,7 +280,8 @@ def list_usage_totals(connection: Connection, account_id: int, at: datetime | No
                join (select account_id, cycle_id, subscription_id, component_id, quantity, numerator, posted_minor
                      from usage_total
                      union all
-                     select account_id, cycle_id, subscription_id, component_id, 0, 0, amount_minor from charge) t
+                     select account_id, cycle_id, subscription_id, component_id, 0, 0, sum(amount_minor)::bigint
+                     from charge where kind <> 'usage' group by 1, 2, 3, 4) t
                  on t.account_id = c.account_id and t.cycle_id = c.id
                join component k on k.id = t.component_id
                join plan_version v on v.id = k.plan_version_id join plan p on p.id = v.plan_id

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
-from sms_aaa.db.binary import instant_of, instants, int4s, int8s, load_ints
+from sms_aaa.db.binary import instants, int4s, int8s, load_ints
+from sms_aaa.db.usage import QUEUE_ROW_MAX
+from sms_aaa.rules.instants import instant_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,6 +33,7 @@ class QueuedDelta(Struct, frozen=True, gc=False):
     from_us: int
     octets_in: int
     octets_out: int
+    seconds: int
 
 
 class ClaimedShard(NamedTuple):
@@ -64,6 +67,23 @@ def lock_shards(connection: Connection, shards: Iterable[int]) -> None:
     )
 
 
+def touch_shards(connection: Connection, shards: Iterable[int]) -> None:
+    """Locks these shards, and tells raters that totals in them are not what they remember."""
+    numbers = sorted(set(shards))
+    lock_shards(connection, numbers)
+    connection.execute("update rating_shard set version = version + 1 where shard = any(%s)", (numbers,))
+
+
+def lock_accounts(connection: Connection, account_ids: Iterable[int]) -> None:
+    """Waits for the shards of these accounts and of the heads of their groups, in which they are rated."""
+    rows = connection.execute(
+        """select distinct unnest(array[id %% 8, coalesce(charging_head_id, id) %% 8]) from account
+           where id = any(%s)""",
+        (int8s(sorted(account_ids)),),
+    ).fetchall()
+    lock_shards(connection, [row[0] for row in rows])
+
+
 ROWS_MAX = 2_000
 """Rows of the queue that one batch takes: as many as that only when each has a delta or two."""
 
@@ -85,7 +105,7 @@ def claim_queue(connection: Connection, shard: int, limit: int) -> tuple[list[Qu
                delete from rating_queue using waiting
                where rating_queue.shard = %(shard)s and rating_queue.id = waiting.id and deltas_before < %(limit)s
                returning rating_queue.id, queued_at, to_at, session_id, seq, account_id, service_id, from_at,
-                         octets_in, octets_out""",
+                         octets_in, octets_out, seconds""",
             {"shard": shard, "rows": ROWS_MAX, "limit": limit},
         ).fetchall()
     if len(rows) == 1 and len(rows[0][2]) > limit:
@@ -100,16 +120,40 @@ def claim_queue(connection: Connection, shard: int, limit: int) -> tuple[list[Qu
 def _put_back(
     connection: Connection, shard: int, queue_id: int, queued_us: int, arrays: Sequence[Sequence[int]]
 ) -> None:
-    to_us, session_ids, seqs, account_ids, service_ids, from_us, octets_in, octets_out = arrays
+    to_us, session_ids, seqs, account_ids, service_ids, from_us, octets_in, octets_out, seconds = arrays
     connection.execute(
         """insert into rating_queue (shard, id, queued_at, deltas, to_at, session_id, seq, account_id, service_id,
-                                     from_at, octets_in, octets_out)
-           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+                                     from_at, octets_in, octets_out, seconds)
+           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
         (
             shard, queue_id, instant_of(queued_us), len(to_us), instants(to_us), int8s(session_ids), int4s(seqs),
             int8s(account_ids), int8s(service_ids), instants(from_us), int8s(octets_in), int8s(octets_out),
+            int8s(seconds),
         ),
     )  # fmt: skip
+
+
+def insert_again(connection: Connection, shard: int, deltas: Sequence[QueuedDelta], queued_at: datetime) -> None:
+    """Queues these in a shard, as having waited since `queued_at`, QUEUE_ROW_MAX in a row."""
+    for start in range(0, len(deltas), QUEUE_ROW_MAX):
+        part = deltas[start : start + QUEUE_ROW_MAX]
+        columns = [
+            int8s([delta.session_id for delta in part]),
+            int4s([delta.seq for delta in part]),
+            int8s([delta.account_id for delta in part]),
+            int8s([delta.service_id for delta in part]),
+            instants([delta.from_us for delta in part]),
+            instants([delta.to_us for delta in part]),
+            int8s([delta.octets_in for delta in part]),
+            int8s([delta.octets_out for delta in part]),
+            int8s([delta.seconds for delta in part]),
+        ]
+        connection.execute(
+            """insert into rating_queue (shard, queued_at, deltas, session_id, seq, account_id, service_id, from_at,
+                                         to_at, octets_in, octets_out, seconds)
+               values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+            (shard, queued_at, len(part), *columns),
+        )
 
 
 QUEUE_ROWS_COUNTED_MAX = 100_000

@@ -129,6 +129,7 @@ class PricedTotalRow:
     plan_version_id: int
     component: str | None
     quantity: int
+    carried: int
     numerator: Decimal
     posted_minor: int
 
@@ -139,44 +140,9 @@ def stream_totals(connection: Connection) -> Iterator[PricedTotalRow]:
         cursor.itersize = ROWS_AT_ONCE
         yield from cursor.execute(
             """select t.account_id, t.cycle_id, t.subscription_id, t.component_id, u.plan_version_id,
-                      k.name as component, t.quantity, t.numerator, t.posted_minor
+                      k.name as component, t.quantity, t.carried, t.numerator, t.posted_minor
                from usage_total t join subscription u on u.id = t.subscription_id
                left join component k on k.id = t.component_id and k.plan_version_id = u.plan_version_id"""
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class FeeRow:
-    """A fee of the plan in a cycle that was opened, beside what was charged (None: nothing).
-
-    Where a charge stands that no plan has a fee for, `plan_version_id`, `component` and `is_due` are None. `is_due`:
-    the subscription touches the cycle; a plan that ended meanwhile may have been charged before.
-    """
-
-    account_id: int
-    cycle_id: int
-    subscription_id: int
-    component_id: int
-    plan_version_id: int | None
-    component: str | None
-    is_due: bool | None
-    charged_minor: int | None
-
-
-def stream_fees(connection: Connection) -> Iterator[FeeRow]:
-    """Every fee that is due or charged, ROWS_AT_ONCE in memory. A cycle that was opened has totals, be they zero."""
-    with connection.cursor(name="fees", row_factory=class_row(FeeRow)) as cursor:
-        cursor.itersize = ROWS_AT_ONCE
-        yield from cursor.execute(
-            """select account_id, cycle_id, subscription_id, component_id, f.plan_version_id, f.component, f.is_due,
-                      h.amount_minor as charged_minor
-               from (select o.account_id, o.cycle_id, o.subscription_id, k.id as component_id, k.plan_version_id,
-                            k.name as component, u.during && tstzrange(c.starts_at, c.ends_at) as is_due
-                     from (select distinct account_id, cycle_id, subscription_id from usage_total) o
-                     join cycle c on c.id = o.cycle_id
-                     join subscription u on u.id = o.subscription_id
-                     join component k on k.plan_version_id = u.plan_version_id and k.kind = 'recurring') f
-               full join charge h using (account_id, cycle_id, subscription_id, component_id)"""
         )
 
 
@@ -228,28 +194,60 @@ _LAWS: tuple[tuple[str, LiteralString], ...] = (
                          component_id),
                   format('total %s, rated %s', coalesce(t.quantity || ' (' || t.numerator || ')', 'nothing'),
                          coalesce(r.quantity || ' (' || r.numerator || ')', 'nothing'))
-           from (select account_id, cycle_id, subscription_id, component_id, quantity, numerator from usage_total) t
+           from (select account_id, cycle_id, subscription_id, component_id, quantity - carried as quantity, numerator
+                 from usage_total) t
            full join (select account_id, cycle_id, subscription_id, component_id, sum(quantity) as quantity,
                              sum(numerator) as numerator from rated_usage group by 1, 2, 3, 4) r
              using (account_id, cycle_id, subscription_id, component_id)
+           left join component k on k.id = component_id
            where t.quantity is null or t.quantity <> coalesce(r.quantity, 0)
-             or t.numerator <> coalesce(r.numerator, 0)""",
+             or t.numerator - coalesce(r.numerator, 0) not in (0, k.opening)""",
     ),
     (
         "the ledger has what the totals and charges say",
         """select format('account %s cycle %s subscription %s component %s', account_id, cycle_id, subscription_id,
                          component_id),
                   format('sub-ledger %s, ledger %s', coalesce(t.posted::text, 'nothing'),
-                         coalesce(e.posted::text, 'nothing'))
-           from (select account_id, cycle_id, subscription_id, component_id, posted_minor as posted from usage_total
-                 union all
-                 select account_id, cycle_id, subscription_id, component_id, amount_minor from charge) t
+                         coalesce(s.ledger::text, 'nothing'))
+           from (select account_id, cycle_id, subscription_id, component_id, sum(posted) as posted
+                 from (select u.account_id, u.cycle_id, u.subscription_id, u.component_id, u.posted_minor as posted
+                       from usage_total u join cycle c on c.id = u.cycle_id and c.state = 1
+                       union all
+                       select h.account_id, h.cycle_id, h.subscription_id, h.component_id, h.amount_minor
+                       from charge h
+                       union all
+                       select account_id, cycle_id, subscription_id, component_id, amount_minor from adjustment
+                       union all
+                       select h.account_id, e.cycle_id, h.subscription_id, h.component_id, 0
+                       from earning e join charge h on h.id = e.charge_id) p
+                 group by 1, 2, 3, 4) t
            full join (select account_id, cycle_id, subscription_id, component_id,
-                             sum(case when debit = 'unbilled-receivable' then amount_minor else -amount_minor end)
-                               as posted
+                             sum(case when credit like 'revenue:%' then amount_minor
+                                      when debit like 'revenue:%' then -amount_minor else 0 end) as earned,
+                             sum(case 'unbilled-receivable' when debit then amount_minor
+                                      when credit then -amount_minor else 0 end) as owed
                       from entry group by 1, 2, 3, 4) e
              using (account_id, cycle_id, subscription_id, component_id)
-           where t.posted is null or t.posted <> coalesce(e.posted, 0)""",
+           left join component k on k.id = component_id
+           cross join lateral (select case when k.kind = 'recurring' then e.owed else e.earned end as ledger) s
+           where t.posted is null or t.posted <> coalesce(s.ledger, 0)""",
+    ),
+    (
+        "what is deferred is what fees beyond their cycle have not earned yet",
+        """select format('subscription %s component %s', subscription_id, component_id),
+                  format('deferred %s, ledger %s', coalesce(h.deferred, 0), coalesce(e.deferred, 0))
+           from (select h.subscription_id, h.component_id, sum(h.amount_minor - coalesce(e.earned, 0)) as deferred
+                 from charge h join cycle c on c.id = h.cycle_id
+                 left join (select charge_id, sum(amount_minor) as earned from earning group by 1) e
+                   on e.charge_id = h.id
+                 where h.kind in ('recurring', 'credit') and h.until_at > c.ends_at group by 1, 2) h
+           full join (select subscription_id, component_id,
+                             sum(case when credit = 'deferred-revenue' then amount_minor
+                                      else -amount_minor end) as deferred
+                      from entry join component k on k.id = component_id and k.kind = 'recurring'
+                      where 'deferred-revenue' in (debit, credit) group by 1, 2) e
+             using (subscription_id, component_id)
+           where coalesce(h.deferred, 0) <> coalesce(e.deferred, 0)""",
     ),
     (
         "usage by day is the sum of the deltas",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from sms_aaa.db.engine import Connection
 
-KNOWN_REVISIONS = ("0001", "0002", "0003")
+KNOWN_REVISIONS = ("0001", "0002", "0003", "0004")
 """Oldest first; the last is what this program needs. A test holds this against migrations/versions."""
 
 LOCK_TIMEOUT_SECONDS = 4

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import astuple
 from psycopg import sql
 
-from sms_aaa.db.binary import NULL_FIELD, WIRE_TYPES, cidr, copy_rows, inet, instant_us, node_field, optional_us
+from sms_aaa.db.binary import NULL_FIELD, WIRE_TYPES, cidr, copy_rows, inet, node_field, optional_us
 from sms_aaa.db.sessions import SessionFacts, StoredSession
+from sms_aaa.rules.instants import instant_us
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

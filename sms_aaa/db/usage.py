@@ -11,17 +11,9 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from psycopg.rows import class_row
 
-from sms_aaa.db.binary import (
-    NULL_FIELD,
-    copy_rows,
-    field,
-    instant_array,
-    instant_us,
-    int4_array,
-    int8_array,
-    node_field,
-)
+from sms_aaa.db.binary import NULL_FIELD, copy_rows, field, instant_array, int4_array, int8_array, node_field
 from sms_aaa.db.sessions import array_of
+from sms_aaa.rules.instants import instant_us
 from sms_aaa.rules.session import AnomalyKind, Delta, Place
 
 if TYPE_CHECKING:
@@ -108,7 +100,7 @@ def insert_queue(connection: Connection, deltas: Iterable[UsageDelta]) -> None:
         assert service_id is not None
         shards.setdefault(account_id % SHARDS, []).append((account_id, service_id, usage))
     statement = """copy rating_queue (shard, deltas, session_id, seq, account_id, service_id, from_at, to_at, octets_in,
-        octets_out) from stdin (format binary)"""
+        octets_out, seconds) from stdin (format binary)"""
     rows = [
         _queue_row(shard, of_shard[start : start + QUEUE_ROW_MAX])
         for shard, of_shard in sorted(shards.items())
@@ -129,6 +121,7 @@ def _queue_row(shard: int, owned: Sequence[tuple[int, int, UsageDelta]]) -> byte
         instant_array([instant_us(usage.delta.to_at) for usage in usages]),
         int8_array([usage.delta.octets_in for usage in usages]),
         int8_array([usage.delta.octets_out for usage in usages]),
+        int8_array([usage.delta.seconds for usage in usages]),
     )
     return pack(">hihii", 2 + len(arrays), 2, shard, 4, len(usages)) + b"".join(map(field, arrays))
 

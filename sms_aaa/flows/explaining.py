@@ -18,7 +18,7 @@ from sms_aaa.node.records import AccountingRecord, unpack_accounting
 from sms_aaa.radius.dictionary import describe
 from sms_aaa.radius.faults import Malformed
 from sms_aaa.radius.packet import parse
-from sms_aaa.rules.rating import PricePart, explain_price
+from sms_aaa.rules.pricing import PricePart, explain_price
 from sms_aaa.rules.session import Place
 
 if TYPE_CHECKING:

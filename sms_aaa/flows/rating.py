@@ -5,6 +5,9 @@ shard of the accounts that they belong to is locked, and the totals of a compone
 The ledger gets the difference of the rounded totals, once a batch and component, so that its entries add up to the
 rounded total whatever the batches were.
 
+A plain tariff's delta that lies in one cycle takes the fast way here; all others go through flows/charging.py, on the
+same totals. Members of a charging group are rated where its head is: their deltas are put into its shard.
+
 Nothing is told to anybody before the commit, and what is in memory of it counts only afterwards: so it may be lost in
 a crash of the server, as the queue's rows then are there again.
 """
@@ -15,22 +18,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sms_aaa import __version__
-from sms_aaa.db import ledger as db_ledger
+from sms_aaa.db import charging as db_charging
 from sms_aaa.db import rating as db_rating
 from sms_aaa.db import rating_queue as db_queue
-from sms_aaa.db.ledger import PostedEntry
-from sms_aaa.db.rating import Total, pack_rated
+from sms_aaa.db.rating import pack_rated
+from sms_aaa.db.usage import SHARDS
+from sms_aaa.flows.charging import note_moved, rate_visits
 from sms_aaa.flows.meters import Meter, RaterMemory, ShardMemory, Standing
-from sms_aaa.rules.ledger import LedgerAccount, difference_entry, revenue
-from sms_aaa.rules.rating import posted_minor, rate, tier_at
+from sms_aaa.flows.placing import Visit, place
+from sms_aaa.flows.posting import post
+from sms_aaa.rules.pricing import rate, tier_at
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.rating_queue import ClaimedShard, QueuedDelta
-    from sms_aaa.flows.meters import Placed
+    from sms_aaa.flows.placing import Placed
+    from sms_aaa.flows.shelf import PlanShelf
+
+LATE_AFTER_CLOSE = "late usage"
+"""Reason of an adjustment: usage that came when its cycle was closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +67,29 @@ def rate_batch(
     run_id = memory.find_run(now)
     if run_id is None:
         run_id = db_rating.insert_run(connection, program=__version__, started_at=now)
-    db_rating.add_to_run(connection, run_id, len(queued))
-    placed = memory.place(connection, kept, queued)
-    rows, moved = _move(queued, placed, run_id)
+    heads = _heads(connection, queued)
+    own = _send_home(connection, claimed.shard, queued, heads, queued_at or now)
+    db_rating.add_to_run(connection, run_id, len(own))
+    placed = _place(connection, memory.shelf, kept, own, heads)
+    rows, moved = _move(own, placed, run_id)
     db_rating.insert_rated(connection, rows)
+    visits = [where for where in placed if isinstance(where, Visit)]
+    charged, purses = rate_visits(connection, visits, heads, moved, run_id) if visits else (0, {})
     suspended: dict[str, list[QueuedDelta]] = {}
-    for delta, where in zip(queued, placed, strict=True):
+    for delta, where in zip(own, placed, strict=True):
         if isinstance(where, str):
             suspended.setdefault(where, []).append(delta)
     for reason, deltas in suspended.items():
         db_rating.insert_suspense(connection, deltas, reason)
-    entries = _post(connection, moved, run_id)
+    entries = post(connection, memory.shelf, moved, run_id, reason=LATE_AFTER_CLOSE, purses=purses)
     return RatedBatch(
-        len(queued), len(rows), entries, sum(map(len, suspended.values())), queued_at or now, kept, run_id
+        len(queued),
+        len(rows) + charged,
+        entries,
+        sum(map(len, suspended.values())),
+        queued_at or now,
+        kept,
+        run_id,
     )
 
 
@@ -82,22 +101,62 @@ def suspend_next(connection: Connection, shard: int, *, reason: str) -> int:
     return len(queued)
 
 
+def _heads(connection: Connection, deltas: Iterable[QueuedDelta]) -> dict[int, int]:
+    """Heads of the accounts that are in a group or have buckets."""
+    rows = db_charging.list_groups(connection, {delta.account_id for delta in deltas})
+    return {row.account_id: row.head_id for row in rows}
+
+
+def _send_home(
+    connection: Connection, shard: int, queued: Sequence[QueuedDelta], heads: dict[int, int], queued_at: datetime
+) -> Sequence[QueuedDelta]:
+    """Puts deltas of groups whose head is another shard's there; what is left."""
+    if all(head_id % SHARDS == shard for head_id in heads.values()):
+        return queued
+    own: list[QueuedDelta] = []
+    elsewhere: dict[int, list[QueuedDelta]] = {}
+    for delta in queued:
+        home = heads.get(delta.account_id, delta.account_id) % SHARDS
+        if home == shard:
+            own.append(delta)
+        else:
+            elsewhere.setdefault(home, []).append(delta)
+    for home, deltas in elsewhere.items():
+        db_queue.insert_again(connection, home, deltas, queued_at)
+    return own
+
+
+def _place(
+    connection: Connection, shelf: PlanShelf, kept: ShardMemory, deltas: Sequence[QueuedDelta], heads: dict[int, int]
+) -> list[Placed]:
+    """As `place` does; and again where a cycle that was opened by it brought buckets with it."""
+    placed = place(connection, shelf, kept, deltas, heads)
+    visits = [where for where in placed if isinstance(where, Visit) and where.delta.account_id not in heads]
+    found = _heads(connection, [visit.delta for visit in visits]) if visits else {}
+    if not found:
+        return placed
+    heads.update(found)
+    return place(connection, shelf, kept, deltas, heads)
+
+
 def _move(queued: Sequence[QueuedDelta], placed: Sequence[Placed], run_id: int) -> tuple[list[bytes], list[Meter]]:
-    """Rated rows of the deltas, and the meters that they moved."""
+    """The fast way: rated rows of the deltas that are plain, and the meters that they moved."""
     rows: list[bytes] = []
     moved: list[Meter] = []
     for delta, where in zip(queued, placed, strict=True):
         if isinstance(where, Standing):
             for meter in where.meters:
                 quantity = delta.octets_in * meter.counts_in + delta.octets_out * meter.counts_out
-                rows.append(_turn(meter, delta, 0, quantity, run_id, moved))
-        elif not isinstance(where, str):
-            rows += [_turn(part.meter, delta, part.index, part.quantity, run_id, moved) for part in where]
+                if meter.counts_seconds:
+                    quantity = delta.seconds
+                elif meter.counts_events:
+                    quantity = int(delta.seq == 1)
+                rows.append(_turn(meter, delta, quantity, run_id, moved))
     return rows, moved
 
 
-def _turn(meter: Meter, delta: QueuedDelta, slice_: int, quantity: int, run_id: int, moved: list[Meter]) -> bytes:
-    """Moves a meter by a slice of a delta; its rated row."""
+def _turn(meter: Meter, delta: QueuedDelta, quantity: int, run_id: int, moved: list[Meter]) -> bytes:
+    """Moves a meter by a delta; its rated row."""
     before = meter.quantity
     after = before + quantity
     if after <= meter.tier_until:
@@ -107,38 +166,5 @@ def _turn(meter: Meter, delta: QueuedDelta, slice_: int, quantity: int, run_id: 
         meter.tier_until, meter.tier_picounits = tier_at(meter.component, after)
     meter.quantity = after
     meter.numerator += numerator
-    if not meter.has_moved:
-        meter.has_moved = True
-        moved.append(meter)
-    return pack_rated(meter.owner, delta, slice_, run_id, quantity, before, numerator)
-
-
-def _post(connection: Connection, moved: Sequence[Meter], run_id: int) -> int:
-    """Stores the totals that moved, and posts what each rounded total moved by; how many entries that made."""
-    entries = []
-    for meter in moved:
-        posted = posted_minor(meter.component, meter.currency, meter.quantity) if meter.numerator else 0
-        if posted != meter.posted_minor:
-            entry = difference_entry(
-                before_minor=meter.posted_minor,
-                after_minor=posted,
-                debit=LedgerAccount.UNBILLED_RECEIVABLE,
-                credit=revenue(meter.component.name),
-                currency=meter.currency,
-            )
-            assert entry is not None
-            entries.append(PostedEntry(meter.key, run_id, entry))
-            meter.posted_minor = posted
-    new: list[Total] = []
-    known: list[Total] = []
-    for meter in moved:
-        total = Total(meter.key, meter.quantity, meter.numerator, meter.posted_minor)
-        (known if meter.is_stored else new).append(total)
-        meter.is_stored, meter.has_moved = True, False
-    if new:
-        db_rating.insert_totals(connection, new)
-    if known:
-        db_rating.update_totals(connection, known)
-    if entries:
-        db_ledger.insert_entries(connection, entries)
-    return len(entries)
+    note_moved(moved, meter)
+    return pack_rated(meter.owner, delta, run_id, quantity, before, numerator)

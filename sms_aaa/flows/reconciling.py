@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import ledger as db_ledger
 from sms_aaa.db import reconcile as db_reconcile
 from sms_aaa.db.reconcile import Violation
-from sms_aaa.rules.rating import posted_minor, price_numerator
-from sms_aaa.rules.tariff import Measure
+from sms_aaa.flows.reconciling_fees import FEE_LAW, fee_violations
+from sms_aaa.rules.measure import Amounts, Measure
+from sms_aaa.rules.pricing import amount_minor, opening_numerator, price_numerator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.ledger import LedgerBalance
-    from sms_aaa.db.reconcile import ExcludedRow, FeeRow, PricedTotalRow, QuarantinedRow
+    from sms_aaa.db.reconcile import ExcludedRow, PricedTotalRow, QuarantinedRow
     from sms_aaa.flows.shelf import PlanShelf
     from sms_aaa.rules.tariff import UsageComponent
 
@@ -85,7 +86,6 @@ class Law:
 LAW_ROWS_MAX = 20
 
 PRICE_LAW = "a total costs, and has posted, what the tariff says"
-FEE_LAW = "a cycle that is opened is charged each fee of the plan, as the tariff says"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def reconcile(connection: Connection, shelf: PlanShelf) -> Reconciliation:
         in_, out = rated.get(row.account_id, (0, 0))
         counts_in, counts_out = Measure.UPLOAD in measure.directions, Measure.DOWNLOAD in measure.directions
         rated[row.account_id] = [in_ + row.octets_in * counts_in, out + row.octets_out * counts_out]
-        expected = measure.octets(upload=row.octets_in, download=row.octets_out)
+        expected = measure.of(Amounts(upload=row.octets_in, download=row.octets_out))
         if row.quantity != expected:
             components.append(ComponentDifference(row.account_id, row.component, row.quantity, expected))
     return Reconciliation(
@@ -174,7 +174,7 @@ def _laws(connection: Connection, shelf: PlanShelf) -> Iterator[Law]:
         yield Law(text, tuple(rows))
     for text, violations in (
         (PRICE_LAW, _price_violations(connection, shelf)),
-        (FEE_LAW, _fee_violations(connection, shelf)),
+        (FEE_LAW, fee_violations(connection, shelf)),
     ):
         yield Law(text, tuple(islice(violations, LAW_ROWS_MAX)))
 
@@ -187,28 +187,14 @@ def _price_violations(connection: Connection, shelf: PlanShelf) -> Iterator[Viol
             yield Violation(PRICE_LAW, _where(row), "its subscription's plan has no such usage component")
             continue
         currency = shelf.get(connection, row.plan_version_id).plan.tariff.currency
-        numerator = price_numerator(component, row.quantity)
-        posted = posted_minor(component, currency, row.quantity)
+        numerator = price_numerator(component, row.quantity) - price_numerator(component, row.carried)
+        # What is carried on has cost P(0) before; so it is where usage outlived the subscription.
+        if not row.carried and row.numerator != numerator:
+            numerator += opening_numerator(component)
+        posted = amount_minor(component, currency, numerator)
         if row.numerator != numerator or row.posted_minor != posted:
             found = f"exact {row.numerator:f}, posted {row.posted_minor}; by the tariff {numerator}, {posted}"
             yield Violation(PRICE_LAW, _where(row), found)
-
-
-def _fee_violations(connection: Connection, shelf: PlanShelf) -> Iterator[Violation]:
-    """Fees that are due and not charged, or charged with another amount, or that no plan has."""
-    for row in db_reconcile.stream_fees(connection):
-        owed = _fee_minor(connection, shelf, row)
-        # A fee that is not due may have been charged before its subscription ended, but never another amount.
-        if row.charged_minor != owed and (row.is_due or row.charged_minor is not None):
-            found = f"charged {_or_nothing(row.charged_minor)}, owed {_or_nothing(owed)}"
-            yield Violation(FEE_LAW, _where(row), found)
-
-
-def _fee_minor(connection: Connection, shelf: PlanShelf, row: FeeRow) -> int | None:
-    if row.plan_version_id is None:
-        return None
-    tariff = shelf.get(connection, row.plan_version_id).plan.tariff
-    return next((fee.amount_minor for fee in tariff.recurring if fee.name == row.component), None)
 
 
 def _usage_component(
@@ -218,11 +204,7 @@ def _usage_component(
     return next((component for component in tariff.usage if component.name == name), None)
 
 
-def _where(row: PricedTotalRow | FeeRow) -> str:
+def _where(row: PricedTotalRow) -> str:
     return (
         f"account {row.account_id} cycle {row.cycle_id} subscription {row.subscription_id} component {row.component_id}"
     )
-
-
-def _or_nothing(amount_minor: int | None) -> str:
-    return "nothing" if amount_minor is None else str(amount_minor)

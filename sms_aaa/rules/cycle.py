@@ -43,17 +43,17 @@ def cycle_at(instant: datetime, zone: str, anchor_day: int) -> Cycle:
         raise ValueError("an instant without a zone names no instant; give it in UTC")
     if not 1 <= anchor_day <= ANCHOR_DAY_MAX:
         raise ValueError(f"an anchor day is 1..{ANCHOR_DAY_MAX}, not {anchor_day}")
-    wall = _zone(zone)
+    wall = zone_of(zone)
     local = instant.astimezone(wall)
-    start = _month_start(local.year, local.month, wall, anchor_day)
+    start = month_start(local.year, local.month, wall, anchor_day)
     if instant < start:
-        return Cycle(_month_start(*_month_before(local.year, local.month), wall, anchor_day), start)
+        return Cycle(month_start(*_month_before(local.year, local.month), wall, anchor_day), start)
     following = _month_after(local.year, local.month)
-    end = _month_start(*following, wall, anchor_day)
+    end = month_start(*following, wall, anchor_day)
     if instant < end:
         return Cycle(start, end)
     # The wall shows the old month again after the new one began: Newfoundland's clocks went from 00:01 back to 23:01.
-    return Cycle(end, _month_start(*_month_after(*following), wall, anchor_day))
+    return Cycle(end, month_start(*_month_after(*following), wall, anchor_day))
 
 
 def next_cycle(cycle: Cycle, zone: str, anchor_day: int) -> Cycle:
@@ -61,11 +61,18 @@ def next_cycle(cycle: Cycle, zone: str, anchor_day: int) -> Cycle:
     return cycle_at(cycle.end, zone, anchor_day)
 
 
-def _zone(zone: str) -> ZoneInfo:
+def zone_of(zone: str) -> ZoneInfo:
+    """The zone of a name; ZoneUnknownError if the tz database does not have it."""
     try:
         return ZoneInfo(zone)
     except (KeyError, ValueError, OSError):  # OSError: the name of a folder of the database, such as "America"
         raise ZoneUnknownError(zone) from None
+
+
+def month_start(year: int, month: int, wall: ZoneInfo, anchor_day: int) -> datetime:
+    """When the cycle of a month begins: midnight of its anchor day, or, where that was skipped, the end of the skip."""
+    day = min(anchor_day, calendar.monthrange(year, month)[1])
+    return wall_instant(datetime(year, month, day), wall)  # noqa: DTZ001 - by the clock on a wall, whose zone is beside it
 
 
 def _month_before(year: int, month: int) -> tuple[int, int]:
@@ -76,20 +83,19 @@ def _month_after(year: int, month: int) -> tuple[int, int]:
     return (year, month + 1) if month < 12 else (year + 1, 1)
 
 
-def _month_start(year: int, month: int, wall: ZoneInfo, anchor_day: int) -> datetime:
-    """The first instant of a month's anchor day: its midnight, or, where that was skipped, the end of the skip."""
-    day = min(anchor_day, calendar.monthrange(year, month)[1])
-    midnight = datetime(year, month, day, tzinfo=wall)  # fold 0: of a midnight that comes twice, the first
-    instant = midnight.astimezone(UTC)
-    if _wall_clock(instant, wall) == midnight.replace(tzinfo=None):
+def wall_instant(local: datetime, wall: ZoneInfo) -> datetime:
+    """When the wall's clock first shows `local` (without a zone), in UTC; if that was skipped, the end of the skip."""
+    shown = local.replace(tzinfo=wall)  # fold 0: of a time that comes twice, the first
+    instant = shown.astimezone(UTC)
+    if _wall_clock(instant, wall) == local:
         return instant
-    # Midnight was skipped. By the offset from before the skip it would be `instant`, by the one from after it an
+    # The time was skipped. By the offset from before the skip it would be `instant`, by the one from after it an
     # earlier instant, when the wall has not come so far: the skip lies in between, and a search finds its second.
-    before = midnight.replace(fold=1).astimezone(UTC)
+    before = shown.replace(fold=1).astimezone(UTC)
     second = timedelta(seconds=1)
     while instant - before > second:
         middle = before + (instant - before) // second // 2 * second
-        if _wall_clock(middle, wall) < midnight.replace(tzinfo=None):
+        if _wall_clock(middle, wall) < local:
             before = middle
         else:
             instant = middle

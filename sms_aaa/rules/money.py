@@ -39,6 +39,12 @@ _CODES_BY_EXPONENT = {
 }
 _EXPONENT_BY_CODE = {code: decimals for decimals, codes in _CODES_BY_EXPONENT.items() for code in codes.split()}
 
+ABSTRACT = "XXX"
+"""ISO 4217's "no currency": a tariff in abstract units, to be calculated with and never to be sold."""
+
+ABSTRACT_DECIMALS = 6
+"""Of amounts in abstract units: they have no minor unit, and nothing is rounded to it."""
+
 
 class CurrencyUnknownError(ValueError):
     """A code that ISO 4217 does not list today with a minor unit."""
@@ -48,8 +54,11 @@ class CurrencyUnknownError(ValueError):
 
 
 def exponent(currency: str) -> int:
-    """The decimals of a currency's minor unit: EUR 2, JPY 0, KWD 3. CurrencyUnknownError for any other text."""
-    found = _EXPONENT_BY_CODE.get(currency)
+    """The decimals of a currency's minor unit: EUR 2, JPY 0, KWD 3; of abstract units (XXX) 6.
+
+    CurrencyUnknownError for any other text.
+    """
+    found = ABSTRACT_DECIMALS if currency == ABSTRACT else _EXPONENT_BY_CODE.get(currency)
     if found is None:
         raise CurrencyUnknownError(currency)
     return found

@@ -1,9 +1,4 @@
-"""From octets to money: the price function, the cut of a delta at cycle edges, the parts that explain a price.
-
-P(octets) is the exact price of a cycle's usage so far. A delta costs P(after) - P(before): the differences telescope,
-so any cut of the same usage into interims, in any order, costs the same to the last digit. Prices are numerators over
-the component's fixed denominator and are not rounded. The ledger gets differences of `posted_minor`, the rounded total:
-these add up to the rounded price of the cycle, where rounding each delta by itself would not.
+"""From deltas to slices, each in one cycle; and what a whole cycle costs.
 
 A delta is a fact and is never cut. Where it crosses the edge of a cycle, rating writes slices of it, linear in time:
 the error is bounded by the usage of one interim, and `explain` shows the cut.
@@ -17,8 +12,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from sms_aaa.rules.cycle import Cycle, cycle_at, next_cycle
-from sms_aaa.rules.money import exponent, round_half_away
-from sms_aaa.rules.tariff import OCTETS_MAX
+from sms_aaa.rules.measure import Amounts
+from sms_aaa.rules.money import round_half_away
+from sms_aaa.rules.pricing import posted_minor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,84 +54,11 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
-class Rated:
-    """A quantity rated on top of a total; `numerator` over the component's denominator is its exact price."""
-
-    quantity: int
-    total_before: int
-    total_after: int
-    numerator: int
-
-
-@dataclass(frozen=True, slots=True)
-class PricePart:
-    """The octets of a price that fell into one tier, (tier_from_octets, tier_up_to_octets]; None: open."""
-
-    tier_from_octets: int
-    tier_up_to_octets: int | None
-    octets: int
-    price_picounits: int
-    numerator: int
-
-
-@dataclass(frozen=True, slots=True)
 class PricedComponent:
     """What a component costs in one whole cycle."""
 
     name: str
     amount_minor: int
-
-
-def price_numerator(component: UsageComponent, octets: int) -> int:
-    """P(octets), exact: the price of a cycle's usage, as a numerator over the component's denominator."""
-    assert octets >= 0
-    numerator, position = 0, 0
-    for tier in component.tiers:
-        end = octets if tier.up_to_octets is None else min(octets, tier.up_to_octets)
-        numerator += (end - position) * tier.price_picounits
-        position = end
-    return numerator
-
-
-def tier_at(component: UsageComponent, octets: int) -> tuple[int, int]:
-    """(until, picounits): after a total of `octets`, what follows up to the total `until` costs this price a rate unit.
-
-    So as long as it stays below, `rate` is a multiplication.
-    """
-    for tier in component.tiers:
-        if tier.up_to_octets is None or octets < tier.up_to_octets:
-            return (OCTETS_MAX if tier.up_to_octets is None else tier.up_to_octets), tier.price_picounits
-    raise AssertionError("the last tier is open")
-
-
-def explain_price(component: UsageComponent, *, before: int, after: int) -> tuple[PricePart, ...]:
-    """P(after) - P(before) as the tiers that it is made of, 0 <= before <= after; their numerators add up to it."""
-    assert 0 <= before <= after
-    parts = []
-    tier_from = 0
-    for tier in component.tiers:
-        end = after if tier.up_to_octets is None else min(after, tier.up_to_octets)
-        octets = end - max(before, tier_from)
-        if octets > 0:
-            numerator = octets * tier.price_picounits
-            parts.append(PricePart(tier_from, tier.up_to_octets, octets, tier.price_picounits, numerator))
-        tier_from = end if tier.up_to_octets is None else tier.up_to_octets
-    return tuple(parts)
-
-
-def rate(component: UsageComponent, *, total_before: int, quantity: int) -> Rated:
-    """What `quantity` >= 0 more octets cost after `total_before` of them in the same cycle."""
-    assert total_before >= 0
-    assert quantity >= 0
-    total_after = total_before + quantity
-    assert total_after <= OCTETS_MAX
-    numerator = price_numerator(component, total_after) - price_numerator(component, total_before)
-    return Rated(quantity=quantity, total_before=total_before, total_after=total_after, numerator=numerator)
-
-
-def posted_minor(component: UsageComponent, currency: str, total_octets: int) -> int:
-    """The price of a cycle's usage so far in minor units: what the ledger must show once this total is rated."""
-    return round_half_away(price_numerator(component, total_octets) * 10 ** exponent(currency), component.denominator)
 
 
 def price_cycle(tariff: Tariff, *, octets_upload: int, octets_download: int) -> tuple[PricedComponent, ...]:
@@ -147,7 +70,7 @@ def price_cycle(tariff: Tariff, *, octets_upload: int, octets_download: int) -> 
             posted_minor(
                 component,
                 tariff.currency,
-                component.measure.octets(upload=octets_upload, download=octets_download),
+                component.measure.of(Amounts(upload=octets_upload, download=octets_download)),
             ),
         )
         for component in tariff.usage
@@ -180,7 +103,7 @@ def slices(fact: UsageFact, component: UsageComponent, cycles: Sequence[Cycle]) 
     `cycles`: those of `cycles_of`.
     """
     edges = [cycle.end for cycle in cycles[:-1]]
-    quantity = component.measure.octets(upload=fact.octets_upload, download=fact.octets_download)
+    quantity = component.measure.of(Amounts(upload=fact.octets_upload, download=fact.octets_download))
     parts = slice_quantities(quantity, start=fact.from_at, end=fact.to_at, edges=edges)
     bounds = pairwise((fact.from_at, *edges, fact.to_at))
     return tuple(

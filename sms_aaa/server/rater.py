@@ -6,12 +6,16 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from sms_aaa.db import charging as db_charging
 from sms_aaa.db import rating_queue as db_queue
 from sms_aaa.db.engine import Conflict, Connection, Poison, join_by_key
+from sms_aaa.flows.closing import close_cycles, list_next
 from sms_aaa.flows.cycles import open_cycles, postpone_next
 from sms_aaa.flows.meters import RaterMemory
 from sms_aaa.flows.rating import rate_batch, suspend_next
+from sms_aaa.flows.rerating import rerate_group
 from sms_aaa.flows.shelf import PlanShelf
+from sms_aaa.flows.suspense import retry_mended
 from sms_aaa.metrics import Word
 from sms_aaa.server.database import work_with_database
 from sms_aaa.server.pressure import Pressure
@@ -37,8 +41,19 @@ LATE_SECONDS = 3.0
 
 CYCLES_BATCH_MAX = 1000
 CYCLES_SECONDS = 5.0
+CLOSING_BATCH_MAX = 200
+CLOSING_SECONDS = 60.0
 POSTPONED = timedelta(hours=1)
 GAUGES_SECONDS = 2.0
+
+SUSPENSE_SECONDS = 60.0
+"""Between two looks for usage in suspense that can be rated by now."""
+
+CLEANING_SECONDS = 1.0
+CLEANING_SECONDS_MAX = 1.0
+DIRTY_FOR = timedelta(seconds=1)
+"""A group that became dirty so long ago is rated again: what is late seldom comes alone. Between two looks for such
+groups lie CLEANING_SECONDS, and a look lasts CLEANING_SECONDS_MAX and the group that it is at."""
 
 
 class Rater:
@@ -46,10 +61,13 @@ class Rater:
         self._child = child
         self._counters = child.counters
         self._shelf = PlanShelf()
-        self._due = {"cycles": 0.0, "gauges": 0.0}
+        self._due = {"cycles": 0.0, "gauges": 0.0, "groups": 0.0, "closing": 0.0, "suspense": 0.0}
         self._limits: dict[int, int] = {}
         self._tries: dict[int, int] = {}
         self._cycles_limit = CYCLES_BATCH_MAX
+        self._closing_limit = CLOSING_BATCH_MAX
+        self._grace = timedelta(days=child.settings.rating.close_grace_days)
+        self._refused_cycles: dict[int, float] = {}
         self._pressure = Pressure(child.state_folder, time.monotonic())
 
     def run(self) -> None:
@@ -138,6 +156,17 @@ class Rater:
             # it, or less while the cores are short.
             rest = max(took, self._pressure.rest_seconds(took, now + took)) if opened else CYCLES_SECONDS
             self._due["cycles"] = now + took + rest
+        if now >= self._due["closing"]:
+            has_more = self._close_cycles(connection, now)
+            took = time.monotonic() - now
+            rest = max(took, self._pressure.rest_seconds(took, now + took)) if has_more else CLOSING_SECONDS
+            self._due["closing"] = now + took + rest
+        if now >= self._due["groups"]:
+            self._clean_groups(connection, now)
+            self._due["groups"] = time.monotonic() + CLEANING_SECONDS
+        if now >= self._due["suspense"]:
+            self._due["suspense"] = now + SUSPENSE_SECONDS
+            self._retry_suspense(connection)
         if now >= self._due["gauges"]:
             self._due["gauges"] = now + GAUGES_SECONDS
             waiting, since = db_queue.queue_length(connection)
@@ -145,6 +174,64 @@ class Rater:
             self._counters[Word.RATING_QUEUE] = waiting
             lag = (datetime.now(UTC) - since).total_seconds() if since is not None else 0
             self._counters[Word.RATING_LAG_MS] = max(int(lag * 1000), 0)
+
+    def _close_cycles(self, connection: Connection, began: float) -> bool:
+        """Whether there may be more to close. One that cannot be closed is left for an hour: the others go on."""
+        self._refused_cycles = {cycle_id: until for cycle_id, until in self._refused_cycles.items() if until > began}
+        now, limit, but = datetime.now(UTC), self._closing_limit, [*self._refused_cycles]
+        try:
+            closed = close_cycles(connection, self._shelf, now=now, grace=self._grace, limit=limit, but=but)
+            connection.commit()
+        except (*Conflict, *Poison, AssertionError) as refused:
+            connection.rollback()
+            self._after_refused_close(connection, now, began, refused)
+            return True
+        self._closing_limit = min(limit * 2, CLOSING_BATCH_MAX)
+        return len(closed) == limit
+
+    def _after_refused_close(self, connection: Connection, now: datetime, began: float, refused: BaseException) -> None:
+        self._counters[Word.RATE_FAULTS] += 1
+        if self._closing_limit == 1:
+            cycle_ids = list_next(connection, now=now, grace=self._grace, but=[*self._refused_cycles])
+            connection.commit()
+            self._refused_cycles |= dict.fromkeys(cycle_ids, began + POSTPONED.total_seconds())
+            self._child.log.error("close-refused", cycles=cycle_ids, reason=type(refused).__name__)
+        self._closing_limit = max(self._closing_limit // 2, 1)
+
+    def _retry_suspense(self, connection: Connection) -> None:
+        try:
+            retry_mended(connection, now=datetime.now(UTC))
+            connection.commit()
+        except Conflict:
+            connection.rollback()
+
+    def _clean_groups(self, connection: Connection, began: float) -> None:
+        """Rates groups again that late usage made dirty. One that cannot be is left for the next time."""
+        head_id: int | None = 0
+        while head_id is not None and not self._child.stopping:
+            if time.monotonic() - began > CLEANING_SECONDS_MAX:
+                return
+            head_id = self._clean_next(connection, after=head_id)
+            self._child.beat()
+
+    def _clean_next(self, connection: Connection, *, after: int) -> int | None:
+        """The head of the group that was looked at; None: there is none."""
+        now = datetime.now(UTC)
+        dirty = db_charging.find_dirty(connection, after=after, since=now - DIRTY_FOR)
+        if dirty is None:
+            connection.rollback()
+            return None
+        try:
+            rerate_group(connection, self._shelf, dirty.head_id, since_us=dirty.from_us, now=now)
+            connection.commit()
+        except (*Conflict, *Poison, AssertionError) as refused:
+            connection.rollback()
+            self._after_refused_group(dirty.head_id, refused)
+        return dirty.head_id
+
+    def _after_refused_group(self, head_id: int, refused: BaseException) -> None:
+        self._counters[Word.RATE_FAULTS] += 1
+        self._child.log.error("group-refused", account=head_id, reason=type(refused).__name__)
 
     def _open_cycles(self, connection: Connection) -> bool:
         """Whether there may be more to open. One that cannot be opened is tried again later: the others go on."""

@@ -22,7 +22,7 @@ def one_line(answer) -> str:
 @pytest.mark.parametrize(
     "words",
     [["nas", "list"], ["plan", "list"], ["subscriber", "list"], ["sessions"], ["usage", "alice"], ["explain", "alice"],
-     ["reconcile"], ["db", "status"], ["db", "check"], ["db", "upgrade"]],
+     ["reconcile"], ["ledger", "list"], ["ledger", "balance"], ["db", "status"], ["db", "check"], ["db", "upgrade"]],
 )  # fmt: skip
 def test_without_daemon_and_dsn_the_remedy_is_to_start_it(lonely, words):
     answer = lonely.type(*words)
@@ -61,9 +61,9 @@ def test_a_database_without_schema_says_how_to_get_one(lonely, postgres):
     dsn = postgres.dsn_for("postgres")
     answer = lonely.type("nas", "list", SMS_AAA_DATABASE_DSN=dsn)
     assert answer.code == Exit.UNAVAILABLE
-    assert "the database has no schema, needed is 0003; run `sms-aaa db upgrade`" in one_line(answer)
+    assert "the database has no schema, needed is 0004; run `sms-aaa db upgrade`" in one_line(answer)
     status = lonely.type("db", "status", "--json", SMS_AAA_DATABASE_DSN=dsn).json()
-    assert status == {"schema": "empty", "revision": None, "needed": "0003"}
+    assert status == {"schema": "empty", "revision": None, "needed": "0004"}
     check = lonely.type("db", "check", "--csv", SMS_AAA_DATABASE_DSN=dsn)
     assert check.code == Exit.DIFFERENT
     assert {row["holds"] for row in check.csv()} == {"false"}

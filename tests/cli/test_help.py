@@ -18,9 +18,11 @@ CHANGES = {
     "import",
     "rebuild",
     "replay",
+    "rerate",
     "retry",
     "dismiss",
     "set",
+    "set-plan",
     "remove",
     "rotate-secret",
     "suspend",
@@ -31,7 +33,7 @@ CHANGES = {
     "unbind",
     "upgrade",
 }
-NOT_LISTINGS = CHANGES | {"serve", "demo", "load", "export"}
+NOT_LISTINGS = CHANGES | {"serve", "demo", "load", "export", "rate", "schema"}
 
 
 def commands() -> list[tuple[str, click.Command]]:
@@ -41,11 +43,14 @@ def commands() -> list[tuple[str, click.Command]]:
     for name in COMMANDS:
         command = main.get_command(context, name)
         assert command is not None
-        if isinstance(command, click.Group):
-            found += [(f"{name} {verb}", inner) for verb, inner in command.commands.items()]
-        else:
-            found.append((name, command))
+        found += verbs(name, command)
     return found
+
+
+def verbs(path: str, command: click.Command) -> list[tuple[str, click.Command]]:
+    if not isinstance(command, click.Group):
+        return [(path, command)]
+    return [one for name, inner in command.commands.items() for one in verbs(f"{path} {name}", inner)]
 
 
 ALL = commands()

@@ -206,6 +206,7 @@ def test_counted_is_rated_is_posted(told, node):
 )
 def test_whatever_does_not_add_up_is_found(told, database_dsn, damage, said):
     with connect(database_dsn, name="test") as connection:
+        connection.execute("set local session_replication_role = replica")  # charges are final
         connection.execute(damage)
     answer = told.type("reconcile")
     assert answer.code == Exit.DIFFERENT
@@ -222,6 +223,7 @@ def test_records_in_quarantine_are_shown_beside_the_proof(told, database_dsn):
     assert lines[-1] == "everything adds up; 1 record is in quarantine, not settled"
     with connect(database_dsn, name="test") as connection:
         insert_quarantine(connection, "node1", 1, 9, 16, reason="no-acct-session-id", raw=b"")
+        connection.execute("set local session_replication_role = replica")
         connection.execute("delete from charge")
     answer = told.type("reconcile")
     assert answer.code == Exit.DIFFERENT

@@ -134,6 +134,55 @@ def test_a_plan_comes_once_and_its_changes_are_versions(terminal, tmp_path):
     assert terminal.type("plan", "show", "home-100", "--csv").csv()[0]["version"] == "2"
 
 
+def test_a_version_of_a_plan_has_its_day(stocked, tmp_path):
+    changed = tmp_path / "changed.toml"
+    changed.write_text(Path(PLAN_FILE).read_text().replace('"29.90"', '"31.90"', 1).split("\n[[example]]")[0])
+    berlin = {"SMS_AAA_RATING_ZONE": "Europe/Berlin"}
+    added = stocked.done("plan", "add", str(changed), "--effective", "2999-01-01", **berlin)
+    assert added == "plan home-100 version 2 added, in force from 2998-12-31 23:00:00Z on\n"
+    again = stocked.done("plan", "add", str(changed), "--effective", "2999-02-01", **berlin)
+    assert again == "plan home-100 is version 2 already\n"
+    assert stocked.done("plan", "add", PLAN_FILE) == "plan home-100 is version 1 already\n"
+    rows = stocked.type("plan", "list", "--csv").csv()
+    assert [(row["version"], row["state"], row["services"]) for row in rows] == [
+        ("1", "in force", "2"),
+        ("2", "to come", "0"),
+    ]
+    stocked.done("subscriber", "add", "dora", "--plan", "home-100", "--mac", "00:11:22:33:44:66")
+    assert [row["services"] for row in stocked.type("plan", "list", "--csv").csv()] == ["3", "0"]
+    assert stocked.type("plan", "show", "home-100", "--json").json()["version"] == 1
+    assert stocked.type("plan", "show", "home-100", "--version", "2").lines[-3].endswith("31.90 EUR")
+    assert stocked.type("plan", "show", "home-100", "--version", "3").code == Exit.NOT_FOUND
+    past = stocked.type("plan", "add", str(changed), "--effective", "2020-01-01")
+    assert (past.code, "'2020-01-01' is past; leave it out" in past.err) == (Exit.INVALID, True)
+
+
+def test_a_plan_is_shown_with_all_that_its_tariff_says(terminal):
+    terminal.done("plan", "add", str(Path(PLAN_FILE).parent / "family.toml"))
+    shown = terminal.type("plan", "show", "family").lines
+    for line in (
+        "roaming-data  total       0 B   -      0.01 EUR per MB",
+        "family-cap    bound       -     -      over family-fee, home-data, roaming-data",
+        "roaming-data  keys             roaming",
+        "family-cap    maximum          60.00",
+        "family-data   overage         absorb",
+        "roaming-pass  connect_fee     10 MB",
+        "credit        amount          5.00",
+        "key   tv       service_class iptv, realm tv.example",
+        "switch  end",
+    ):
+        assert line in shown
+
+
+def test_a_plan_to_come_is_not_sold_yet(stocked, tmp_path):
+    plan = tmp_path / "plan.toml"
+    plan.write_text('name = "later"\n[policy]\n[tariff]\n')
+    stocked.done("plan", "add", str(plan), "--effective", "2999-01-01T00:00Z")
+    answer = stocked.type("subscriber", "add", "dora", "--plan", "later", "--mac", "00:11:22:33:44:66")
+    assert (answer.code, "not yet in force is plan later" in answer.err) == (Exit.NOT_FOUND, True)
+    assert stocked.type("plan", "show", "later", "--json").json()["state"] == "to come"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

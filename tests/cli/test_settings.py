@@ -41,8 +41,8 @@ def test_the_schema_is_upgraded_once(lonely, postgres):
         connection.execute("create database upgraded")
     environ = {"SMS_AAA_DATABASE_DSN": postgres.dsn_for("upgraded")}
     try:
-        assert lonely.done("db", "upgrade", **environ) == "the schema is 0003 now; it was empty\n"
-        assert lonely.done("db", "upgrade", **environ) == "the schema is 0003 already\n"
+        assert lonely.done("db", "upgrade", **environ) == "the schema is 0004 now; it was empty\n"
+        assert lonely.done("db", "upgrade", **environ) == "the schema is 0004 already\n"
         with connect(postgres.dsn_for("upgraded"), name="test") as connection:
             connection.execute("update alembic_version set version_num = '9999'")
         answer = lonely.type("db", "upgrade", **environ)

@@ -10,6 +10,7 @@ from make import Said, make_desk, make_nas, make_plan, make_subscriber, make_vau
 from sms_aaa.db import audit as db_audit
 from sms_aaa.db.engine import connect
 from sms_aaa.db.nas import list_node_nas
+from sms_aaa.db.plans import find_in_force, list_plans
 from sms_aaa.db.subscribers import find_by_name, list_entitlements
 from sms_aaa.flows.provisioning.credentials import set_password
 from sms_aaa.flows.provisioning.desk import Invalid, Refused, RefusedKind
@@ -105,6 +106,19 @@ def test_a_plan_that_did_not_change_makes_no_new_version(desk: Desk) -> None:
     make_plan(desk, sessions=2)
     rows = desk.connection.execute("select version from plan_version order by version").fetchall()
     assert rows == [(1,), (2,)]
+
+
+def test_of_the_versions_whose_day_has_come_the_one_that_came_last_is_sold(desk: Desk) -> None:
+    days = [utc("2024-01-01"), utc("2099-01-01"), utc("2025-01-01"), utc("2024-06-01"), utc("2025-01-01")]
+    for number, day in enumerate(days):
+        make_plan(desk, sessions=number, effective_at=day)
+    in_force = find_in_force(desk.connection, "home-100")
+    assert in_force is not None
+    assert (in_force.version, in_force.is_in_force) == (5, True)
+    found = [find_in_force(desk.connection, "home-100", at) for at in (utc("2023-01-01"), utc("2024-07-01"), days[1])]
+    assert [row and row.version for row in found] == [None, 4, 2]
+    assert [row.version for row in list_plans(desk.connection)] == [2, 5]
+    assert [row.version for row in list_plans(desk.connection, is_all=True)] == [1, 2, 3, 4, 5]
 
 
 def test_a_removed_subscriber_frees_name_identity_and_address(desk: Desk) -> None:

@@ -47,8 +47,8 @@ class Books:
         rate_all(self.connection, PlanShelf(), now=NOON)
 
     def spoil(self, *statements: str) -> None:
-        # An entry can be deleted only by somebody who may switch the trigger off.
-        self.connection.execute("alter table entry disable trigger entry_is_final")
+        # What is final can be changed only by somebody who may switch triggers off.
+        self.connection.execute("set local session_replication_role = replica")
         for statement in statements:
             self.connection.execute(statement)
 

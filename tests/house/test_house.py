@@ -22,8 +22,6 @@ DOORS = ("sms_aaa/server/", "sms_aaa/cli/")
 FUNCTION_LINES_MAX = 60
 MODULE_LINES_MAX = 500
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "core", "base", "manager", "models", "services"}
-MONEY_MODULES = ["rules/money", "rules/rating", "rules/tariff", "rules/ledger", "db/ledger", "db/rating"]
-FLOAT_WORDS = {"float", "Float", "Double", "REAL", "DOUBLE_PRECISION"}
 # What building, testing and running leave behind; a tree that was unpacked has no git to ask.
 LEFT_BEHIND = {"__pycache__", "dist", "node_modules"}
 
@@ -95,14 +93,6 @@ def test_only_the_printer_prints():
 def test_only_the_doors_log():
     rooms = [path for path in MODULES if not name(path).startswith(DOORS)]
     assert [name(path) for path in rooms if "logging" in imported_names(path)] == []
-
-
-@pytest.mark.parametrize("module", MONEY_MODULES)
-def test_no_float_comes_near_money(module):
-    for node in ast.walk(tree(PACKAGE / f"{module}.py")):
-        word = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
-        assert word not in FLOAT_WORDS, f"line {node.lineno}"
-        assert not (isinstance(node, ast.Constant) and isinstance(node.value, float)), f"line {node.lineno}"
 
 
 def test_the_sample_names_every_setting_with_its_default(monkeypatch, tmp_path):

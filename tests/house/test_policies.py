@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sms_aaa.rules.plan import PlanInvalidError, parse_plan, plan_from_document, plan_to_document
+from sms_aaa.rules.plan import parse_plan, plan_from_document, plan_to_document
+from sms_aaa.rules.plan_table import PlanInvalidError
 
 SAMPLES = sorted((Path(__file__).parents[2] / "policies").glob("*.toml"))
 

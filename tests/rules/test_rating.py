@@ -12,20 +12,14 @@ from hypothesis import strategies as st
 
 from sms_aaa.rules.cycle import cycle_at
 from sms_aaa.rules.ledger import LedgerAccount, difference_entry, revenue
-from sms_aaa.rules.rating import (
-    UsageFact,
-    cycles_of,
-    explain_price,
-    posted_minor,
-    price_cycle,
-    price_numerator,
-    rate,
-    slice_quantities,
-    slices,
-)
-from sms_aaa.rules.tariff import Measure, Period, RecurringComponent, Tariff, Tier, Unit, UsageComponent
+from sms_aaa.rules.measure import Amounts, Kind, Measure, Unit
+from sms_aaa.rules.pricing import explain_price, posted_minor, price_numerator, rate
+from sms_aaa.rules.rating import UsageFact, cycles_of, price_cycle, slice_quantities, slices
+from sms_aaa.rules.tariff import Period, RecurringComponent, Tariff, Tier, UsageComponent
 
-GB = Unit.GB.octets
+GB = Unit.GB.size
+TRAFFIC = [measure for measure in Measure if measure.kind is Kind.OCTETS]
+VOLUMES = [unit for unit in Unit if unit.kind is Kind.OCTETS]
 QUANTITIES = st.lists(st.integers(0, 200 * GB), max_size=12)
 INSTANTS = st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1)).map(lambda instant: instant.replace(tzinfo=UTC))
 ZONES = st.sampled_from(["UTC", "Europe/Berlin", "America/Santiago", "Asia/Kathmandu"])
@@ -45,7 +39,7 @@ def components(draw: st.DrawFn) -> UsageComponent:
     bounds = sorted(draw(st.sets(st.integers(1, 500 * GB), max_size=4)))
     prices = [draw(st.integers(0, 10**13)) for _ in range(len(bounds) + 1)]
     tiers = tuple(Tier(bound, price) for bound, price in zip([*bounds, None], prices, strict=True))
-    return UsageComponent("data", draw(st.sampled_from(Measure)), draw(st.sampled_from(Unit)).octets, tiers)
+    return UsageComponent("data", draw(st.sampled_from(TRAFFIC)), draw(st.sampled_from(VOLUMES)).size, tiers)
 
 
 @pytest.mark.parametrize(
@@ -127,13 +121,13 @@ def test_more_usage_never_costs_less(component: UsageComponent, one: int, other:
 def test_the_explained_parts_add_up_to_the_price(component: UsageComponent, before: int, quantity: int) -> None:
     parts = explain_price(component, before=before, after=before + quantity)
     assert sum(part.numerator for part in parts) == rate(component, total_before=before, quantity=quantity).numerator
-    assert sum(part.octets for part in parts) == quantity
-    assert all(part.octets > 0 and part.numerator == part.octets * part.price_picounits for part in parts)
+    assert sum(part.quantity for part in parts) == quantity
+    assert all(part.quantity > 0 and part.numerator == part.quantity * part.price_picounits for part in parts)
 
 
 def test_a_price_is_explained_tier_by_tier() -> None:
     parts = explain_price(DATA, before=40 * GB, after=120 * GB)
-    shown = [(part.tier_from_octets, part.tier_up_to_octets, part.octets, part.price_picounits) for part in parts]
+    shown = [(part.tier_from, part.tier_up_to, part.quantity, part.price_picounits) for part in parts]
     assert shown == [
         (0, 50 * GB, 10 * GB, 0),
         (50 * GB, 100 * GB, 50 * GB, 500_000_000_000),
@@ -201,7 +195,7 @@ def test_slices_of_a_delta_tile_it_in_time_and_quantity(
 ) -> None:
     fact = UsageFact(*octets, from_at, from_at + length)
     parts = slices(fact, component, cycles_of(fact, zone, anchor_day))
-    assert sum(part.quantity for part in parts) == component.measure.octets(upload=octets[0], download=octets[1])
+    assert sum(part.quantity for part in parts) == component.measure.of(Amounts(upload=octets[0], download=octets[1]))
     assert [part.index for part in parts] == list(range(len(parts)))
     assert (parts[0].from_at, parts[-1].to_at) == (fact.from_at, fact.to_at)
     assert all(earlier.to_at == later.from_at == later.cycle.start for earlier, later in pairwise(parts))

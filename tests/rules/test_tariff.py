@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from sms_aaa.rules.tariff import (
-    OCTETS_MAX,
-    Measure,
-    Period,
-    RecurringComponent,
-    Tariff,
-    Tier,
-    Unit,
-    UsageComponent,
-    complete_usage,
-    named,
-    octets_of,
-)
+from sms_aaa.rules.buckets import BucketTerms
+from sms_aaa.rules.measure import QUANTITY_MAX, Amounts, Kind, Measure, Unit, quantity_of
+from sms_aaa.rules.tariff import Period, RecurringComponent, Tariff, Tier, UsageComponent, complete_usage, named
 
 OPEN = (Tier(None, 1),)
 
 
 def component(name: str, measure: Measure) -> UsageComponent:
-    return UsageComponent(name, measure, Unit.GB.octets, OPEN)
+    return UsageComponent(name, measure, Unit.GB.size, OPEN)
 
 
 def test_upload_is_what_the_nas_received_from_the_user() -> None:
     # RFC 2866 sections 5.3 and 5.4, by names of the attributes.
     acct_input_octets, acct_output_octets = 3, 40
-    counts = {measure: measure.octets(upload=acct_input_octets, download=acct_output_octets) for measure in Measure}
+    counts = {
+        measure: measure.of(Amounts(upload=acct_input_octets, download=acct_output_octets))
+        for measure in (
+            Measure.UPLOAD,
+            Measure.DOWNLOAD,
+            Measure.TOTAL,
+        )
+    }
     assert counts == {Measure.UPLOAD: 3, Measure.DOWNLOAD: 40, Measure.TOTAL: 43}
 
 
@@ -45,7 +44,7 @@ def test_upload_is_what_the_nas_received_from_the_user() -> None:
     ],
 )
 def test_decimal_and_binary_volumes_are_different_units(volume: str, octets: int) -> None:
-    assert octets_of(volume) == octets
+    assert quantity_of(volume) == octets
 
 
 @pytest.mark.parametrize(
@@ -57,18 +56,18 @@ def test_decimal_and_binary_volumes_are_different_units(volume: str, octets: int
         ("50 GBit", "is not one of the units octet, kB, MB, GB, TB, KiB, MiB, GiB, TiB"),
         ("50 KB", "is not one of the units"),
         ("0.5 octet", "whole number of octets"),
-        ("9999999999 TB", f"above {OCTETS_MAX}"),
+        ("9999999999 TB", f"above {QUANTITY_MAX}"),
     ],
 )
 def test_what_is_not_a_volume_says_why(volume: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        octets_of(volume)
+        quantity_of(volume)
 
 
 def test_units_are_found_by_their_size() -> None:
-    assert [Unit.by_octets(unit.octets) for unit in Unit] == list(Unit)
+    assert [Unit.by_size(unit.size, unit.kind) for unit in Unit] == list(Unit)
     with pytest.raises(ValueError, match="no unit has 7 octets"):
-        Unit.by_octets(7)
+        Unit.by_size(7, Kind.OCTETS)
 
 
 def test_a_component_knows_its_unit_and_denominator() -> None:
@@ -91,7 +90,7 @@ def test_a_component_knows_its_unit_and_denominator() -> None:
 )
 def test_tiers_that_break_a_law_cannot_be_made(tiers: tuple[Tier, ...], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        UsageComponent("data", Measure.TOTAL, Unit.GB.octets, tiers)
+        UsageComponent("data", Measure.TOTAL, Unit.GB.size, tiers)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +130,36 @@ def test_a_tariff_that_counts_an_octet_twice_or_not_at_all_cannot_be_made(
 ) -> None:
     with pytest.raises(ValueError, match=reason):
         Tariff("EUR", (RecurringComponent("fee", 100, Period.MONTH),), usage)
+
+
+@pytest.mark.parametrize(
+    ("measure", "components", "reason"),
+    [
+        (Measure.SECONDS, (), "bucket free counts seconds, which no component does"),
+        (Measure.UPLOAD, ("up", "down"), "bucket free counts upload, and component down download"),
+        (Measure.TOTAL, ("nothing",), "bucket free names 'nothing', which the tariff does not have"),
+    ],
+)
+def test_a_bucket_covers_what_its_tariff_has_and_counts(
+    measure: Measure, components: tuple[str, ...], reason: str
+) -> None:
+    usage = (component("up", Measure.UPLOAD), component("down", Measure.DOWNLOAD))
+    Tariff("EUR", (), usage, buckets=(BucketTerms("free", Measure.TOTAL, 1, components=("up", "down")),))
+    with pytest.raises(ValueError, match=reason):
+        Tariff("EUR", (), usage, buckets=(BucketTerms("free", measure, 1, components=components),))
+
+
+def test_what_is_left_uncounted_is_counted_by_few_components() -> None:
+    grid = [(key, slot, "whole-session") for key in ("default", "tv") for slot in ("anytime", "night", "weekend")]
+    at_night = replace(component("night", Measure.TOTAL), slots=("night",))
+    [_, added] = complete_usage((at_night,), grid)
+    assert (added.name, added.keys, added.slots, added.bands) == ("unmetered", (), ("anytime", "weekend"), ())
+    of_tv = replace(at_night, keys=("tv",))
+    added = complete_usage((of_tv,), grid)[1:]
+    assert [(part.name, part.keys, part.slots) for part in added] == [
+        ("unmetered-1", ("default",), ()),
+        ("unmetered-2", ("tv",), ("anytime", "weekend")),
+    ]
 
 
 def test_a_fee_is_not_negative() -> None:

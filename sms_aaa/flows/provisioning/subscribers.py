@@ -171,9 +171,11 @@ def check_has_proof(checked: Checked) -> None:
 def _plan(connection: Connection, name: str | None) -> PlanVersionRow:
     if name is None:
         raise Invalid("plan", "none is given, and the user name is in no realm that has one", "name a plan")
-    plan = db_plans.find_latest(connection, name)
+    plan = db_plans.find_in_force(connection, name)
     if plan is None:
-        raise Refused(RefusedKind.NOT_FOUND, f"there is no plan {name}", "see `sms-aaa plan list`")
+        upcoming = db_plans.find_latest(connection, name)
+        is_not_yet = "there is no plan" if upcoming is None else "not yet in force is plan"
+        raise Refused(RefusedKind.NOT_FOUND, f"{is_not_yet} {name}", "see `sms-aaa plan list`")
     return plan
 
 

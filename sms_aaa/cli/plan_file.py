@@ -1,0 +1,51 @@
+"""Files of plans and tariffs as they come from disk: TOML, or the JSON of the same tables."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from sms_aaa.cli.exits import Exit, Failure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PLAN_FILE_OCTETS_MAX = 1_000_000
+
+
+def load_document(file: Path) -> dict[str, Any]:
+    """The tables of FILE, JSON if its name ends so, else TOML; decimals are Decimal. Failure names what is wrong."""
+    with file.open("rb") as opened:
+        octets_read = opened.read(PLAN_FILE_OCTETS_MAX + 1)
+    if len(octets_read) > PLAN_FILE_OCTETS_MAX:
+        raise Failure(Exit.INVALID, f"{file}: has more than {PLAN_FILE_OCTETS_MAX} octets", "name a plan file")
+    is_json = file.suffix == ".json"
+    try:
+        text = octets_read.decode()
+        return _read_json(text) if is_json else tomllib.loads(text, parse_float=Decimal)
+    except (ValueError, RecursionError) as fault:  # both readers' own faults are ValueErrors
+        form = "JSON" if is_json else "TOML"
+        raise Failure(Exit.INVALID, f"{file}: is not {form}: {fault}", "correct that line") from fault
+
+
+def _read_json(text: str) -> dict[str, Any]:
+    document = json.loads(text, parse_float=Decimal, parse_constant=_refused, object_pairs_hook=_once)
+    if not isinstance(document, dict):
+        raise ValueError("it is no object")  # noqa: TRY004 - the fault of a file, told as the readers tell theirs
+    return document
+
+
+def _refused(constant: str) -> object:
+    raise ValueError(f"{constant} is no number")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """As TOML does: of a key that stands twice nobody knows which is meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:80]!r} stands twice in one object")
+    return found
