@@ -210,11 +210,13 @@ _LAWS: tuple[tuple[str, LiteralString], ...] = (
                   format('sub-ledger %s, ledger %s', coalesce(t.posted::text, 'nothing'),
                          coalesce(s.ledger::text, 'nothing'))
            from (select account_id, cycle_id, subscription_id, component_id, sum(posted) as posted
-                 from (select account_id, cycle_id, subscription_id, component_id, posted_minor as posted
-                       from usage_total
+                 from (select u.account_id, u.cycle_id, u.subscription_id, u.component_id, u.posted_minor as posted
+                       from usage_total u join cycle c on c.id = u.cycle_id and c.state = 1
                        union all
-                       select account_id, cycle_id, subscription_id, component_id, amount_minor from charge
-                       where kind <> 'usage'
+                       select h.account_id, h.cycle_id, h.subscription_id, h.component_id, h.amount_minor
+                       from charge h
+                       union all
+                       select account_id, cycle_id, subscription_id, component_id, amount_minor from adjustment
                        union all
                        select h.account_id, e.cycle_id, h.subscription_id, h.component_id, 0
                        from earning e join charge h on h.id = e.charge_id) p

@@ -21,7 +21,7 @@ from sms_aaa.flows.fees import charge_due, contracts_of, has_arrears
 from sms_aaa.flows.granting import grant_allowances
 from sms_aaa.rules.cycle import Cycle, cycle_at
 from sms_aaa.rules.instants import instant_of, instant_us
-from sms_aaa.rules.ledger import revenue
+from sms_aaa.rules.ledger import Event, sides_of
 from sms_aaa.rules.pricing import amount_minor, opening_numerator
 from sms_aaa.rules.recurring import next_edge
 from sms_aaa.rules.tariff import Carry, Scope
@@ -98,11 +98,12 @@ def begin_standings(connection: Connection, shelf: PlanShelf, opened: Sequence[O
 def _open_totals(connection: Connection, shelf: PlanShelf, opened: Sequence[OpenedRow]) -> int:
     """The totals that these begin with, and P(0) in the ledger, where there are none yet; how many were new."""
     numbers = sorted({row.plan_version_id for row in opened})
-    openings = [opening for number in numbers for opening in _openings(connection, shelf, number)]
+    openings = [opening for number in numbers for opening in openings_of(connection, shelf, number)]
     return db_cycles.insert_totals(connection, opened, openings)
 
 
-def _openings(connection: Connection, shelf: PlanShelf, plan_version_id: int) -> Iterator[OpeningRow]:
+def openings_of(connection: Connection, shelf: PlanShelf, plan_version_id: int) -> Iterator[OpeningRow]:
+    """What the totals of a plan version begin with."""
     priced = shelf.get(connection, plan_version_id)
     tariff = priced.plan.tariff
     for part in tariff.usage:
@@ -112,7 +113,7 @@ def _openings(connection: Connection, shelf: PlanShelf, plan_version_id: int) ->
             priced.component_ids[part.name],
             numerator,
             amount_minor(part, tariff.currency, numerator),
-            revenue(part.name),
+            *sides_of(Event.USAGE, component=part.name),
             tariff.currency,
             tariff.carry is Carry.ON and part.scope is Scope.CYCLE,
         )

@@ -73,3 +73,7 @@ def test_the_schema_of_a_tariff_is_json_schema(lonely):
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["required"] == ["tariff"]
     assert lonely.type("tariff", "schema", "tariff").json() == schema
+    kinds = [line["properties"]["kind"]["const"] for line in lonely.type("tariff", "schema", "usage").json()["oneOf"]]
+    assert kinds[:3] == ["usage", "packet", "grant"]
+    assert "anchor" in lonely.type("tariff", "schema", "account").json()["properties"]
+    assert lonely.type("tariff", "schema", "invoice").code == Exit.INVALID
