@@ -155,6 +155,8 @@ create table reservation (
     account_id bigint not null references account,
     session text not null,
     quantity numeric not null check (quantity >= 0),
+    component_id integer check (component_id is null or bucket_id is null),
+    priced bigint not null default 0 check (priced >= 0),
     reserved_at timestamptz not null default now(),
     expires_at timestamptz not null,
     unique (bucket_id, session)
@@ -162,7 +164,8 @@ create table reservation (
 comment on table reservation is 'A part of a bucket held for a session; the sum over a bucket is its reserved. It is deleted when nothing is held any more.';
 comment on column reservation.bucket_id is 'Null: a part of what the account may owe, in picounits.';
 comment on column reservation.session is 'The id of a session, whose usage then uses the hold first; or any name of a door''s own.';
-create unique index reservation_of_money on reservation (account_id, session) where bucket_id is null;
+comment on column reservation.priced is 'Of one of money: usage of the component that was promised beyond buckets, be it free or not.';
+create unique index reservation_of_money on reservation (account_id, session, component_id) where bucket_id is null;
 create index reservation_session on reservation (account_id, session);
 create index reservation_expires on reservation (expires_at);
 """

@@ -46,11 +46,15 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What is granted of a want. `owed_picounits`: held of what the account may owe. Less than was asked: final."""
+    """What is granted of a want; less than was asked: final. `priced` of it is beyond buckets.
+
+    `owed_picounits`: held of what the account may owe.
+    """
 
     granted: int
     holds: tuple[Hold, ...]
     owed_picounits: int
+    priced: int = 0
 
 
 def promise(want: Want, buckets: Iterable[Bucket], cost: Callable[[int], Fraction], credit: Fraction | None) -> Promise:
@@ -75,7 +79,7 @@ def promise(want: Want, buckets: Iterable[Bucket], cost: Callable[[int], Fractio
             granted = want.quantity - (left if bucket.terms.overage is Overage.BLOCK else 0)
             return Promise(granted, tuple(holds), 0)
     if not left or credit is None:
-        return Promise(want.quantity, tuple(holds), 0)
+        return Promise(want.quantity, tuple(holds), 0, left)
     money = [bucket for bucket in usable if bucket.terms.measure is None]
     free = [Fraction(max(int(_free(bucket)), 0), PICOUNITS) for bucket in money]
     paid = affordable(left, max(sum(free, credit), Fraction(0)), cost)
@@ -84,7 +88,7 @@ def promise(want: Want, buckets: Iterable[Bucket], cost: Callable[[int], Fractio
         share = min(max(owed, Fraction(0)), there)
         holds += [Hold(bucket.grant.bucket_id, _picounits(share))] if share else []
         owed -= share
-    return Promise(want.quantity - left + paid, tuple(holds), _picounits(max(owed, Fraction(0))))
+    return Promise(want.quantity - left + paid, tuple(holds), _picounits(max(owed, Fraction(0))), paid)
 
 
 def affordable(quantity: int, funds: Fraction, cost: Callable[[int], Fraction]) -> int:
@@ -101,12 +105,17 @@ def affordable(quantity: int, funds: Fraction, cost: Callable[[int], Fraction]) 
     return low
 
 
-def cost_of(part: UsageComponent, total: Total, before: int) -> Callable[[int], Fraction]:
-    """What a further quantity costs, after discount and cap: after `before` in the price's scope, on top of `total`."""
-    was, paid = price_numerator(part, before), shaped(part, total.numerator)
+def cost_of(part: UsageComponent, total: Total, before: int, promised: int) -> Callable[[int], Fraction]:
+    """What a further quantity costs, after discount and cap.
+
+    It comes after `before` in the price's scope, on top of `total`, and after what is `promised` already.
+    """
+    was = price_numerator(part, before)
+    spoken_for = shaped(part, total.numerator + price_numerator(part, before + promised) - was)
 
     def cost(quantity: int) -> Fraction:
-        return shaped(part, total.numerator + price_numerator(part, before + quantity) - was) - paid
+        after = total.numerator + price_numerator(part, before + promised + quantity) - was
+        return shaped(part, after) - spoken_for
 
     return cost
 
@@ -138,7 +147,7 @@ def _unheld(bucket: Bucket, session: Session) -> Bucket:
 
 
 def _free(bucket: Bucket) -> Fraction:
-    return bucket.grant.granted - bucket.used - bucket.held
+    return Fraction(bucket.grant.granted - bucket.used - bucket.held)
 
 
 def _picounits(amount: Fraction) -> int:
