@@ -30,6 +30,7 @@ COMMANDS = {
     "why": ("sms_aaa.cli.why:why", "Why a login was let in or refused."),
     "rejects": ("sms_aaa.cli.rejects:rejects", "The last refusals, with their reasons."),
     "lockouts": ("sms_aaa.cli.lockouts:lockouts", "Who is kept out after failed logins: list, clear."),
+    "cycle": ("sms_aaa.cli.cycle:cycle", "Billing cycles: list, close."),
     "usage": ("sms_aaa.cli.usage:usage", "What was used, when, and what it costs: show, export."),
     "explain": ("sms_aaa.cli.explain:explain", "From an amount down to the packets."),
     "ledger": ("sms_aaa.cli.ledger:ledger", "The books: entries, and the trial balance."),

@@ -21,7 +21,7 @@ from sms_aaa.flows.freezing import list_lines
 from sms_aaa.flows.rerating import rerate_group
 from sms_aaa.rules.closing import LineKind
 from sms_aaa.rules.instants import instant_us
-from sms_aaa.rules.ledger import LedgerAccount, revenue
+from sms_aaa.rules.ledger import Event, sides_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -121,8 +121,7 @@ def _charge(
         line.amount.numerator,
         line.amount.denominator,
         line.amount_minor,
-        LedgerAccount.UNBILLED_RECEIVABLE,
-        revenue(line.name),
+        *sides_of(Event.USAGE, component=line.name),
         cycle.currency,
     )
 

@@ -20,7 +20,7 @@ from sms_aaa.db.usage import SHARDS
 from sms_aaa.flows.fees import charge_due, contracts_of, has_arrears
 from sms_aaa.rules.cycle import Cycle, cycle_at
 from sms_aaa.rules.instants import instant_of, instant_us
-from sms_aaa.rules.ledger import revenue
+from sms_aaa.rules.ledger import Event, sides_of
 from sms_aaa.rules.pricing import amount_minor, opening_numerator
 from sms_aaa.rules.recurring import next_edge
 from sms_aaa.rules.tariff import Carry, Scope
@@ -109,7 +109,7 @@ def openings_of(connection: Connection, shelf: PlanShelf, plan_version_id: int) 
             priced.component_ids[part.name],
             numerator,
             amount_minor(part, tariff.currency, numerator),
-            revenue(part.name),
+            *sides_of(Event.USAGE, component=part.name),
             tariff.currency,
             tariff.carry is Carry.ON and part.scope is Scope.CYCLE,
         )

@@ -111,12 +111,18 @@ def difference_entry(*, before_minor: int, after_minor: int, debit: str, credit:
     return None
 
 
-def post(event: Event, amount_minor: int, currency: str, *, component: str | None = None) -> Entry | None:
-    """The entry of an event; below zero it takes that much of it back, and of nothing there is none.
+def sides_of(event: Event, *, component: str | None = None) -> tuple[str, str]:
+    """(debit, credit) of an event's amount above zero.
 
     `component` is named by events of a component's revenue, and by no others.
     """
     sides = SIDES[event]
     assert (component is not None) == (_COMPONENT_REVENUE in sides), "a component's revenue is a component's"
     debit, credit = (side or revenue(component or "") for side in sides)
+    return debit, credit
+
+
+def post(event: Event, amount_minor: int, currency: str, *, component: str | None = None) -> Entry | None:
+    """The entry of an event, see `sides_of`; below zero it takes that much of it back, and of nothing there is none."""
+    debit, credit = sides_of(event, component=component)
     return difference_entry(before_minor=0, after_minor=amount_minor, debit=debit, credit=credit, currency=currency)

@@ -318,6 +318,12 @@ def test_an_example_in_abstract_units_is_compared_to_twelve_decimals() -> None:
         read(text.replace('a = "0.333333333333"', 'a = "0.3333333333333"'))
 
 
+def test_combinations_of_keys_slots_and_bands_have_a_bound() -> None:
+    rows = {"slot": [{"name": f"s{at}"} for at in range(40)], "band": [{"name": f"b{at}"} for at in range(24)]}
+    with pytest.raises(PlanInvalidError, match="tariff: has 1025 combinations"):
+        read_plan({"tariff": rows}, default_currency="EUR", is_sold=False)
+
+
 def test_a_bucket_that_nothing_uses_is_refused() -> None:
     bucket = '[tariff]\n[[tariff.bucket]]\nname = "a"\nmeasure = "events"\namount = 5\n'
     with pytest.raises(PlanInvalidError, match=r"tariff.bucket\[0\].measure: is events, which no component counts"):
