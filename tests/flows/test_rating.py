@@ -378,6 +378,50 @@ def test_money_pays_for_usage_when_it_is_posted_and_what_is_beyond_it_is_owed(wo
     assert world.posted()["data"] == 250
 
 
+KEYED = """
+name = "keyed"
+[policy]
+[tariff]
+currency = "EUR"
+[[tariff.key]]
+name = "abroad"
+nas_zone = ["abroad"]
+[[tariff.band]]
+name = "first-hour"
+to = "60 min"
+[[tariff.usage]]
+name = "home"
+measure = "total"
+per = "GB"
+price = "0.10"
+keys = ["default"]
+[[tariff.usage]]
+name = "roaming"
+measure = "total"
+per = "GB"
+price = "2.00"
+keys = ["abroad"]
+[[tariff.usage]]
+name = "connection"
+measure = "seconds"
+per = "h"
+price = "1.00"
+bands = ["first-hour"]
+"""
+
+
+def test_where_a_nas_stands_and_how_long_a_session_lasts_decide_what_usage_costs(world: World) -> None:
+    add_plan(make_desk(world.connection), tomllib.loads(KEYED, parse_float=Decimal), default_currency="EUR")
+    world.connection.execute("update subscription set plan_version_id = (select max(id) from plan_version)")
+    world.use("at-home", (NOON, 1800, 0, GB))
+    world.rate()
+    world.connection.execute("update nas set zone = 'abroad'")
+    # Two hours, of which the first costs by time.
+    world.use("away", (NOON + timedelta(hours=2), 7200, 0, 3 * GB))
+    world.rate()
+    assert world.posted() == {"home": 10, "roaming": 600, "connection": 50 + 100}
+
+
 MINIMUM = """
 name = "committed"
 [policy]
