@@ -11,7 +11,7 @@ from msgspec import Struct
 from psycopg import sql
 from psycopg.rows import class_row
 
-from sms_aaa.db.binary import copy_rows, field
+from sms_aaa.db.binary import NULL_FIELD, copy_rows, field
 from sms_aaa.db.rating import TotalKey
 from sms_aaa.rules.ledger import Entry
 
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 
 class PostedEntry(Struct, frozen=True, gc=False):
-    """An entry with what it stands for."""
+    """An entry with what it stands for, and the money bucket that paid."""
 
     key: TotalKey
     run_id: int
     entry: Entry
+    bucket_id: int | None = None
 
 
 def insert_entries(connection: Connection, entries: Iterable[PostedEntry]) -> None:
@@ -35,21 +36,36 @@ def insert_entries(connection: Connection, entries: Iterable[PostedEntry]) -> No
     copy_rows(
         connection,
         """copy entry (account_id, cycle_id, subscription_id, component_id, run_id, amount_minor, debit, credit,
-             currency) from stdin (format binary)""",
+             currency, bucket_id) from stdin (format binary)""",
         [
             _AMOUNT.pack(
-                9, 8, p.key.account_id, 8, p.key.cycle_id, 8, p.key.subscription_id, 4, p.key.component_id, 8,
+                10, 8, p.key.account_id, 8, p.key.cycle_id, 8, p.key.subscription_id, 4, p.key.component_id, 8,
                 p.run_id, 8, p.entry.amount_minor,
             )
             + _text(p.entry.debit)
             + _text(p.entry.credit)
             + _text(p.entry.currency)
+            + (NULL_FIELD if p.bucket_id is None else _BUCKET.pack(8, p.bucket_id))
             for p in entries
         ],
     )  # fmt: skip
 
 
 _AMOUNT = Layout(">hiqiqiqiiiqiq")
+_BUCKET = Layout(">iq")
+
+
+def get_paid_by_buckets(connection: Connection, key: TotalKey) -> dict[int, int]:
+    """What money buckets paid of a total in all, in minor units, by bucket."""
+    rows = connection.execute(
+        """select bucket_id, sum(case when credit like 'revenue:%%' then amount_minor else -amount_minor end)::bigint
+           from entry
+           where account_id = %s and cycle_id = %s and subscription_id = %s and component_id = %s
+             and bucket_id is not null
+           group by 1""",
+        (key.account_id, key.cycle_id, key.subscription_id, key.component_id),
+    ).fetchall()
+    return {int(row[0]): int(row[1]) for row in rows}
 
 
 @cache

@@ -17,7 +17,7 @@ from sms_aaa.db.closing import FrozenRow
 from sms_aaa.db.ledger import PostedEntry
 from sms_aaa.db.rating import Adjustment, TotalKey
 from sms_aaa.flows.freezing import list_lines
-from sms_aaa.rules.ledger import LedgerAccount, difference_entry, revenue
+from sms_aaa.rules.ledger import Event, post
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,12 +57,11 @@ def adjust_closed(
         total = TotalKey(cycle.account_id, *key)
         if lines[key] != was.amount_minor:
             adjustments.append(Adjustment(total, lines[key] - was.amount_minor, was.charge_id))
-        entry = difference_entry(
-            before_minor=was.earned_minor,
-            after_minor=lines[key],
-            debit=LedgerAccount.UNBILLED_RECEIVABLE,
-            credit=revenue(names.get(key) or db_rating.get_component_name(connection, key[2])),
-            currency=cycle.currency,
+        entry = post(
+            Event.ADJUSTMENT,
+            lines[key] - was.earned_minor,
+            cycle.currency,
+            component=names.get(key) or db_rating.get_component_name(connection, key[2]),
         )
         if entry is not None:
             entries.append(PostedEntry(total, run_id, entry))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import charging as db_charging
 from sms_aaa.db.charging import ChargedRow, DirtyRow, SessionTotal
 from sms_aaa.flows.bucket_state import BucketState, load_buckets, store_buckets
+from sms_aaa.flows.purses import purses_of
 from sms_aaa.flows.weighing import cut_visits
 from sms_aaa.rules.charging import Charging, Total
 from sms_aaa.rules.pricing import tier_at
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
     from sms_aaa.flows.meters import Meter, Standing
     from sms_aaa.flows.placing import Visit
+    from sms_aaa.flows.purses import Purses
     from sms_aaa.flows.weighing import Portion
     from sms_aaa.rules.charging import Charged
 
@@ -60,6 +62,11 @@ class Work:
     def group_of(self, account_id: int) -> Group:
         return self.groups[self.heads.get(account_id, account_id)]
 
+    @property
+    def purses(self) -> Purses:
+        """Money buckets of the accounts."""
+        return purses_of({head_id: group.buckets for head_id, group in self.groups.items()}, self.heads)
+
     def edges_of(self, account_id: int) -> Iterable[int]:
         """Where buckets begin and end that the account may use."""
         for state in self.group_of(account_id).buckets:
@@ -73,8 +80,10 @@ class Work:
 
 def rate_visits(
     connection: Connection, visits: Sequence[Visit], heads: Mapping[int, int], moved: list[Meter], run_id: int
-) -> int:
-    """Rates these and stores it, but for the totals: the meters that move are added to `moved`. How many rows.
+) -> tuple[int, Purses]:
+    """Rates these and stores it, but for the totals and what money pays of them.
+
+    The meters that move are added to `moved`. How many rows that made, and the money buckets of the accounts.
 
     `heads`: of accounts in groups or with buckets; any other is a group of its own without any.
     """
@@ -87,7 +96,7 @@ def rate_visits(
     db_charging.insert_charged(connection, rows, run_id)
     store_work(connection, work, run_id)
     _note_order(connection, work)
-    return len(rows)
+    return len(rows), work.purses
 
 
 def load_work(
@@ -199,9 +208,10 @@ def empty_row(visit: Visit) -> ChargedRow:
 
 def store_work(connection: Connection, work: Work, run_id: int, *, is_again: bool = False) -> None:
     """Buckets with their entries, and totals of sessions. `is_again`: a re-rating; its differences are adjustments."""
-    store_buckets(
-        connection, [state for group in work.groups.values() for state in group.buckets], run_id, is_again=is_again
-    )
+    units = [
+        state for group in work.groups.values() for state in group.buckets if state.bucket.terms.measure is not None
+    ]
+    store_buckets(connection, units, run_id, is_again=is_again)
     if work.session_totals:
         totals = [SessionTotal(*key, quantity) for key, quantity in sorted(work.session_totals.items())]
         db_charging.upsert_session_totals(connection, totals)

@@ -74,14 +74,14 @@ def rate_batch(
     rows, moved = _move(own, placed, run_id)
     db_rating.insert_rated(connection, rows)
     visits = [where for where in placed if isinstance(where, Visit)]
-    charged = rate_visits(connection, visits, heads, moved, run_id) if visits else 0
+    charged, purses = rate_visits(connection, visits, heads, moved, run_id) if visits else (0, {})
     suspended: dict[str, list[QueuedDelta]] = {}
     for delta, where in zip(own, placed, strict=True):
         if isinstance(where, str):
             suspended.setdefault(where, []).append(delta)
     for reason, deltas in suspended.items():
         db_rating.insert_suspense(connection, deltas, reason)
-    entries = post(connection, memory.shelf, moved, run_id, reason=LATE_AFTER_CLOSE)
+    entries = post(connection, memory.shelf, moved, run_id, reason=LATE_AFTER_CLOSE, purses=purses)
     return RatedBatch(
         len(queued),
         len(rows) + charged,

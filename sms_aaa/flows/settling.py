@@ -27,7 +27,7 @@ from sms_aaa.db.engine import Outrun
 from sms_aaa.db.sessions import EndedSession, SessionKey, StoredSession
 from sms_aaa.db.usage import Anomaly, ServiceAccount, UsageDelta
 from sms_aaa.flows.facts import merge
-from sms_aaa.flows.hearing import Heard, Rebooted, Unsettled, hear
+from sms_aaa.flows.hearing import Heard, Listened, Rebooted, listen
 from sms_aaa.flows.history import TOO_LATE, meet_history
 from sms_aaa.flows.late import LateReadings
 from sms_aaa.flows.memory import Lives, Memory
@@ -109,29 +109,33 @@ def settle_accounting(
     single_nas: dict[int, bool],
     memory: Memory | None = None,
 ) -> Settled:
-    """Settles records in the order of their journal. `single_nas`: which NAS ids exist, and are one address.
+    """Settles records in the order of their journal. `single_nas`: which NAS ids exist, and are one address."""
+    listened = [listen(place, record, single_nas) for place, record in records]
+    return settle_listened(connection, listened, memory=memory or Memory())
 
-    With a `memory`, which is to keep what this gives once it is committed, sessions need not be loaded each time.
+
+def settle_listened(connection: Connection, records: Sequence[Listened], *, memory: Memory) -> Settled:
+    """Settles records that were heard already.
+
+    With a `memory` that keeps what this gives once it is committed, sessions need not be loaded each time.
     """
-    memory = memory or Memory()
     db_sessions.prefer_indexes(connection)
     heard: list[Heard] = []
     rebooted: list[Rebooted] = []
     quarantined = 0
-    for place, record in records:
-        single = single_nas.get(record.nas_id)
-        said = hear(record, place, single=bool(single)) if single is not None else Unsettled("unknown-nas", True)
+    for one in records:
+        said = one.said
         if isinstance(said, Heard):
             heard.append(said)
         elif isinstance(said, Rebooted):
             rebooted.append(said)
         elif said.quarantine:
             quarantined += 1
-            quarantine(connection, Stream.ACCOUNTING, place, reason=said.reason, raw=pack_accounting(record))
+            _put_aside(connection, one, said.reason)
     work, locked = _load(connection, memory, heard, rebooted)
-    for place, record in records if work.too_late else ():
-        if place in work.too_late:
-            quarantine(connection, Stream.ACCOUNTING, place, reason=TOO_LATE, raw=pack_accounting(record))
+    for one in records if work.too_late else ():
+        if one.place in work.too_late:
+            _put_aside(connection, one, TOO_LATE)
     in_time = [said for said in heard if said.reading.place not in work.too_late] if work.too_late else heard
     for said in in_time:
         _step(work, said)
@@ -157,6 +161,10 @@ def settle_accounting(
         Counter(anomaly.kind for anomaly in work.anomalies),
         len(ended) - stopped,
     )
+
+
+def _put_aside(connection: Connection, one: Listened, reason: str) -> None:
+    quarantine(connection, Stream.ACCOUNTING, one.place, reason=reason, raw=pack_accounting(one.record))
 
 
 def _of_nas(work: _Work, reboot: Rebooted) -> list[int]:

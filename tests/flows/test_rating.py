@@ -353,6 +353,78 @@ def test_a_total_beyond_what_a_column_holds_is_refused_by_name(world: World) -> 
         insert_totals(world.connection, [total])
 
 
+def test_money_pays_for_usage_when_it_is_posted_and_what_is_beyond_it_is_owed(world: World) -> None:
+    world.connection.execute(
+        """insert into bucket (account_id, name, kind, currency, terms, priority, from_at, granted)
+           values (%s, 'credit', 'top-up', 'EUR', '{"name": "credit", "measure": null, "amount": 755000000000}', 1,
+                   '2026-01-01', 755000000000)""",
+        (world.account_id,),
+    )
+    world.connection.execute(
+        "insert into bucket_entry (bucket_id, kind, quantity) select id, 'grant', granted from bucket"
+    )
+    for step in range(1, 4):
+        world.use("s", (NOON + timedelta(minutes=step), 60 * step, 0, 2 * step * GB))
+        world.rate()
+    # 5 GB beyond what is included cost 2.50. The half cent is nobody's yet.
+    paid = world.connection.execute(
+        "select sum(amount_minor) from entry where debit = 'deferred-revenue' and bucket_id is not null"
+    ).fetchone()
+    assert paid == (75,)
+    assert world.connection.execute("select used from bucket").fetchone() == (750_000_000_000,)
+    assert world.connection.execute("select sum(quantity) from bucket_entry where kind = 'use'").fetchone() == (
+        750_000_000_000,
+    )
+    balances = {balance.ledger_account: balance.balance_minor for balance in list_balances(world.connection)}
+    assert (balances["revenue:data"], balances["deferred-revenue"]) == (-250, 75)
+    assert balances["unbilled-receivable"] == 2990 + 250 - 75
+    assert world.posted()["data"] == 250
+
+
+KEYED = """
+name = "keyed"
+[policy]
+[tariff]
+currency = "EUR"
+[[tariff.key]]
+name = "abroad"
+nas_zone = ["abroad"]
+[[tariff.band]]
+name = "first-hour"
+to = "60 min"
+[[tariff.usage]]
+name = "home"
+measure = "total"
+per = "GB"
+price = "0.10"
+keys = ["default"]
+[[tariff.usage]]
+name = "roaming"
+measure = "total"
+per = "GB"
+price = "2.00"
+keys = ["abroad"]
+[[tariff.usage]]
+name = "connection"
+measure = "seconds"
+per = "h"
+price = "1.00"
+bands = ["first-hour"]
+"""
+
+
+def test_where_a_nas_stands_and_how_long_a_session_lasts_decide_what_usage_costs(world: World) -> None:
+    add_plan(make_desk(world.connection), tomllib.loads(KEYED, parse_float=Decimal), default_currency="EUR")
+    world.connection.execute("update subscription set plan_version_id = (select max(id) from plan_version)")
+    world.use("at-home", (NOON, 1800, 0, GB))
+    world.rate()
+    world.connection.execute("update nas set zone = 'abroad'")
+    # Two hours, of which the first costs by time.
+    world.use("away", (NOON + timedelta(hours=2), 7200, 0, 3 * GB))
+    world.rate()
+    assert world.posted() == {"home": 10, "roaming": 600, "connection": 50 + 100}
+
+
 MINIMUM = """
 name = "committed"
 [policy]
