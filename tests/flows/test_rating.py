@@ -360,6 +360,9 @@ def test_money_pays_for_usage_when_it_is_posted_and_what_is_beyond_it_is_owed(wo
                    '2026-01-01', 755000000000)""",
         (world.account_id,),
     )
+    world.connection.execute(
+        "insert into bucket_entry (bucket_id, kind, quantity) select id, 'grant', granted from bucket"
+    )
     for step in range(1, 4):
         world.use("s", (NOON + timedelta(minutes=step), 60 * step, 0, 2 * step * GB))
         world.rate()
