@@ -248,7 +248,7 @@ comment on table earning is 'What of a fee that goes beyond its cycle was moved 
 create trigger earning_is_final before update or delete on earning for each row execute function refuse_change();
 
 create index assignment_account on assignment (account_id);
-create index cycle_open on cycle (ends_at) where state = 1;
+create index cycle_open on cycle (ends_at, id) where state = 1;
 
 create function subscription_ends() returns trigger language plpgsql as $$
 begin
@@ -293,7 +293,25 @@ create trigger usage_total_is_kept before delete on usage_total
     for each row execute function refuse_change_of_closed();
 """
 
+PROOF = """
+create index rated_usage_again on rated_usage (session_id, seq, component_id, generation) where generation > 1;
+comment on index rated_usage_again is 'What was rated again: costs nothing where nothing is.';
+create view rated_now as
+    select r.* from rated_usage r
+    where not exists (select from rated_usage n
+                      where n.generation > 1 and n.session_id = r.session_id and n.seq = r.seq
+                        and n.component_id = r.component_id and n.to_at = r.to_at and n.generation > r.generation);
+comment on view rated_now is 'The rated usage that counts: of each delta in a component the highest generation.';
+create view component_measure as
+    select k.id as component_id, u.part->>'measure' as measure,
+           u.part->>'measure' in ('upload', 'download', 'total') as is_traffic
+    from plan_version v
+    cross join lateral jsonb_array_elements(v.document->'tariff'->'usage') u(part)
+    join component k on k.plan_version_id = v.id and k.name = u.part->>'name' and k.kind = 'usage';
+comment on view component_measure is 'What usage components count, as their tariffs say.';
+"""
+
 
 def upgrade() -> None:
-    for part in (PEOPLE, QUEUE, RATED, BUCKETS, GENERATIONS, CLOSING, LEDGER, FINAL):
+    for part in (PEOPLE, QUEUE, RATED, BUCKETS, GENERATIONS, CLOSING, LEDGER, FINAL, PROOF):
         op.execute(part)
