@@ -14,6 +14,8 @@ from sms_aaa.db.engine import connect
 from sms_aaa.db.ledger import list_balances
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.rating import list_usage_totals
+from sms_aaa.db.reconcile import list_violations
+from sms_aaa.db.reconcile_buckets import BUCKET_LAWS
 from sms_aaa.db.usage import insert_deltas, insert_queue
 from sms_aaa.flows.cycles import open_cycles
 from sms_aaa.flows.granting import close_buckets
@@ -141,6 +143,8 @@ class World:
 def connection(database_dsn: str) -> Iterator[Connection]:
     with connect(database_dsn, name="test") as opened:
         yield opened
+        for law, statement in BUCKET_LAWS:
+            assert opened.execute(statement).fetchall() == [], law
         opened.rollback()
 
 
@@ -234,6 +238,7 @@ def test_money_that_was_paid_is_deferred_until_it_is_lost(connection):
     assert _balances(connection) == {"cash": 1000, "deferred-revenue": -1000}
     assert close_buckets(connection, now=now + timedelta(days=2), grace=timedelta(), limit=10) == 1
     assert _balances(connection) == {"cash": 1000, "deferred-revenue": 0, "revenue:breakage": -1000}
+    assert [law for law, violations in list_violations(connection) if violations] == []
 
 
 def _balances(connection: Connection) -> dict[str, int]:
