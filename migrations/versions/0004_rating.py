@@ -258,7 +258,13 @@ create trigger usage_total_is_kept before delete on usage_total
     for each row execute function refuse_change_of_closed();
 """
 
+BULK = """
+-- The sum of bigints as a bigint, out of range an error: sum() makes a numeric of each, which takes as long as a row.
+create aggregate int8_total(bigint) (sfunc = int8pl, stype = bigint, initcond = '0', parallel = safe,
+                                     combinefunc = int8pl);
+"""
+
 
 def upgrade() -> None:
-    for part in (PEOPLE, QUEUE, RATED, BUCKETS, GENERATIONS, CLOSING, LEDGER, FINAL):
+    for part in (PEOPLE, QUEUE, RATED, BUCKETS, GENERATIONS, CLOSING, LEDGER, FINAL, BULK):
         op.execute(part)
