@@ -53,7 +53,7 @@ def list_due(connection: Connection, now: datetime, *, limit: int) -> list[DueRo
                  order by lower(g.during) limit 1) g on true
                left join account a on a.id = g.account_id
                where d.due_at <= %(now)s and (a.id is not null or upper(u.during) <= %(now)s)
-               order by d.due_at, u.id limit %(limit)s""",
+               order by d.due_at limit %(limit)s""",
             {"now": now, "limit": limit},
         ).fetchall()
     return [DueRow(*row) for row in rows]
