@@ -14,6 +14,8 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
 
+_IS_LAST = """lead(true) over (partition by account_id, cycle_no order by end_at, session_id, seq, slice, part_n)
+    is null as is_last"""
 _ORDER = "order by end_at, session_id, seq, slice, part_n rows unbounded preceding"
 
 
@@ -48,7 +50,8 @@ piece as (
   select session_id, seq, account_id, to_at, slice, begin_at, end_at, owner_n, cycle_no, slot, part_n,
          case when begin_at = from_at and is_whole_first or end_at = to_at and is_whole_last then whole
               when is_whole_first or is_whole_last then 0
-              else div(2 * whole * end_us + all_us, 2 * all_us) - div(2 * whole * begin_us + all_us, 2 * all_us) end::bigint
+              else div(2 * whole * end_us + all_us, 2 * all_us) - div(2 * whole * begin_us + all_us, 2 * all_us)
+         end::bigint
   from (select w.*, extract(epoch from begin_at - from_at) * 1000000 as begin_us,
                extract(epoch from end_at - from_at) * 1000000 as end_us,
                extract(epoch from to_at - from_at) * 1000000 as all_us
@@ -82,17 +85,18 @@ def _statement(features: Features) -> str:
         inner = level.format(inner=inner)
     last = "is_last" if rounds else "null::boolean"
     if not rounds and features.has_order:
-        inner = f"select *, lead(true) over (partition by account_id, cycle_no {_LAST_ORDER}) is null as is_last from ({inner}) w"
+        inner = f"select *, {_IS_LAST} from ({inner}) w"  # noqa: S608 - no value of anybody's
         last = "is_last"
     # A session's total goes on over cycles, a meter's does not.
     scope = "account_id, part_n, scope, scope_meter" if features.has_sessions else "account_id, cycle_no, meter_n"
     return f"""
 with {_PLACED},
 totalled as (
-  select *, start + int8_total(rest{rounds}) over (partition by {scope} {_ORDER}) as total_after
+  select *, start + int8_total(rest{rounds}) over (partition by {scope} {_ORDER})
+              as total_after
   from ({inner}) w)
-insert into bulk_priced (session_id, seq, to_at, slice, end_at, account_id, cycle_no, meter_n, part_n, quantity, priced,
-                         total_before, numerator, is_last{columns})
+insert into bulk_priced (session_id, seq, to_at, slice, end_at, account_id, cycle_no, meter_n, part_n, quantity,
+                         priced, total_before, numerator, is_last{columns})
 select session_id, seq, to_at, slice, end_at, account_id, cycle_no, meter_n, part_n, quantity, rest{rounds},
        total_before,
        case when rest{rounds} = 0 then 0
@@ -104,10 +108,7 @@ from (select *, width_bucket(greatest(after - 1, 0), begins) as after_step,
       from (select t.*, k.*, total_after - rest{rounds} as total_before,
                    {_billable("t.total_after", features)} as after,
                    {_billable(f"(t.total_after - t.rest{rounds})", features)} as before
-            from totalled t join bulk_part k on k.n = t.part_n offset 0) p offset 0) p"""
-
-
-_LAST_ORDER = "order by end_at, session_id, seq, slice, part_n"
+            from totalled t join bulk_part k on k.n = t.part_n offset 0) p offset 0) p"""  # noqa: S608 - numbers and columns only
 
 
 def _entry(features: Features) -> str:
@@ -131,18 +132,18 @@ def _entry(features: Features) -> str:
                         case when k.is_session then 0 else m.n end as scope_meter"""
         join += """ left join session_total s on k.is_session and s.session_id = p.session_id
                      and s.subscription_id = m.subscription_id and s.component_id = k.component_id"""
-    return f"""select p.session_id, p.seq, p.to_at, p.slice, p.end_at, p.account_id, p.cycle_no, m.n as meter_n, k.n as part_n,
-                      p.quantity, p.quantity as rest0, {start}{scope}{lasts}{columns}
+    return f"""select p.session_id, p.seq, p.to_at, p.slice, p.end_at, p.account_id, p.cycle_no, m.n as meter_n,
+                      k.n as part_n, p.quantity, p.quantity as rest0, {start}{scope}{lasts}{columns}
                from piece p
                join bulk_part k on k.n = p.part_n
                join bulk_meter m on m.owner_n = p.owner_n and m.cycle_no = p.cycle_no and m.part_n = p.part_n
-               {join} where p.quantity > 0"""
+               {join} where p.quantity > 0"""  # noqa: S608 - numbers and columns only
 
 
 def _round(number: int, *, is_first: bool) -> str:
     """One bucket of each account covers what it can of what is left, in canonical order."""
     r, before = number, number - 1
-    last = f", lead(true) over (partition by account_id, cycle_no {_LAST_ORDER}) is null as is_last" if is_first else ""
+    last = f", {_IS_LAST}" if is_first else ""
     return f"""
 select *, case when is_over{r} and (swallows >> {r}) & 1 = 1 then 0 else rest{before} - cov{r} end as rest{r},
        case when is_over{r} and (swallows >> {r}) & 1 = 1 then rest{before} - cov{r} else 0 end as over{r},
@@ -151,7 +152,7 @@ from (select *, want{r} > cov{r} as is_over{r}
       from (select *, greatest(least(want{r}, left{r} - upto{r} + want{r}), 0) as cov{r}
             from (select *, int8_total(want{r}) over (partition by account_id, cycle_no {_ORDER}) as upto{r}{last}
                   from (select *, case when may{r} and not halted{before} then rest{before} else 0 end as want{r}
-                        from ({{inner}}) w) w) w) w) w"""
+                        from ({{inner}}) w) w) w) w) w"""  # noqa: S608 - numbers only
 
 
 def _billable(quantity: str, features: Features) -> str:

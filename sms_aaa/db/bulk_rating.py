@@ -122,8 +122,8 @@ def create_bulk_tables(connection: Connection) -> None:
         connection.execute(_TABLES.encode())
     else:
         connection.execute(
-            "truncate bulk_delta, bulk_owner, bulk_calendar, bulk_part, bulk_meter, bulk_bucket, bulk_terms, bulk_purse,"
-            " bulk_priced"
+            """truncate bulk_delta, bulk_owner, bulk_calendar, bulk_part, bulk_meter, bulk_bucket, bulk_terms,
+                        bulk_purse, bulk_priced"""
         )
 
 

@@ -1,4 +1,4 @@
-"""What bulk rating stores: rated usage, totals with their ledger entries, buckets with theirs, how far groups are rated.
+"""What bulk rating stores: rated usage, totals and buckets with their entries, how far groups are rated.
 
 All from bulk_priced (db/bulk_rating.py), a statement each. What stood elsewhere than it was read is Outrun, and the
 batch is tried again.

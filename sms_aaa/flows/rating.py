@@ -6,8 +6,9 @@ The ledger gets the difference of the rounded totals, once a batch and component
 rounded total whatever the batches were.
 
 A long queue is rated set-wise (flows/bulk.py), as far as its tariffs and buckets allow for it. What else there is goes
-delta by delta: a plain tariff's delta that lies in one cycle takes the fast way here; all others go through flows/charging.py, on the
-same totals. Members of a charging group are rated where its head is: their deltas are put into its shard.
+delta by delta: a plain tariff's delta that lies in one cycle takes the fast way here; all others go through
+flows/charging.py, on the same totals. Members of a charging group are rated where its head is: their deltas are put
+into its shard.
 
 Nothing is told to anybody before the commit, and what is in memory of it counts only afterwards: so it may be lost in
 a crash of the server, as the queue's rows then are there again.
@@ -85,13 +86,13 @@ def rate_batch(
         bulk = rate_in_bulk(connection, memory.shelf, claimed.shard, run_id, now=now, at_least=bulk_min)
     if bulk is None:
         queued, queued_at = db_queue.claim_queue(connection, claimed.shard, limit)
-        return _rate(connection, memory, _Claimed(claimed.shard, queued, queued_at or now), kept, run_id, now)
+        return _rate(connection, memory, _Claimed(claimed.shard, queued, queued_at or now), kept, run_id)
     db_rating.add_to_run(connection, run_id, bulk.deltas)
     if bulk.left[limit:]:
         db_queue.insert_again(connection, claimed.shard, bulk.left[limit:], bulk.queued_at)
     # The totals in memory were moved past it.
     left = _Claimed(claimed.shard, bulk.left[:limit], bulk.queued_at)
-    done = _rate(connection, memory, left, ShardMemory(claimed.version), run_id, now)
+    done = _rate(connection, memory, left, ShardMemory(claimed.version), run_id)
     return replace(
         done,
         deltas=bulk.deltas + done.deltas,
@@ -109,9 +110,7 @@ class _Claimed(NamedTuple):
     queued_at: datetime
 
 
-def _rate(
-    connection: Connection, memory: RaterMemory, claimed: _Claimed, kept: ShardMemory, run_id: int, now: datetime
-) -> RatedBatch:
+def _rate(connection: Connection, memory: RaterMemory, claimed: _Claimed, kept: ShardMemory, run_id: int) -> RatedBatch:
     """Rates delta by delta."""
     shard, queued, queued_at = claimed
     heads = _heads(connection, queued)

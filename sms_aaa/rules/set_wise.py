@@ -89,7 +89,9 @@ def swallows(terms: BucketTerms) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """P in closed form, each tuple a value a step. Of a billable quantity c the last step counts that begins below c:
+    """P in closed form, each tuple a value a step.
+
+    Of a billable quantity c the last step counts that begins below c:
 
         P = bases + ceil(max(c - origins, 0) / increments) * increments * units, and `connect` more where c > 0
 

@@ -494,7 +494,11 @@ def set_wise_stories(draw: st.DrawFn) -> Story:
     usage = tuple(replace(part, bands=()) for part in tariff.usage if "unmetered" not in part.name)
     buckets = tuple(
         # One across the edge of a cycle does not fit where usage crosses it as well.
-        replace(one, terms=replace(one.terms, **PLAIN_TERMS), **({"from_minute": 0, "until_minute": None} if number else {"from_minute": -900, "until_minute": 0}))
+        replace(
+            one,
+            terms=replace(one.terms, **PLAIN_TERMS),
+            **({"from_minute": 0, "until_minute": None} if number else {"from_minute": -900, "until_minute": 0}),
+        )
         for number, one in enumerate(story.buckets)
     )
     bare = Tariff("EUR", (), complete_usage(()), slots=tariff.slots)
@@ -505,7 +509,7 @@ def set_wise_stories(draw: st.DrawFn) -> Story:
 PLAIN_TERMS = {"increment": 1, "factor_parts": 10**6, "connect_fee": 0, "member_maximum": None}
 
 
-@STORIES
+@settings(STORIES, max_examples=15)
 @given(set_wise_stories())
 def test_what_is_rated_set_wise_is_what_the_rules_make_of_it(connection: Connection, story: Story) -> None:
     connection.rollback()
@@ -520,7 +524,7 @@ def test_what_is_rated_set_wise_is_what_the_rules_make_of_it(connection: Connect
     assert world.again() == 0
 
 
-@STORIES
+@settings(STORIES, max_examples=8)
 @given(stories())
 def test_what_does_not_fit_set_wise_is_rated_beside_what_does(connection: Connection, story: Story) -> None:
     connection.rollback()
