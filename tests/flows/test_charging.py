@@ -19,6 +19,8 @@ from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.plans import insert_version
 from sms_aaa.db.rating_queue import claim_shard
 from sms_aaa.db.usage import UsageDelta, insert_deltas, insert_queue
+from sms_aaa.flows.closing import close_cycles
+from sms_aaa.flows.cycles import open_cycles
 from sms_aaa.flows.meters import RaterMemory
 from sms_aaa.flows.rating import rate_batch
 from sms_aaa.flows.rerating import rerate_group
@@ -270,6 +272,15 @@ class World:
         for head_id, from_at in rows:
             rerate_group(self.connection, self.shelf, head_id, since_us=instant_us(from_at), now=NOW)
 
+    def close_october(self) -> None:
+        self.connection.execute("update cycle_due set due_at = '2026-09-01'")
+        while open_cycles(self.connection, self.shelf, now=NOW, limit=10):
+            pass
+        while close_cycles(self.connection, self.shelf, now=NOW, grace=timedelta(days=1), limit=10):
+            pass
+        states = self.connection.execute("select state from cycle where ends_at = %s", (EDGE,)).fetchall()
+        assert states == [(2,), (2,)]
+
     def again(self) -> int:
         """Rates everything again from the beginning; how many rows that wrote."""
         done = [
@@ -416,6 +427,26 @@ STORIES = settings(
 )
 
 
+OF_OCTOBER = """
+select r.session_id, r.seq, r.component_id, r.slice, r.quantity, r.covered, r.numerator, r.generation
+from rated_usage r join cycle c on c.id = r.cycle_id where c.state = 2 and r.quantity > 0"""
+
+CLOSED_OFF = """
+select t.cycle_id, t.component_id, t.posted_minor, f.amount, f.earned
+from usage_total t join cycle c on c.id = t.cycle_id and c.state = 2
+cross join lateral (
+  select coalesce((select sum(amount_minor) from charge h
+                   where h.cycle_id = t.cycle_id and h.subscription_id = t.subscription_id
+                     and h.component_id = t.component_id), 0)
+         + coalesce((select sum(amount_minor) from adjustment j
+                     where j.cycle_id = t.cycle_id and j.subscription_id = t.subscription_id
+                       and j.component_id = t.component_id), 0) as amount,
+         (select coalesce(sum(case e.debit when 'unbilled-receivable' then amount_minor else -amount_minor end), 0)
+          from entry e where e.cycle_id = t.cycle_id and e.subscription_id = t.subscription_id
+            and e.component_id = t.component_id) as earned) f
+where t.posted_minor <> f.amount or t.posted_minor <> f.earned"""
+
+
 @STORIES
 @given(stories())
 def test_what_is_rated_in_one_batch_is_what_the_rules_make_of_it_at_once(connection: Connection, story: Story) -> None:
@@ -439,5 +470,28 @@ def test_usage_in_any_order_comes_to_the_same_once_its_groups_are_clean(connecti
     # Where order does not matter nobody is dirty, and the rows tell in which order usage came.
     world.again()
     assert world.stored() == world.expected()
+    world.assert_books()
+    assert world.again() == 0
+
+
+@STORIES
+@given(stories(), st.integers(0, 10))
+def test_a_closed_cycle_keeps_its_charges_and_what_comes_later_is_adjusted(
+    connection: Connection, story: Story, known: int
+) -> None:
+    connection.rollback()
+    world = World(connection, story)
+    world.run(story.arrival[:known])
+    world.clean()
+    world.close_october()
+    frozen = connection.execute("select id, kind, amount_minor from charge order by id").fetchall()
+    rated = connection.execute(OF_OCTOBER).fetchall()
+    world.run(story.arrival[known:])
+    world.clean()
+    world.again()
+    assert connection.execute("select id, kind, amount_minor from charge order by id").fetchall() == frozen
+    # What was rated when the cycle was closed is there as it was; what came later came beside it.
+    assert {row[:-1] for row in rated} <= {row[:-1] for row in connection.execute(OF_OCTOBER)}
+    assert connection.execute(CLOSED_OFF).fetchall() == []
     world.assert_books()
     assert world.again() == 0
