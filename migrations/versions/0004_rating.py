@@ -248,7 +248,7 @@ comment on table earning is 'What of a fee that goes beyond its cycle was moved 
 create trigger earning_is_final before update or delete on earning for each row execute function refuse_change();
 
 create index assignment_account on assignment (account_id);
-create index cycle_open on cycle (ends_at) where state = 1;
+create index cycle_open on cycle (ends_at, id) where state = 1;
 
 create function subscription_ends() returns trigger language plpgsql as $$
 begin

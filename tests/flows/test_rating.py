@@ -425,6 +425,33 @@ def test_where_a_nas_stands_and_how_long_a_session_lasts_decide_what_usage_costs
     assert world.posted() == {"home": 10, "roaming": 600, "connection": 50 + 100}
 
 
+LIMITED = """
+name = "limited"
+[policy]
+[tariff]
+currency = "EUR"
+[[tariff.usage]]
+name = "data"
+measure = "total"
+per = "GB"
+price = "1.00"
+scope = "session"
+session_maximum = "2.50"
+session_limit = "disconnect"
+"""
+
+
+def test_a_session_that_has_cost_as_much_as_one_may_says_so_once(world: World) -> None:
+    add_plan(make_desk(world.connection), tomllib.loads(LIMITED, parse_float=Decimal), default_currency="EUR")
+    world.connection.execute("update subscription set plan_version_id = (select max(id) from plan_version)")
+    for step in range(1, 6):
+        world.use("s", (NOON + timedelta(minutes=step), 60 * step, 0, step * GB))
+        world.rate()
+    assert world.posted() == {"data": 250}
+    told = world.connection.execute("select object_id, payload from event where kind = 'session.cost-limit'").fetchall()
+    assert told == [(1, {"component": "data"})]
+
+
 MINIMUM = """
 name = "committed"
 [policy]
