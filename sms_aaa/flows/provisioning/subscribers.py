@@ -175,8 +175,8 @@ def _plan(connection: Connection, name: str | None) -> PlanVersionRow:
 
 
 def get_sold(connection: Connection, name: str, at: datetime | None = None) -> PlanVersionRow:
-    """The version of a plan that is sold at an instant (None: now)."""
-    plan = db_plans.find_in_force(connection, name, at)
+    """The version of a plan that is sold at an instant to come (None, or before the plan was: now)."""
+    plan = db_plans.find_in_force(connection, name, at) or db_plans.find_in_force(connection, name)
     if plan is None:
         is_not_yet = db_plans.find_latest(connection, name) is not None
         what = f"not yet in force is plan {name}" if is_not_yet else f"there is no plan {name}"
