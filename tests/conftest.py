@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 # A test's database need not survive a power cut, and little of its log has to fit into memory.
-FAST_OPTIONS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_wal_size": "128MB"}
+# Fifty at once race for a bucket, each over a connection.
+FAST_OPTIONS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_wal_size": "128MB",
+    "max_connections": "70",
+}
 
 MEMORY_FOLDER = Path("/dev/shm")
 MEMORY_OCTETS_MIN = 2_147_483_648  # a container may have as little as 64 MiB there

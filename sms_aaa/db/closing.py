@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from psycopg.rows import class_row
@@ -11,7 +12,7 @@ from sms_aaa.db.binary import int4s, int8s
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from datetime import datetime, timedelta
+    from datetime import timedelta
 
     from sms_aaa.db.cycles import OpeningRow
     from sms_aaa.db.engine import Connection
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ClosableRow:
-    """A cycle that can be closed, with the head of the account's charging group."""
+    """A cycle that is over, with the head of the account's charging group, and whether it can be closed."""
 
     cycle_id: int
     account_id: int
@@ -29,6 +30,33 @@ class ClosableRow:
     zone: str
     anchor_day: int
     currency: str
+    is_closable: bool
+
+
+PAGE_BY_LIMIT = 2
+"""So many times as many cycles as are asked for are looked at together: few of them have to wait."""
+
+_CLOSABLE = """
+    with over as materialized (
+      select * from cycle c
+      where c.state = 1 and c.ends_at <= %(now)s::timestamptz - %(grace)s::interval
+        and (c.ends_at, c.id) > (%(after_at)s, %(after_id)s)
+        and (%(only)s::bigint[] is null or c.id = any(%(only)s)) and c.id <> all(%(but)s)
+      order by c.ends_at, c.id limit %(page)s)
+    select c.id as cycle_id, c.account_id, a.head_id, c.starts_at, c.ends_at, a.zone, a.anchor_day, a.currency,
+           not (exists (select from dirty_group d where d.head_account_id = a.head_id)
+                or exists (select from cycle o
+                           where o.account_id = c.account_id and o.state = 1 and o.ends_at <= c.starts_at)
+                or exists (select from rating_queue q
+                           where q.shard in (a.id %% 8, a.head_id %% 8) and q.queued_at < c.ends_at + %(grace)s)
+                or exists (select from assignment g
+                           join subscription u on u.service_id = g.service_id
+                           join cycle_due d on d.subscription_id = u.id
+                           where g.account_id = c.account_id and d.due_at <= c.ends_at
+                             and g.during && tstzrange(c.starts_at, c.ends_at))) as is_closable
+    from over c
+    join (select *, coalesce(charging_head_id, id) as head_id from account) a on a.id = c.account_id
+    order by c.ends_at, c.id"""
 
 
 def list_closable(
@@ -45,33 +73,24 @@ def list_closable(
     Not before everything that was settled within the grace is rated, groups that late usage disordered are rated again,
     all fees of the time are charged, and the account's cycle before is closed. `only` and `but` name cycles.
     """
-    with connection.cursor(row_factory=class_row(ClosableRow)) as cursor:
-        return cursor.execute(
-            """select c.id as cycle_id, c.account_id, a.head_id, c.starts_at, c.ends_at, a.zone, a.anchor_day,
-                      a.currency
-               from cycle c
-               join (select *, coalesce(charging_head_id, id) as head_id from account) a on a.id = c.account_id
-               where c.state = 1 and c.ends_at <= %(now)s::timestamptz - %(grace)s::interval
-                 and (%(only)s::bigint[] is null or c.id = any(%(only)s)) and c.id <> all(%(but)s)
-                 and not exists (select from dirty_group d where d.head_account_id = a.head_id)
-                 and not exists (select from cycle o
-                                 where o.account_id = c.account_id and o.state = 1 and o.ends_at <= c.starts_at)
-                 and not exists (select from rating_queue q
-                                 where q.shard in (a.id %% 8, a.head_id %% 8) and q.queued_at < c.ends_at + %(grace)s)
-                 and not exists (select from assignment g
-                                 join subscription u on u.service_id = g.service_id
-                                 join cycle_due d on d.subscription_id = u.id
-                                 where g.account_id = c.account_id and d.due_at <= c.ends_at
-                                   and g.during && tstzrange(c.starts_at, c.ends_at))
-               order by c.ends_at, c.id limit %(limit)s""",
-            {
-                "now": now,
-                "grace": grace,
-                "limit": limit,
-                "only": None if only is None else list(only),
-                "but": list(but),
-            },
-        ).fetchall()
+    asked = {
+        "now": now,
+        "grace": grace,
+        "page": limit * PAGE_BY_LIMIT,
+        "only": None if only is None else list(only),
+        "but": list(but),
+        "after_at": datetime.min.replace(tzinfo=UTC),
+        "after_id": 0,
+    }
+    found: list[ClosableRow] = []
+    while len(found) < limit:
+        with connection.cursor(row_factory=class_row(ClosableRow)) as cursor:
+            rows = cursor.execute(_CLOSABLE, asked).fetchall()
+        if not rows:
+            break
+        found += (row for row in rows if row.is_closable)
+        asked |= {"after_at": rows[-1].ends_at, "after_id": rows[-1].cycle_id}
+    return found[:limit]
 
 
 def list_closed(connection: Connection, cycle_ids: Sequence[int]) -> list[ClosableRow]:
@@ -79,7 +98,7 @@ def list_closed(connection: Connection, cycle_ids: Sequence[int]) -> list[Closab
     with connection.cursor(row_factory=class_row(ClosableRow)) as cursor:
         return cursor.execute(
             """select c.id as cycle_id, c.account_id, coalesce(a.charging_head_id, a.id) as head_id, c.starts_at,
-                      c.ends_at, a.zone, a.anchor_day, a.currency
+                      c.ends_at, a.zone, a.anchor_day, a.currency, false as is_closable
                from cycle c join account a on a.id = c.account_id where c.id = any(%s) and c.state = 2
                order by c.id""",
             (int8s(cycle_ids),),

@@ -51,13 +51,17 @@ class Group:
 
 @dataclass(slots=True)
 class Work:
-    """What the groups of a batch came to. `moved`: meters in the order in which they moved first."""
+    """What the groups of a batch came to. `moved`: meters in the order in which they moved first.
+
+    `ended`: sessions that have cost as much as one may, and are to be disconnected, with the component.
+    """
 
     groups: dict[int, Group]
     heads: Mapping[int, int]
     moved: list[Meter]
     charged: list[tuple[Portion, Meter, Charged]] = field(default_factory=list)
     session_totals: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    ended: list[tuple[int, str]] = field(default_factory=list)
 
     def group_of(self, account_id: int) -> Group:
         return self.groups[self.heads.get(account_id, account_id)]
@@ -96,6 +100,8 @@ def rate_visits(
     db_charging.insert_charged(connection, rows, run_id)
     store_work(connection, work, run_id)
     _note_order(connection, work)
+    if work.ended:
+        db_charging.insert_cost_limits(connection, work.ended)
     return len(rows), work.purses
 
 
@@ -161,6 +167,9 @@ def charge(work: Work, portions: Sequence[Portion]) -> None:
             meter.covered += done.quantity - done.priced
             meter.at_us = portion.piece.to_us
             note_moved(work.moved, meter)
+            # The price is cut off at the maximum: what still cost something is what reached it.
+            if done.session_ends and done.numerator:
+                work.ended.append((portion.visit.delta.session_id, done.part.name))
             if done.part.scope is Scope.SESSION:
                 key = (portion.visit.delta.session_id, standing.subscription_id, meter.key.component_id)
                 work.session_totals[key] = done.total_before + done.priced

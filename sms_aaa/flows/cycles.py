@@ -18,6 +18,7 @@ from sms_aaa.db import rating_queue as db_queue
 from sms_aaa.db.cycles import CycleRow, OpenedRow, OpeningRow
 from sms_aaa.db.usage import SHARDS
 from sms_aaa.flows.fees import charge_due, contracts_of, has_arrears
+from sms_aaa.flows.granting import grant_allowances
 from sms_aaa.rules.cycle import Cycle, cycle_at
 from sms_aaa.rules.instants import instant_of, instant_us
 from sms_aaa.rules.ledger import Event, sides_of
@@ -64,6 +65,7 @@ def open_cycles(connection: Connection, shelf: PlanShelf, *, now: datetime, limi
         if _open_totals(connection, shelf, opened):
             # What raters remember of these shards is out of date.
             db_queue.touch_shards(connection, (row.head_id % SHARDS for row in rows))
+        grant_allowances(connection, shelf, opened, cycles, contracts)
         instead = _instead(connection, due, cycles, now)
         charge_due(connection, shelf, [*opened, *arrears], cycles, contracts, now=now, instead=instead)
         done_with += [each.row.subscription_id for each in due if _is_done_with(each, contracts[_place(each)], now)]
@@ -88,7 +90,9 @@ def begin_standings(connection: Connection, shelf: PlanShelf, opened: Sequence[O
     """Totals and fees that these begin with, for a rater that meets them first; it holds their shards."""
     if opened:
         _open_totals(connection, shelf, opened)
-        charge_due(connection, shelf, opened, *_known(connection, opened), now=None)
+        known = _known(connection, opened)
+        grant_allowances(connection, shelf, opened, *known)
+        charge_due(connection, shelf, opened, *known, now=None)
 
 
 def _open_totals(connection: Connection, shelf: PlanShelf, opened: Sequence[OpenedRow]) -> int:

@@ -96,6 +96,11 @@ with lag as (
 select count(*), count(rated), {}
 from lag
 """
+BY_TIME = """
+select extract(epoch from d.to_at - (select min(to_at) from usage_delta))::int / 5 * 5,
+       percentile_disc(0.99) within group (order by extract(epoch from pg_xact_commit_timestamp(d.xmin) - d.to_at))
+from usage_delta d group by 1 order by 1
+"""
 PERCENTILES = ", ".join(
     f"percentile_disc({part}) within group (order by {name})"
     for name in ("counted", "rated")
@@ -206,6 +211,7 @@ def measure(folder: Path, asked: argparse.Namespace) -> None:
                 for name in spent:
                     spent[name] += cpu_seconds(daemon.pid_of(name))
                 tell(connection, sender, behind, late)
+                tell_by_time(connection)
                 print(f"  processor seconds: PostgreSQL {postgres:.1f}, {spent}")
             finally:
                 daemon.stop()
@@ -225,6 +231,12 @@ def tell(connection: Connection, sender: Sender, behind: float, late: float) -> 
     ):
         verdict = "holds" if (p99 if name == "counted" else most) <= goal else "DOES NOT HOLD"
         print(f"  {name:8} p50 {p50:.3f} s, p99 {p99:.3f} s, most {most:.3f} s; goal {goal} s: {verdict}")
+
+
+def tell_by_time(connection: Connection) -> None:
+    """Where a second was lost, if one was."""
+    rows = connection.execute(BY_TIME).fetchall()
+    print("  counted p99 from second on: " + ", ".join(f"{second}: {p99:.2f}" for second, p99 in rows))
 
 
 def main() -> None:

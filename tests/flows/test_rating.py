@@ -360,6 +360,9 @@ def test_money_pays_for_usage_when_it_is_posted_and_what_is_beyond_it_is_owed(wo
                    '2026-01-01', 755000000000)""",
         (world.account_id,),
     )
+    world.connection.execute(
+        "insert into bucket_entry (bucket_id, kind, quantity) select id, 'grant', granted from bucket"
+    )
     for step in range(1, 4):
         world.use("s", (NOON + timedelta(minutes=step), 60 * step, 0, 2 * step * GB))
         world.rate()
@@ -376,6 +379,77 @@ def test_money_pays_for_usage_when_it_is_posted_and_what_is_beyond_it_is_owed(wo
     assert (balances["revenue:data"], balances["deferred-revenue"]) == (-250, 75)
     assert balances["unbilled-receivable"] == 2990 + 250 - 75
     assert world.posted()["data"] == 250
+
+
+KEYED = """
+name = "keyed"
+[policy]
+[tariff]
+currency = "EUR"
+[[tariff.key]]
+name = "abroad"
+nas_zone = ["abroad"]
+[[tariff.band]]
+name = "first-hour"
+to = "60 min"
+[[tariff.usage]]
+name = "home"
+measure = "total"
+per = "GB"
+price = "0.10"
+keys = ["default"]
+[[tariff.usage]]
+name = "roaming"
+measure = "total"
+per = "GB"
+price = "2.00"
+keys = ["abroad"]
+[[tariff.usage]]
+name = "connection"
+measure = "seconds"
+per = "h"
+price = "1.00"
+bands = ["first-hour"]
+"""
+
+
+def test_where_a_nas_stands_and_how_long_a_session_lasts_decide_what_usage_costs(world: World) -> None:
+    add_plan(make_desk(world.connection), tomllib.loads(KEYED, parse_float=Decimal), default_currency="EUR")
+    world.connection.execute("update subscription set plan_version_id = (select max(id) from plan_version)")
+    world.use("at-home", (NOON, 1800, 0, GB))
+    world.rate()
+    world.connection.execute("update nas set zone = 'abroad'")
+    # Two hours, of which the first costs by time.
+    world.use("away", (NOON + timedelta(hours=2), 7200, 0, 3 * GB))
+    world.rate()
+    assert world.posted() == {"home": 10, "roaming": 600, "connection": 50 + 100}
+
+
+LIMITED = """
+name = "limited"
+[policy]
+[tariff]
+currency = "EUR"
+[[tariff.usage]]
+name = "data"
+measure = "total"
+per = "GB"
+price = "1.00"
+scope = "session"
+session_maximum = "2.50"
+session_limit = "disconnect"
+"""
+
+
+def test_a_session_that_has_cost_as_much_as_one_may_says_so_once(world: World) -> None:
+    add_plan(make_desk(world.connection), tomllib.loads(LIMITED, parse_float=Decimal), default_currency="EUR")
+    world.connection.execute("update subscription set plan_version_id = (select max(id) from plan_version)")
+    for step in range(1, 6):
+        world.use("s", (NOON + timedelta(minutes=step), 60 * step, 0, step * GB))
+        world.rate()
+    assert world.posted() == {"data": 250}
+    told = world.connection.execute("select object_id, payload from event where kind = 'session.cost-limit'").fetchall()
+    assert told == [(1, {"component": "data"})]
 
 
 MINIMUM = """

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = sorted((ROOT / "policies").glob("*.toml"))
+CASES = sorted((ROOT / "tests" / "golden" / "cases").glob("*.toml"))
 DOCUMENTED = (ROOT / "docs" / "tariffs.md").read_text(encoding="utf-8")
 DOOR = (ROOT / "docs" / "pricing-door.md").read_text(encoding="utf-8")
 SCHEMA = schema_of(PLAN, "a plan")
@@ -180,6 +181,17 @@ def test_the_lines_and_accounts_that_the_pricing_door_shows_keep_their_schemas()
     accounts = [table for table in tables if "tariff" not in table]
     assert accounts
     assert [fault for table in accounts for fault in violations(schema_of(ACCOUNT, "an account"), table)] == []
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_every_golden_case_keeps_the_schemas(path: Path) -> None:
+    document = tomllib.loads(path.read_text(encoding="utf-8"))
+    faults = [fault for tariff in document["tariff"].values() for fault in violations(SCHEMA, {"tariff": tariff})]
+    for case in document["case"]:
+        lines = [json.loads(line) for line in case["usage"].splitlines() if line]
+        faults += [fault for line in lines for fault in violations(LINE, line)]
+        faults += violations(schema_of(ACCOUNT, "an account"), case.get("account", {}))
+    assert faults == []
 
 
 @pytest.mark.parametrize(
