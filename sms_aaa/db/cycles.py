@@ -52,7 +52,8 @@ def list_due(connection: Connection, now: datetime, *, limit: int) -> list[DueRo
                  where g.service_id = u.service_id and g.during && tstzrange(w.at, greatest(w.at, %(now)s), '[]')
                  order by lower(g.during) limit 1) g on true
                left join account a on a.id = g.account_id
-               where d.due_at <= %(now)s and (a.id is not null or upper(u.during) <= %(now)s)
+               where d.due_at <= %(now)s and lower(u.during) <= %(now)s
+                 and (a.id is not null or upper(u.during) <= %(now)s)
                order by d.due_at limit %(limit)s""",
             {"now": now, "limit": limit},
         ).fetchall()

@@ -89,7 +89,10 @@ class Carry(StrEnum):
 
 
 class Period(StrEnum):
-    """How often a recurring component falls due. Months are the account's cycles; weeks and longer ones start there."""
+    """How often a recurring component falls due.
+
+    By the account, months are its cycles, and the others begin with the cycle that the subscription began in.
+    """
 
     WEEK = "week"
     MONTH = "month"
@@ -114,7 +117,7 @@ class Anchor(StrEnum):
     """Where periods begin."""
 
     ACCOUNT = "account"  # the account's anchor day
-    SUBSCRIPTION = "subscription"  # the day on which the subscription began
+    SUBSCRIPTION = "subscription"  # where the subscription began, or its trial ended; by days, on that day
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +239,7 @@ class RecurringComponent:
 
 @dataclass(frozen=True, slots=True)
 class OneTimeComponent:
-    """A fee that is due once, when the subscription begins."""
+    """A fee that is due once, when the subscription begins; not again when a plan with the same fee is changed to."""
 
     name: str
     amount_minor: int

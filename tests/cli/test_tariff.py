@@ -17,6 +17,7 @@ from tariffs import tariffs
 from sms_aaa.cli.exits import Exit
 from sms_aaa.cli.main import main
 from sms_aaa.rules.instants import instant_us
+from sms_aaa.rules.measure import Measure, quantity_of, quantity_text
 from sms_aaa.rules.plan import read_plan
 from sms_aaa.rules.plan_writing import tables_of_tariff
 from sms_aaa.rules.slots import Calendar, band_segments, slot_segments
@@ -93,7 +94,9 @@ def test_the_schema_of_a_tariff_is_json_schema(lonely):
 
 
 AMOUNTS = st.dictionaries(
-    st.sampled_from(["octets_in", "octets_out", "seconds", "events"]), st.integers(0, 10**10), min_size=1
+    st.sampled_from(["octets_in", "octets_out", "seconds", "events"]),
+    st.sampled_from([0, 1, 999, 10**6, 5 * 10**9]),
+    min_size=1,
 )
 WORDS = {
     "octets_in": ("upload", "octet"),
@@ -103,7 +106,7 @@ WORDS = {
 }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(tariffs(), st.lists(st.tuples(AMOUNTS, st.integers(0, 9)), min_size=1, max_size=3))
 def test_an_example_costs_what_tariff_rate_makes_it(tariff, usage):
     begin = datetime(2001, 1, 1, tzinfo=UTC)
@@ -117,7 +120,9 @@ def test_an_example_costs_what_tariff_rate_makes_it(tariff, usage):
         rows.append({WORDS[name][0]: f"{amount} {WORDS[name][1]}" for name, amount in amounts.items()} | place)
         rows[-1] |= {"slot": slot, "band": band}
         lines.append({"from": begin.isoformat(), "to": begin.isoformat(), **amounts, **place})
-    document = {"tariff": tables_of_tariff(tariff), "example": [{"usage": rows, "expect": {"total": 0}}]}
+    nothing = {terms.name: quantity_text(0, terms.measure.kind) if terms.measure else 0 for terms in tariff.buckets}
+    example = {"usage": rows, "expect": {"total": 0}, "buckets": nothing}
+    document = {"tariff": tables_of_tariff(tariff), "example": [example]}
     _, [outcome] = read_plan(document, default_currency="EUR", is_sold=False)
     with TemporaryDirectory() as folder:
         Path(folder, "tariff.json").write_text(json.dumps(document))
@@ -126,8 +131,13 @@ def test_an_example_costs_what_tariff_rate_makes_it(tariff, usage):
         files = ("--tariff", f"{folder}/tariff.json", "--usage", f"{folder}/usage.jsonl")
         done = CliRunner().invoke(main, ["tariff", "rate", *files, "--json"])
     assert done.exit_code == 0, done.output
-    [cycle] = json.loads(done.stdout)["cycles"]
-    rated = {part["name"]: Decimal(part["amount_rounded"]) for part in cycle["components"]}
-    priced = {each.name: Decimal(each.found.split()[0]) for each in outcome.comparisons}
-    assert priced.pop("total") == Decimal(cycle["amount_rounded"])
-    assert {name: amount for name, amount in priced.items() if amount} == {n: a for n, a in rated.items() if a}
+    result = json.loads(done.stdout)
+    [cycle] = result["cycles"]
+    priced = {each.place.partition(".")[2]: each.found for each in outcome.comparisons}
+    rated = {f"expect.{part['name']}": Decimal(part["amount_rounded"]) for part in cycle["components"]}
+    rated["expect.total"] = Decimal(cycle["amount_rounded"])
+    amounts = {place: Decimal(found.split()[0]) for place, found in priced.items() if place.startswith("expect")}
+    assert {place: amount for place, amount in amounts.items() if amount} == {p: a for p, a in rated.items() if a}
+    for bucket in [each for each in result["buckets"] if each["from"] == "2001-01-01T00:00:00Z" and each["measure"]]:
+        found = priced[f"buckets.{bucket['name']}"]
+        assert quantity_of(found, Measure(bucket["measure"]).kind) == Decimal(bucket["used"])

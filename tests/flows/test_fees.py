@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from make import utc
 from office import Office
 from psycopg.rows import TupleRow
 
 from sms_aaa.db.engine import connect
 from sms_aaa.flows.cycles import open_cycles
+from sms_aaa.flows.shelf import PlanShelf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -202,3 +206,44 @@ def test_a_thousand_subscriptions_take_a_handful_of_statements(office: Office) -
     # Two of them read the plan.
     assert CountingCursor.statements <= 12
     assert office.connection.execute("select count(*), sum(amount_minor) from charge").fetchone() == (1000, 3_000_000)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    zone=st.sampled_from(["UTC", "Europe/Berlin", "America/Santiago", "Pacific/Apia"]),
+    anchor_day=st.integers(1, 31),
+    plans=st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3),
+    hours=st.lists(st.integers(1, 700), min_size=3, max_size=3),
+    ends=st.booleans(),
+    looks=st.lists(st.integers(1, 2000), max_size=4),
+)
+def test_when_the_rater_looks_changes_no_charge_and_no_revenue(
+    office: Office, zone: str, anchor_day: int, plans: list[str], hours: list[int], *, ends: bool, looks: list[int]
+) -> None:
+    """As the rules have it, whenever the rater looks, and to the same revenue as one that looks but once."""
+    fees = {
+        "a": MONTHLY + MONTHLY.replace("line", "quarter").replace("month", "quarter"),
+        "b": MONTHLY.replace("day", "second") + 'anchor = "subscription"\n',
+        "c": MONTHLY + 'due = "arrears"\n' + MONTHLY.replace("line", "week").replace("month", "week"),
+    }
+    results = []
+    for moments in (sorted(looks), []):
+        office.connection.rollback()
+        office.shelf = PlanShelf()
+        for name, tariff in fees.items():
+            office.plan(name, tariff)
+        at = utc("2026-01-20 10:00")
+        running = office.subscribe("alice", plans[0], f"{at:%Y-%m-%d %H:%M}", zone=zone, anchor_day=anchor_day)
+        for plan, length in zip([*plans[1:], "" if ends else None], hours, strict=False):
+            if plan is None:
+                break
+            at += timedelta(hours=length)
+            if plan:
+                running = office.change(running, plan, f"{at:%Y-%m-%d %H:%M}")
+            else:
+                office.end(running, f"{at:%Y-%m-%d %H:%M}")
+        for moment in moments:
+            office.until_unchecked(f"{utc('2026-01-20') + timedelta(hours=moment):%Y-%m-%d %H:%M}")
+        office.until("2026-05-01")
+        results.append((office.charges(), office.revenue(), office.balances()))
+    assert results[0] == results[1]
