@@ -293,6 +293,12 @@ create trigger usage_total_is_kept before delete on usage_total
     for each row execute function refuse_change_of_closed();
 """
 
+BULK = """
+-- The sum of bigints as a bigint, out of range an error: sum() makes a numeric of each, which takes as long as a row.
+create aggregate int8_total(bigint) (sfunc = int8pl, stype = bigint, initcond = '0', parallel = safe,
+                                     combinefunc = int8pl);
+"""
+
 PROOF = """
 create index rated_usage_again on rated_usage (session_id, seq, component_id, generation) where generation > 1;
 comment on index rated_usage_again is 'What was rated again: costs nothing where nothing is.';
@@ -313,5 +319,5 @@ comment on view component_measure is 'What usage components count, as their tari
 
 
 def upgrade() -> None:
-    for part in (PEOPLE, QUEUE, RATED, BUCKETS, GENERATIONS, CLOSING, LEDGER, FINAL, PROOF):
+    for part in (PEOPLE, QUEUE, RATED, BUCKETS, GENERATIONS, CLOSING, LEDGER, FINAL, PROOF, BULK):
         op.execute(part)

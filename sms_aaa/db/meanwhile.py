@@ -26,6 +26,12 @@ LOOK_MILLISECONDS = 5
 _READABLE, _WRITABLE, _ERROR = 1, 2, 4
 """The first two as psycopg's generators say what they wait for, and as they are told what came."""
 
+_EVENTS = {
+    _READABLE: select.POLLIN,
+    _WRITABLE: select.POLLOUT,
+    _READABLE | _WRITABLE: select.POLLIN | select.POLLOUT,
+}
+
 
 class BusyConnection(PsycopgConnection[Any]):
     """`meanwhile` does a little work at each call, some tenths of a millisecond; False: there is none now."""
@@ -52,26 +58,23 @@ def busy_with(connection: PsycopgConnection[Any], work: Callable[[], bool]) -> I
 
 def _worked_through(gen: PQGen[Result], socket: int, work: Callable[[], bool]) -> Generator[Any, Any, Result]:
     """The same conversation, which is waited for here; its errors are left to whoever waits outside."""
+    poller = select.poll()
     try:
         wanted = next(gen)
         while True:
-            ready = _look(socket, wanted, 0)
+            poller.register(socket, _EVENTS[wanted])
+            ready = _ready(poller.poll(0))
             while not ready:
-                ready = _look(socket, wanted, 0 if work() else LOOK_MILLISECONDS)
+                ready = _ready(poller.poll(0 if work() else LOOK_MILLISECONDS))
             wanted = gen.send((yield wanted) if ready & _ERROR else ready)
     except StopIteration as done:
         result: Result = done.value
         return result
 
 
-def _look(socket: int, wanted: int, milliseconds: int) -> int:
-    """What of what is wanted the socket is ready for, within that time."""
-    poller = select.poll()
-    poller.register(
-        socket, (select.POLLIN if wanted & _READABLE else 0) | (select.POLLOUT if wanted & _WRITABLE else 0)
-    )
-    ready = 0
-    for _, seen in poller.poll(milliseconds):
-        ready |= (_READABLE if seen & select.POLLIN else 0) | (_WRITABLE if seen & select.POLLOUT else 0)
-        ready = ready or _ERROR
-    return ready
+def _ready(polled: list[tuple[int, int]]) -> int:
+    """Of what was waited for, what came; 0: nothing yet."""
+    for _, seen in polled:
+        ready = (_READABLE if seen & select.POLLIN else 0) | (_WRITABLE if seen & select.POLLOUT else 0)
+        return ready or _ERROR
+    return 0

@@ -37,7 +37,6 @@ from sms_aaa.node.journal import Stream
 from sms_aaa.node.live_change import Release, session_key
 from sms_aaa.node.records import pack_accounting
 from sms_aaa.radius.port_blocks import may_tell_ports
-from sms_aaa.rules.identity import canonical_mac
 from sms_aaa.rules.late import is_late, step_late
 from sms_aaa.rules.session import AnomalyKind, Life, Place, State, find_life, step
 
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
     from sms_aaa.db.session_addresses import FormerAddress
     from sms_aaa.node.records import AccountingRecord
     from sms_aaa.rules.late import Known
-    from sms_aaa.rules.realms import Realms
     from sms_aaa.rules.session import Step
 
 _UNKNOWN_SERVICE = AnomalyKind.UNKNOWN_SERVICE.value
@@ -220,7 +218,7 @@ def _load(
     services.refresh(connection)
     strange = {key for key, lives in sessions.items() if not _are_known(lives)}
     unknown = [said for said in heard if said.key in strange] if strange else ()
-    identities = {name for said in unknown for name in _identities(said, services.realms(connection))}
+    identities = {name for said in unknown for name in services.identities(connection, said)}
     services.load(connection, _ids(heard, sessions), identities)
     late = LateReadings(connection)
     late.load((one, said.reading) for said in heard for one in sessions[said.key] if is_late(one.life, said.reading))
@@ -353,17 +351,10 @@ def _service(work: _Work, stored: StoredSession | None, said: Heard) -> ServiceA
     services = work.memory.services
     if said.service_id is not None and (named := services.find(said.service_id)) is not None:
         return named
-    identities = _identities(said, services.realms(work.connection))
+    identities = services.identities(work.connection, said)
     services.load(work.connection, (), identities)  # known already, but where a known id is used again
     found = (services.find_by_identity(identity) for identity in identities)
     return next((service for service in found if service is not None), None)
-
-
-def _identities(said: Heard, realms: Realms) -> list[str]:
-    """By what a service may be found, as at its login: the user name, what its realm makes of it, or the device."""
-    username = said.username.encode()
-    device = canonical_mac(username)
-    return [octets.decode() for octets in (*realms.identities(username), *([device] if device is not None else []))]
 
 
 def _new(work: _Work, said: Heard, life: Life, service: ServiceAccount | None) -> StoredSession:

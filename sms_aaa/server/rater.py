@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import charging as db_charging
 from sms_aaa.db import rating_queue as db_queue
 from sms_aaa.db.engine import Conflict, Connection, Poison, join_by_key
+from sms_aaa.flows.bulk import BULK_MIN
 from sms_aaa.flows.closing import close_cycles, list_next
 from sms_aaa.flows.cycles import open_cycles, postpone_next
 from sms_aaa.flows.meters import RaterMemory
@@ -39,6 +40,9 @@ and share the costs of a transaction. What was settled is in the totals within a
 LATE_SECONDS = 3.0
 """Deltas that have waited so long are rated half of the time at least, however short the cores are."""
 
+UNFIT_SECONDS = 60.0
+"""So long a shard is not rated in bulk of which most usage did not fit: to find that out is work for nothing."""
+
 CYCLES_BATCH_MAX = 1000
 CYCLES_SECONDS = 5.0
 CLOSING_BATCH_MAX = 200
@@ -64,6 +68,7 @@ class Rater:
         self._due = {"cycles": 0.0, "gauges": 0.0, "groups": 0.0, "closing": 0.0, "suspense": 0.0}
         self._limits: dict[int, int] = {}
         self._tries: dict[int, int] = {}
+        self._bulk_from: dict[int, float] = {}
         self._cycles_limit = CYCLES_BATCH_MAX
         self._closing_limit = CLOSING_BATCH_MAX
         self._grace = timedelta(days=child.settings.rating.close_grace_days)
@@ -113,7 +118,8 @@ class Rater:
         shard, now = claimed.shard, datetime.now(UTC)
         limit = self._limits.get(shard, BATCH_MAX)
         try:
-            done = rate_batch(connection, memory, claimed, now=now, limit=limit)
+            bulk_min = BULK_MIN if limit == BATCH_MAX and time.monotonic() >= self._bulk_from.get(shard, 0.0) else None
+            done = rate_batch(connection, memory, claimed, now=now, limit=limit, bulk_min=bulk_min)
             connection.commit()
         except (*Conflict, *Poison, AssertionError) as refused:
             connection.rollback()
@@ -121,6 +127,8 @@ class Rater:
             return True, 0.0
         memory.keep(shard, done.kept, done.run_id, now)
         self._limits[shard] = min(limit * 2, BATCH_MAX)
+        if done.not_set_wise * 2 > done.deltas:
+            self._bulk_from[shard] = time.monotonic() + UNFIT_SECONDS
         self._tries.pop(shard, None)
         self._counters[Word.DELTAS_RATED] += done.deltas - done.in_suspense
         self._counters[Word.SUSPENSE] += done.in_suspense

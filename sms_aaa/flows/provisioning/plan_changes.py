@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sms_aaa.db import plans as db_plans
 from sms_aaa.db import subscriptions as db_subscriptions
 from sms_aaa.flows.provisioning.desk import Desk, Invalid, Refused, RefusedKind
-from sms_aaa.flows.provisioning.subscribers import get_subscriber
+from sms_aaa.flows.provisioning.subscribers import get_sold, get_subscriber
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,13 +20,11 @@ if TYPE_CHECKING:
 
 
 def change_plan(desk: Desk, name: str, plan_name: str, *, at: datetime | None = None) -> int:
-    """Puts every service of a subscriber on the newest version of a plan, at an instant (None: now); how many changed.
+    """Puts every service of a subscriber on a plan at an instant (None: now), in the version in force then; how many.
 
     One that is on it already stays. Refused where another change is to come, or the plan is in another currency.
     """
-    plan = db_plans.find_latest(desk.connection, plan_name)
-    if plan is None:
-        raise Refused(RefusedKind.NOT_FOUND, f"there is no plan {plan_name}", "see `sms-aaa plan list`")
+    plan = get_sold(desk.connection, plan_name, at)
     rows = [row for row in get_subscriber(desk.connection, name) if row.service_id is not None]
     return sum(_change(desk, row, plan, at) for row in rows)
 
