@@ -155,8 +155,8 @@ def test_a_cycle_is_explained_by_generations_buckets_tiers_and_steps(books: Book
         """insert into session (id, nas_id, nas_key, acct_session_id, life, state, service_id, account_id, username,
              started_at, updated_at, seconds, octets_in, octets_out, reading_at, reading_seconds, reading_in,
              reading_out, reading_gigawords, reading_node, reading_sequence, reading_offset, run, deltas, received_at)
-           select d.session_id, n.id, '', d.session_id::text, 1, 1, d.service_id, d.account_id, 'x', d.from_at, d.to_at, 0, 0, 0,
-             d.to_at, 0, 0, 0, false, '', 0, 0, 1, 0, d.to_at
+           select d.session_id, n.id, '', d.session_id::text, 1, 1, d.service_id, d.account_id, 'x', d.from_at, d.to_at,
+             0, 0, 0, d.to_at, 0, 0, 0, false, '', 0, 0, 1, 0, d.to_at
            from usage_delta d cross join (select min(id) as id from nas) n"""
     )
     usage = find_usage(books.connection, books.shelf, books.account_id, utc(NOW))
