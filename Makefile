@@ -12,10 +12,10 @@ hash = $(shell cat pyproject.toml $(1) | sha256sum | cut -c 1-12)
 RUNTIME := .venv/.runtime-$(call hash,requirements.lock)
 DEVELOPER := .venv/.developer-$(call hash,requirements-dev.lock)
 
-.PHONY: help demo run test check peers bench fuzz simulate kills lock clean
+.PHONY: help demo run test check peers bench fuzz simulate kills raterkills lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(RUNTIME) ## the whole way on one screen: logins, usage, money; state in .demo
 	.venv/bin/sms-aaa demo --folder .demo
@@ -58,6 +58,9 @@ simulate: $(DEVELOPER) ## seeded worlds over a bad network, an auditor counts ag
 
 kills: $(DEVELOPER) ## a hundred random kill -9 under load, then an audit of what was answered; SEED=n KILLS=n
 	.venv/bin/python tests/campaigns/kills.py --kills $(or $(KILLS),100) $(if $(SEED),--seed $(SEED))
+
+raterkills: $(DEVELOPER) ## two hundred kill -9 of the rater, the books beside those of a run in peace; SEED=n KILLS=n
+	.venv/bin/python tests/campaigns/rater_kills.py --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
 lock: $(DEVELOPER) ## pin the newest allowed dependencies, by hash (needs the network)
 	$(PYTHON) -m venv .venv/lock

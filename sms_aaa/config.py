@@ -143,6 +143,7 @@ class RatingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     zone: str = "UTC"
     anchor_day: Annotated[int, Meta(ge=1, le=31)] = 1
     interval_seconds: Annotated[float, Meta(ge=0.05, le=60)] = 0.25
+    close_grace_days: Annotated[int, Meta(ge=0, le=90)] = 3
 
 
 class DecisionsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

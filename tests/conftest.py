@@ -11,6 +11,7 @@ import itertools
 import os
 import shutil
 import tempfile
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,17 @@ import pytest
 from sms_aaa.server.postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # A test's database need not survive a power cut, and little of its log has to fit into memory.
-FAST_OPTIONS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_wal_size": "128MB"}
+# Fifty at once race for a bucket, each over a connection.
+FAST_OPTIONS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_wal_size": "128MB",
+    "max_connections": "70",
+}
 
 MEMORY_FOLDER = Path("/dev/shm")
 MEMORY_OCTETS_MIN = 2_147_483_648  # a container may have as little as 64 MiB there
@@ -61,8 +69,21 @@ def _template(postgres: EmbeddedPostgres) -> str:
 @pytest.fixture
 def database_dsn(postgres: EmbeddedPostgres, _template: str) -> Iterator[str]:
     """A freshly migrated database, dropped after the test with whoever is still connected."""
+    with _database(postgres, _template) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="module")
+def new_database(postgres: EmbeddedPostgres, _template: str) -> Iterator[Callable[[], str]]:
+    """Makes such databases for daemons that the tests of a module share: to start one costs more than most tests."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(_database(postgres, _template))
+
+
+@contextmanager
+def _database(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
-    _execute(postgres, f"CREATE DATABASE {name} TEMPLATE {_template} STRATEGY file_copy")
+    _execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     yield postgres.dsn_for(name)
     _execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
 

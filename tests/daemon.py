@@ -270,9 +270,12 @@ class FakeNas:
 
 
 def started(folder: Path, dsn: str | None, **settings: str) -> Iterator[Daemon]:
-    """For fixtures: started and healthy, stopped at the end."""
+    """For fixtures: started and healthy, gone at the end. In order only where its own PostgreSQL is to be spared."""
     daemon = Daemon(folder, dsn=dsn, **settings).start()
     try:
         yield daemon
     finally:
-        daemon.stop()
+        if dsn is None:
+            daemon.stop()
+        else:
+            daemon.kill_all()

@@ -27,7 +27,7 @@ class Exit(IntEnum):
 EPILOG = """\b
 Exit codes:
   0   done
-  1   a check found something (reconcile, journal verify, replica verify, config check, db check),
+  1   a check found something (reconcile, ledger balance, journal verify, replica verify, config check, db check),
       or an import rejected rows
   2   usage, or a value that cannot be
   3   not found

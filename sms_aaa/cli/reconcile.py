@@ -16,6 +16,7 @@ from sms_aaa.cli.verbs import Verb
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sms_aaa.db.reconcile import CycleBalance
     from sms_aaa.flows.reconciling import AccountBalance, DirectionBalance, Reconciliation
 
 STATEMENT_TIMEOUT_SECONDS = 3600
@@ -32,7 +33,8 @@ def reconcile(caller: Caller, limit: int, form: Format) -> None:
     """Prove that every octet counted is rated, waiting or in suspense, and posted.
 
     It counts again from the facts, in one snapshot, while the server goes on. Octets of sessions that belong to no
-    service are excluded, by name. Every total is priced again by its tariff, and every fee that is due is looked for.
+    service are excluded, by name. Every total is priced again by its tariff, and every fee that is due is looked for;
+    each bucket is held against its entries, its holds and the usage that it covered, the ledger against all of these.
     The exit code is 1 when anything is off; accounts that are off come first. Records in quarantine were never counted:
     they are shown beside the proof and do not break it.
 
@@ -77,11 +79,9 @@ def _show(found: Reconciliation, rows: Sequence[Sequence[Cell]], *, hidden: int)
     for law in found.laws:
         for violation in law.violations:
             say(f"  {law.text}: {violation.where}: {violation.found}")
-    for component in found.components:
-        say(
-            f"  account {component.account_id}: {component.component} has {component.quantity} octets rated, "
-            f"its deltas {component.expected}"
-        )
+    for cycle in found.cycles:
+        if not cycle.balances:
+            say(f"  account {cycle.account_id} {_cycle_text(cycle)}")
     heading("ledger")
     balances = [(row.ledger_account, money(row.balance_minor, row.currency)) for row in found.ledger]
     listing(("account", "balance"), balances, Format.TABLE, empty="no entry yet")
@@ -106,6 +106,12 @@ def _sum_text(sums: DirectionBalance) -> str:
     return (
         f"counted {sums.counted} {sign} rated {sums.rated} + waiting {sums.waiting} + suspense {sums.suspense} octets"
     )
+
+
+def _cycle_text(cycle: CycleBalance) -> str:
+    where = "in no open cycle" if cycle.starts_at is None else f"cycle {cycle.cycle_id} of {cycle.starts_at:%Y-%m-%d}"
+    rated = f"priced {cycle.priced} + covered {cycle.covered} + uncovered {cycle.uncovered}"
+    return f"{where}: counted {cycle.counted} is not {rated} + waiting {cycle.waiting} + suspense {cycle.suspense}"
 
 
 def _rows(account: AccountBalance, names: Mapping[int, str]) -> list[list[Cell]]:
@@ -133,14 +139,20 @@ def _document(found: Reconciliation, rows: Sequence[Sequence[Cell]]) -> dict[str
             {"reason": row.reason, "octets_up": row.octets_in, "octets_down": row.octets_out} for row in found.excluded
         ],
         "quarantine": [{"reason": row.reason, "records": row.records} for row in found.quarantined],
-        "components": [
+        "cycles": [
             {
-                "account_id": component.account_id,
-                "component": component.component,
-                "quantity": component.quantity,
-                "expected": component.expected,
+                "account_id": cycle.account_id,
+                "cycle_id": cycle.cycle_id,
+                "starts_at": cycle.starts_at,
+                "counted": cycle.counted,
+                "priced": cycle.priced,
+                "covered": cycle.covered,
+                "uncovered": cycle.uncovered,
+                "waiting": cycle.waiting,
+                "suspense": cycle.suspense,
+                "balances": cycle.balances,
             }
-            for component in found.components
+            for cycle in found.cycles
         ],
         "laws": [
             {

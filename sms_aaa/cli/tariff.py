@@ -62,21 +62,26 @@ def check(caller: Caller, file: Path, form: Format) -> None:
 
 
 @tariff.command()
-@click.argument("name", type=click.Choice(["tariff"]), default="tariff")
+@click.argument("name", type=click.Choice(["tariff", "usage", "account"]), default="tariff")
 def schema(name: str) -> None:
-    """Print the JSON Schema (2020-12) of a file.
+    """Print the JSON Schema (2020-12) of a tariff file, of a line of a usage file, or of an account file.
 
-    What a schema cannot say, such as that each octet is priced exactly once, `tariff check` says.
+    What a schema cannot say, such as that each octet is priced exactly once, `tariff check` and `tariff rate` say.
 
-    Example: sms-aaa tariff schema tariff
+    Example: sms-aaa tariff schema usage
     """
     document(_schema_of(name))
 
 
-def _schema_of(_name: str) -> dict[str, object]:
+def _schema_of(name: str) -> dict[str, object]:
     from sms_aaa.rules.plan_keys import PLAN
-    from sms_aaa.rules.plan_schema import schema_of
+    from sms_aaa.rules.plan_schema import lines_schema, schema_of
+    from sms_aaa.rules.usage_line_keys import ACCOUNT, KIND, LINES
 
+    if name == "usage":
+        return lines_schema(LINES, str(KIND.default), "A line of usage for `sms-aaa tariff rate`")
+    if name == "account":
+        return schema_of(ACCOUNT, "An account for `sms-aaa tariff rate`")
     return schema_of(PLAN, "A plan or tariff of sms-aaa")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class BucketRow(Struct, frozen=True, gc=False):
-    """A bucket; `terms` is what rules.buckets.BucketTerms says, as a document. Instants as db/binary.py has them."""
+    """A bucket; `terms` is rules.buckets.BucketTerms as a JSON text. Instants as db/binary.py has them."""
 
     id: int
     account_id: int
-    terms: dict[str, Any]
+    terms: str
     from_us: int
     until_us: int | None
     created_us: int
@@ -40,8 +40,8 @@ def lock_buckets(
     with connection.cursor(binary=True) as cursor:
         load_ints(cursor)
         rows = cursor.execute(
-            """select id, account_id, terms, from_at, until_at, created_at, granted::text, used::text, overrun::text,
-                      closed_at is not null
+            """select id, account_id, terms::text, from_at, until_at, created_at, granted::text, used::text,
+                      overrun::text, closed_at is not null
                from bucket where account_id = any(%s) and (closed_at is null or until_at >= %s) or id = any(%s)
                order by id for no key update""",
             (int8s(sorted(account_ids)), None if since_us is None else instant_of(since_us), int8s(sorted(also_ids))),

@@ -263,6 +263,16 @@ def get_open_since(connection: Connection, account_ids: Sequence[int]) -> int:
     return int(row[0])
 
 
+def insert_cost_limits(connection: Connection, ended: Sequence[tuple[int, str]]) -> None:
+    """An event for each session that has cost as much as one may: (session id, component)."""
+    connection.execute(
+        """insert into event (kind, object_kind, object_id, payload)
+           select 'session.cost-limit', 'session', w.session_id, jsonb_build_object('component', w.component)
+           from unnest(%s, %s::text[]) w(session_id, component)""",
+        (int8s([session_id for session_id, _ in ended]), [component for _, component in ended]),
+    )
+
+
 _CHARGED = """copy rated_usage (account_id, cycle_id, subscription_id, component_id, session_id, seq, slice, generation,
     to_at, run_id, quantity, total_before, covered, uncovered, numerator, uses) from stdin (format binary)"""
 _CHARGED_SLICE = Layout(">iqiiihihiqiqiqiqiqiq")

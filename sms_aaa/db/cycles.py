@@ -52,8 +52,9 @@ def list_due(connection: Connection, now: datetime, *, limit: int) -> list[DueRo
                  where g.service_id = u.service_id and g.during && tstzrange(w.at, greatest(w.at, %(now)s), '[]')
                  order by lower(g.during) limit 1) g on true
                left join account a on a.id = g.account_id
-               where d.due_at <= %(now)s and (a.id is not null or upper(u.during) <= %(now)s)
-               order by d.due_at, u.id limit %(limit)s""",
+               where d.due_at <= %(now)s and lower(u.during) <= %(now)s
+                 and (a.id is not null or upper(u.during) <= %(now)s)
+               order by d.due_at limit %(limit)s""",
             {"now": now, "limit": limit},
         ).fetchall()
     return [DueRow(*row) for row in rows]
@@ -134,6 +135,7 @@ class OpeningRow(Struct, frozen=True, gc=False):
     component_id: int
     numerator: int
     posted_minor: int
+    debit: str
     credit: str
     currency: str
     is_carried: bool
@@ -148,8 +150,8 @@ def insert_totals(connection: Connection, opened: Sequence[OpenedRow], openings:
     row = connection.execute(
         """with wanted as (
              select * from unnest(%s, %s, %s, %s) o(account_id, cycle_id, subscription_id, plan_version_id)
-             join unnest(%s, %s, %s, %s, %s::text[], %s::text[], %s::bool[])
-               z(plan_version_id, component_id, numerator, posted_minor, credit, currency, is_carried)
+             join unnest(%s, %s, %s, %s, %s::text[], %s::text[], %s::text[], %s::bool[])
+               z(plan_version_id, component_id, numerator, posted_minor, debit, credit, currency, is_carried)
                using (plan_version_id)),
            earlier as (
              select w.account_id, w.cycle_id, w.subscription_id, w.component_id, t.quantity
@@ -173,8 +175,8 @@ def insert_totals(connection: Connection, opened: Sequence[OpenedRow], openings:
            posted as (
              insert into entry (account_id, cycle_id, subscription_id, component_id, debit, credit, amount_minor,
                                 currency)
-             select a.account_id, a.cycle_id, a.subscription_id, a.component_id, 'unbilled-receivable', w.credit,
-                    a.posted_minor, w.currency
+             select a.account_id, a.cycle_id, a.subscription_id, a.component_id, w.debit, w.credit, a.posted_minor,
+                    w.currency
              from added a join wanted w using (account_id, cycle_id, subscription_id, component_id)
              where a.posted_minor > 0)
            select count(*) from added""",
@@ -184,6 +186,7 @@ def insert_totals(connection: Connection, opened: Sequence[OpenedRow], openings:
             int4s([each.component_id for each in openings]),
             numerics([each.numerator for each in openings]),
             int8s([each.posted_minor for each in openings]),
+            [each.debit for each in openings],
             [each.credit for each in openings],
             [each.currency for each in openings],
             [each.is_carried for each in openings],
@@ -288,13 +291,14 @@ def list_deferred(connection: Connection, subscription_ids: Sequence[int], since
 
 
 class EarningRow(Struct, frozen=True, gc=False):
-    """What of a deferred fee is earned in a cycle, for the time up to `until_us`; `credit` its revenue account."""
+    """What of a deferred fee is earned in a cycle, for the time up to `until_us`, and the sides of its entry."""
 
     charge_id: int
     until_us: int
     opened: OpenedRow
     component_id: int
     amount_minor: int
+    debit: str
     credit: str
     currency: str
 
@@ -303,8 +307,8 @@ def insert_earnings(connection: Connection, earnings: Sequence[EarningRow]) -> i
     """Moves these from deferred revenue to revenue, once however often it is asked; how many were new."""
     row = connection.execute(
         """with wanted as (
-             select * from unnest(%s, %s, %s, %s, %s, %s, %s, %s::text[], %s::text[])
-               w(charge_id, until_at, account_id, cycle_id, subscription_id, component_id, amount_minor, credit,
+             select * from unnest(%s, %s, %s, %s, %s, %s, %s, %s::text[], %s::text[], %s::text[])
+               w(charge_id, until_at, account_id, cycle_id, subscription_id, component_id, amount_minor, debit, credit,
                  currency)),
            earned as (
              insert into earning (charge_id, until_at, cycle_id, amount_minor)
@@ -314,8 +318,8 @@ def insert_earnings(connection: Connection, earnings: Sequence[EarningRow]) -> i
              insert into entry (account_id, cycle_id, subscription_id, component_id, debit, credit, amount_minor,
                                 currency)
              select account_id, cycle_id, subscription_id, component_id,
-                    case when amount_minor > 0 then 'deferred-revenue' else credit end,
-                    case when amount_minor > 0 then credit else 'deferred-revenue' end, abs(amount_minor), currency
+                    case when amount_minor > 0 then debit else credit end,
+                    case when amount_minor > 0 then credit else debit end, abs(amount_minor), currency
              from wanted join earned using (charge_id, until_at) where amount_minor <> 0)
            select count(*) from earned""",
         (
@@ -326,6 +330,7 @@ def insert_earnings(connection: Connection, earnings: Sequence[EarningRow]) -> i
             int8s([each.opened.subscription_id for each in earnings]),
             int4s([each.component_id for each in earnings]),
             int8s([each.amount_minor for each in earnings]),
+            [each.debit for each in earnings],
             [each.credit for each in earnings],
             [each.currency for each in earnings],
         ),

@@ -13,6 +13,8 @@ from typing import Any
 import psycopg
 from psycopg import Connection as PsycopgConnection
 
+from sms_aaa.db.meanwhile import BusyConnection
+
 Connection = PsycopgConnection[Any]
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -52,7 +54,7 @@ def connect(dsn: str, *, name: str, statement_timeout_seconds: int = 30, repeata
     options = f"-c statement_timeout={statement_timeout_seconds}s -c lock_timeout=10s -c timezone=UTC"
     if repeatable:
         options += " -c synchronous_commit=off"
-    return psycopg.connect(
+    return BusyConnection.connect(
         dsn,
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         application_name=f"sms-aaa {name}",

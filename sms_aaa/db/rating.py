@@ -213,32 +213,32 @@ def insert_rated(connection: Connection, rows: Sequence[bytes]) -> None:
 
 
 class Adjustment(Struct, frozen=True, gc=False):
-    """What a component of a closed cycle moved by."""
+    """What a component of a closed cycle, with its minimum, or a bound moved by; `charge_id`: what it corrects."""
 
     key: TotalKey
     amount_minor: int
+    charge_id: int | None
 
 
 def insert_adjustments(connection: Connection, adjustments: Sequence[Adjustment], *, run_id: int, reason: str) -> None:
-    """Each points at the charge that the cycle was closed with, if there is one."""
-    keys = [adjustment.key for adjustment in adjustments]
-    connection.execute(
+    connection.cursor().executemany(
         """insert into adjustment (account_id, cycle_id, subscription_id, component_id, charge_id, run_id,
                                    amount_minor, reason)
-           select w.account_id, w.cycle_id, w.subscription_id, w.component_id, h.id, %s, w.amount_minor, %s
-           from unnest(%s, %s, %s, %s, %s) w(account_id, cycle_id, subscription_id, component_id, amount_minor)
-           left join charge h on h.cycle_id = w.cycle_id and h.subscription_id = w.subscription_id
-             and h.component_id = w.component_id and h.kind = 'usage'""",
-        (
-            run_id,
-            reason,
-            int8s([key.account_id for key in keys]),
-            int8s([key.cycle_id for key in keys]),
-            int8s([key.subscription_id for key in keys]),
-            int4s([key.component_id for key in keys]),
-            int8s([adjustment.amount_minor for adjustment in adjustments]),
-        ),
-    )
+           values (%s, %s, %s, %s, %s, %s, %s, %s)""",
+        [
+            (
+                one.key.account_id, one.key.cycle_id, one.key.subscription_id, one.key.component_id, one.charge_id,
+                run_id, one.amount_minor, reason,
+            )
+            for one in adjustments
+        ],
+    )  # fmt: skip
+
+
+def get_component_name(connection: Connection, component_id: int) -> str:
+    row = connection.execute("select name from component where id = %s", (component_id,)).fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def insert_suspense(connection: Connection, deltas: Iterable[QueuedDelta], reason: str) -> None:

@@ -69,8 +69,9 @@ def lock_shards(connection: Connection, shards: Iterable[int]) -> None:
 
 def touch_shards(connection: Connection, shards: Iterable[int]) -> None:
     """Locks these shards, and tells raters that totals in them are not what they remember."""
-    lock_shards(connection, shards)
-    connection.execute("update rating_shard set version = version + 1 where shard = any(%s)", (sorted(set(shards)),))
+    numbers = sorted(set(shards))
+    lock_shards(connection, numbers)
+    connection.execute("update rating_shard set version = version + 1 where shard = any(%s)", (numbers,))
 
 
 def lock_accounts(connection: Connection, account_ids: Iterable[int]) -> None:

@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, LiteralString
 from psycopg import sql
 from psycopg.rows import class_row
 
+from sms_aaa.db.reconcile_buckets import BUCKET_LAWS
+from sms_aaa.db.reconcile_money import MONEY_LAWS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
     from decimal import Decimal
 
     from sms_aaa.db.engine import Connection
@@ -88,30 +92,93 @@ def list_quarantined(connection: Connection) -> list[QuarantinedRow]:
 
 @dataclass(frozen=True, slots=True)
 class RatedSumRow:
-    """Rated octets of one component of an account, summed from the rated rows."""
+    """Octets of the deltas of an account that are rated; each of them once, whatever components count it."""
 
     account_id: int
-    plan_version_id: int
-    component: str
-    quantity: int
     octets_in: int
     octets_out: int
 
 
 def list_rated_sums(connection: Connection) -> list[RatedSumRow]:
-    """Per account and component: what was rated, and what the deltas behind it hold in each direction.
-
-    A component measures one direction or both, so its quantity must equal its share of the very same deltas.
-    """
     with connection.cursor(row_factory=class_row(RatedSumRow)) as cursor:
         return cursor.execute(
-            """select r.account_id, k.plan_version_id, k.name as component, sum(r.quantity)::bigint as quantity,
-                      sum(d.octets_in)::bigint as octets_in, sum(d.octets_out)::bigint as octets_out
-               from (select account_id, session_id, seq, component_id, to_at, sum(quantity) as quantity
-                     from rated_usage group by 1, 2, 3, 4, 5) r
+            """select r.account_id, sum(d.octets_in)::bigint as octets_in, sum(d.octets_out)::bigint as octets_out
+               from (select distinct account_id, session_id, seq, to_at from rated_usage) r
                join usage_delta d on d.session_id = r.session_id and d.seq = r.seq and d.to_at = r.to_at
-               join component k on k.id = r.component_id
-               group by 1, 2, 3 order by 1, 2, 3"""
+               group by 1 order by 1"""
+        ).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class CycleBalance:
+    """Octets of an account in one of its cycles, both directions: counted = priced + covered + uncovered + the rest.
+
+    `cycle_id` None: of usage in whose time no cycle is open yet. What waits or is in suspense stands whole where it
+    ended; of what is rated each part in the cycle in which it lies.
+    """
+
+    account_id: int
+    cycle_id: int | None
+    starts_at: datetime | None
+    counted: int
+    priced: int
+    covered: int
+    uncovered: int
+    waiting: int
+    suspense: int
+
+    @property
+    def balances(self) -> bool:
+        return self.counted == self.priced + self.covered + self.uncovered + self.waiting + self.suspense
+
+
+def list_cycle_balances(connection: Connection) -> list[CycleBalance]:
+    """Of cycles whose deltas are all there still, by account and time.
+
+    What lies whole in a cycle is counted from the deltas; of what crosses an edge of it, the parts that were cut are
+    taken as counted, for another law says that they are the whole.
+    """
+    with connection.cursor(row_factory=class_row(CycleBalance)) as cursor:
+        return cursor.execute(
+            """with placed as (
+                 select d.account_id, d.session_id, d.seq, d.to_at, c.id as cycle_id,
+                        d.octets_in + d.octets_out as octets, c.starts_at > d.from_at as crosses,
+                        q.seq is not null as waits, x.seq is not null as suspended
+                 from usage_delta d
+                 left join cycle c on c.account_id = d.account_id and c.starts_at <= d.to_at and d.to_at <= c.ends_at
+                   and case when d.from_at < d.to_at then c.starts_at < d.to_at else d.to_at < c.ends_at end
+                 left join queued_delta q on q.session_id = d.session_id and q.seq = d.seq
+                 left join suspense x on x.session_id = d.session_id and x.seq = d.seq
+                 where d.account_id is not null),
+               counted as (
+                 select account_id, cycle_id,
+                        coalesce(sum(octets) filter (where not crosses is true or waits or suspended), 0) as whole,
+                        coalesce(sum(octets) filter (where waits), 0) as waiting,
+                        coalesce(sum(octets) filter (where suspended), 0) as suspense
+                 from placed group by 1, 2),
+               parts as (
+                 select r.account_id, r.cycle_id, sum(r.quantity) as octets
+                 from placed p
+                 join rated_now r on r.session_id = p.session_id and r.seq = p.seq and r.to_at = p.to_at
+                 join component_measure m on m.component_id = r.component_id and m.is_traffic
+                 where p.crosses group by 1, 2),
+               rated as (
+                 select r.account_id, r.cycle_id, sum(r.quantity - r.covered - r.uncovered) as priced,
+                        sum(r.covered) as covered, sum(r.uncovered) as uncovered
+                 from rated_now r join component_measure m on m.component_id = r.component_id and m.is_traffic
+                 group by 1, 2)
+               select s.account_id, s.cycle_id, c.starts_at,
+                      sum(counted)::bigint as counted, sum(priced)::bigint as priced, sum(covered)::bigint as covered,
+                      sum(uncovered)::bigint as uncovered, sum(waiting)::bigint as waiting,
+                      sum(suspense)::bigint as suspense
+               from (select account_id, cycle_id, whole as counted, 0 as priced, 0 as covered, 0 as uncovered, waiting,
+                            suspense from counted
+                     union all select account_id, cycle_id, octets, 0, 0, 0, 0, 0 from parts
+                     union all select account_id, cycle_id, 0, priced, covered, uncovered, 0, 0 from rated) s
+               left join cycle c on c.id = s.cycle_id
+               where c.starts_at is null
+                 or c.starts_at >= (select erased_before + interval '3 days' from session_boundary)
+               group by 1, 2, 3 order by 1, 3 nulls last, 2"""
         ).fetchall()
 
 
@@ -146,6 +213,20 @@ def stream_totals(connection: Connection) -> Iterator[PricedTotalRow]:
         )
 
 
+def list_usage_components(connection: Connection) -> list[tuple[int, int]]:
+    """(component id, plan version id) of all usage components."""
+    rows = connection.execute("select id, plan_version_id from component where kind = 'usage' order by id").fetchall()
+    return [(int(row[0]), int(row[1])) for row in rows]
+
+
+def list_closed_ids(connection: Connection, *, after: int, limit: int) -> list[int]:
+    """Ids of closed cycles above `after`, in their order."""
+    rows = connection.execute(
+        "select id from cycle where state = 2 and id > %s order by id limit %s", (after, limit)
+    ).fetchall()
+    return [int(row[0]) for row in rows]
+
+
 @dataclass(frozen=True, slots=True)
 class Violation:
     """A row that must not exist: which law, where, what was found."""
@@ -155,7 +236,7 @@ class Violation:
     found: str
 
 
-_LAWS: tuple[tuple[str, LiteralString], ...] = (
+USAGE_LAWS: tuple[tuple[str, LiteralString], ...] = (
     (
         "a session's totals are the sum of its deltas",
         """select 'session ' || s.id, format('session %s/%s, deltas %s/%s', s.octets_in, s.octets_out,
@@ -172,80 +253,6 @@ _LAWS: tuple[tuple[str, LiteralString], ...] = (
            union all
            select format('session %s delta %s', d.session_id, d.seq), 'no session' from usage_delta d
            where not exists (select from session_all s where s.id = d.session_id)""",
-    ),
-    (
-        "every delta of an account is queued, rated or in suspense",
-        """select format('session %s delta %s', d.session_id, d.seq), 'nowhere' from usage_delta d
-           where d.account_id is not null
-             and not exists (select from queued_delta q where q.session_id = d.session_id and q.seq = d.seq)
-             and not exists (select from suspense x where x.session_id = d.session_id and x.seq = d.seq)
-             and not exists (select from rated_usage r where r.account_id = d.account_id
-                             and r.session_id = d.session_id and r.seq = d.seq and r.to_at = d.to_at)""",
-    ),
-    (
-        "no delta is both rated and waiting",
-        """select format('session %s delta %s', r.session_id, r.seq), 'rated and queued' from rated_usage r
-           where exists (select from queued_delta q where q.session_id = r.session_id and q.seq = r.seq)
-              or exists (select from suspense x where x.session_id = r.session_id and x.seq = r.seq)""",
-    ),
-    (
-        "a total is the sum of its rated usage",
-        """select format('account %s cycle %s subscription %s component %s', account_id, cycle_id, subscription_id,
-                         component_id),
-                  format('total %s, rated %s', coalesce(t.quantity || ' (' || t.numerator || ')', 'nothing'),
-                         coalesce(r.quantity || ' (' || r.numerator || ')', 'nothing'))
-           from (select account_id, cycle_id, subscription_id, component_id, quantity - carried as quantity, numerator
-                 from usage_total) t
-           full join (select account_id, cycle_id, subscription_id, component_id, sum(quantity) as quantity,
-                             sum(numerator) as numerator from rated_usage group by 1, 2, 3, 4) r
-             using (account_id, cycle_id, subscription_id, component_id)
-           left join component k on k.id = component_id
-           where t.quantity is null or t.quantity <> coalesce(r.quantity, 0)
-             or t.numerator - coalesce(r.numerator, 0) not in (0, k.opening)""",
-    ),
-    (
-        "the ledger has what the totals and charges say",
-        """select format('account %s cycle %s subscription %s component %s', account_id, cycle_id, subscription_id,
-                         component_id),
-                  format('sub-ledger %s, ledger %s', coalesce(t.posted::text, 'nothing'),
-                         coalesce(s.ledger::text, 'nothing'))
-           from (select account_id, cycle_id, subscription_id, component_id, sum(posted) as posted
-                 from (select account_id, cycle_id, subscription_id, component_id, posted_minor as posted
-                       from usage_total
-                       union all
-                       select account_id, cycle_id, subscription_id, component_id, amount_minor from charge
-                       where kind <> 'usage'
-                       union all
-                       select h.account_id, e.cycle_id, h.subscription_id, h.component_id, 0
-                       from earning e join charge h on h.id = e.charge_id) p
-                 group by 1, 2, 3, 4) t
-           full join (select account_id, cycle_id, subscription_id, component_id,
-                             sum(case when credit like 'revenue:%' then amount_minor
-                                      when debit like 'revenue:%' then -amount_minor else 0 end) as earned,
-                             sum(case 'unbilled-receivable' when debit then amount_minor
-                                      when credit then -amount_minor else 0 end) as owed
-                      from entry group by 1, 2, 3, 4) e
-             using (account_id, cycle_id, subscription_id, component_id)
-           left join component k on k.id = component_id
-           cross join lateral (select case when k.kind = 'recurring' then e.owed else e.earned end as ledger) s
-           where t.posted is null or t.posted <> coalesce(s.ledger, 0)""",
-    ),
-    (
-        "what is deferred is what fees beyond their cycle have not earned yet",
-        """select format('subscription %s component %s', subscription_id, component_id),
-                  format('deferred %s, ledger %s', coalesce(h.deferred, 0), coalesce(e.deferred, 0))
-           from (select h.subscription_id, h.component_id, sum(h.amount_minor - coalesce(e.earned, 0)) as deferred
-                 from charge h join cycle c on c.id = h.cycle_id
-                 left join (select charge_id, sum(amount_minor) as earned from earning group by 1) e
-                   on e.charge_id = h.id
-                 where h.kind in ('recurring', 'credit') and h.until_at > c.ends_at group by 1, 2) h
-           full join (select subscription_id, component_id,
-                             sum(case when credit = 'deferred-revenue' then amount_minor
-                                      else -amount_minor end) as deferred
-                      from entry join component k on k.id = component_id and k.kind = 'recurring'
-                      where 'deferred-revenue' in (debit, credit) group by 1, 2) e
-             using (subscription_id, component_id)
-           where coalesce(h.deferred, 0) <> coalesce(e.deferred, 0)""",
     ),
     (
         "usage by day is the sum of the deltas",
@@ -292,17 +299,6 @@ _LAWS: tuple[tuple[str, LiteralString], ...] = (
               or s.account_id is not null and not exists (select from account a where a.id = s.account_id)""",
     ),
     (
-        "what an account pays stands in a cycle of that account, for a subscription that exists",
-        """select format('account %s cycle %s subscription %s', x.account_id, x.cycle_id, x.subscription_id),
-                  x.kind || ' of ' || case when c.id is null then 'no such cycle' else 'no such subscription' end
-           from (select 'total' as kind, account_id, cycle_id, subscription_id from usage_total
-                 union select 'charge', account_id, cycle_id, subscription_id from charge
-                 union select 'entry', account_id, cycle_id, subscription_id from entry) x
-           left join cycle c on c.id = x.cycle_id and c.account_id = x.account_id
-           left join subscription u on u.id = x.subscription_id
-           where c.id is null or u.id is null""",
-    ),
-    (
         "a session's deltas are numbered without a gap",
         """select 'session ' || session_id, format('%s deltas, numbers %s to %s', count(*), min(seq), max(seq))
            from usage_delta group by session_id
@@ -315,7 +311,7 @@ _LAWS: tuple[tuple[str, LiteralString], ...] = (
 def list_violations(connection: Connection, *, limit: int = 20) -> list[tuple[str, list[Violation]]]:
     """Every law of the tables with up to `limit` rows that break it: none is the proof."""
     found = []
-    for law, query in _LAWS:
+    for law, query in USAGE_LAWS + MONEY_LAWS + BUCKET_LAWS:
         bounded = sql.SQL(query) + sql.SQL(" limit ") + sql.Literal(limit)
         rows = connection.execute(bounded).fetchall()
         found.append((law, [Violation(law, str(row[0]), str(row[1])) for row in rows]))

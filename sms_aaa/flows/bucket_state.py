@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from sms_aaa.db.bucket_use import BucketRow
     from sms_aaa.db.engine import Connection
 
+TERMS_KEPT = 4_096
+"""Of buckets: the plans' are the same for all their subscribers."""
+
 
 @dataclass(slots=True)
 class BucketState:
@@ -31,7 +34,7 @@ class BucketState:
 
     bucket: Bucket
     is_closed: bool
-    used: Fraction
+    used: int
     overrun: int
     reserved: dict[Hashable, int]
     covered: dict[Hashable, int]
@@ -82,9 +85,9 @@ def store_buckets(connection: Connection, states: Sequence[BucketState], run_id:
     for state in states:
         bucket = state.bucket
         gone = {
-            session: quantity - bucket.reserved.get(session, 0)
+            session: quantity - bucket.reserved[session]
             for session, quantity in state.reserved.items()
-            if bucket.reserved.get(session, 0) != quantity
+            if bucket.reserved[session] != quantity
         }
         held += (Held(bucket.grant.bucket_id, str(session), bucket.reserved[session]) for session in gone)
         if bucket.used != state.used or bucket.overrun != state.overrun or gone:
@@ -133,6 +136,11 @@ def _state(
     row: BucketRow, reserved: dict[Hashable, int], covered: dict[Hashable, int], taken: dict[int, int]
 ) -> BucketState:
     granted = row.used if row.is_closed else row.granted
-    grant = Grant(row.id, msgspec.convert(row.terms, BucketTerms), granted, row.from_us, row.until_us, row.created_us)
-    bucket = Bucket(grant, Fraction(row.used), dict(reserved), dict(covered), dict(taken), row.overrun)
-    return BucketState(bucket, row.is_closed, Fraction(row.used), row.overrun, reserved, covered, taken)
+    grant = Grant(row.id, _terms_of(row.terms), granted, row.from_us, row.until_us, row.created_us)
+    bucket = Bucket(grant, row.used, dict(reserved), dict(covered), dict(taken), row.overrun)
+    return BucketState(bucket, row.is_closed, row.used, row.overrun, reserved, covered, taken)
+
+
+@lru_cache(TERMS_KEPT)
+def _terms_of(text: str) -> BucketTerms:
+    return msgspec.json.decode(text, type=BucketTerms)

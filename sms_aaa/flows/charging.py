@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import charging as db_charging
 from sms_aaa.db.charging import ChargedRow, DirtyRow, SessionTotal
 from sms_aaa.flows.bucket_state import BucketState, load_buckets, store_buckets
+from sms_aaa.flows.purses import purses_of
 from sms_aaa.flows.weighing import cut_visits
 from sms_aaa.rules.charging import Charging, Total
 from sms_aaa.rules.pricing import tier_at
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
     from sms_aaa.flows.meters import Meter, Standing
     from sms_aaa.flows.placing import Visit
+    from sms_aaa.flows.purses import Purses
     from sms_aaa.flows.weighing import Portion
     from sms_aaa.rules.charging import Charged
 
@@ -49,16 +51,25 @@ class Group:
 
 @dataclass(slots=True)
 class Work:
-    """What the groups of a batch came to. `moved`: meters in the order in which they moved first."""
+    """What the groups of a batch came to. `moved`: meters in the order in which they moved first.
+
+    `ended`: sessions that have cost as much as one may, and are to be disconnected, with the component.
+    """
 
     groups: dict[int, Group]
     heads: Mapping[int, int]
     moved: list[Meter]
     charged: list[tuple[Portion, Meter, Charged]] = field(default_factory=list)
     session_totals: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    ended: list[tuple[int, str]] = field(default_factory=list)
 
     def group_of(self, account_id: int) -> Group:
         return self.groups[self.heads.get(account_id, account_id)]
+
+    @property
+    def purses(self) -> Purses:
+        """Money buckets of the accounts."""
+        return purses_of({head_id: group.buckets for head_id, group in self.groups.items()}, self.heads)
 
     def edges_of(self, account_id: int) -> Iterable[int]:
         """Where buckets begin and end that the account may use."""
@@ -73,8 +84,10 @@ class Work:
 
 def rate_visits(
     connection: Connection, visits: Sequence[Visit], heads: Mapping[int, int], moved: list[Meter], run_id: int
-) -> int:
-    """Rates these and stores it, but for the totals: the meters that move are added to `moved`. How many rows.
+) -> tuple[int, Purses]:
+    """Rates these and stores it, but for the totals and what money pays of them.
+
+    The meters that move are added to `moved`. How many rows that made, and the money buckets of the accounts.
 
     `heads`: of accounts in groups or with buckets; any other is a group of its own without any.
     """
@@ -87,7 +100,9 @@ def rate_visits(
     db_charging.insert_charged(connection, rows, run_id)
     store_work(connection, work, run_id)
     _note_order(connection, work)
-    return len(rows)
+    if work.ended:
+        db_charging.insert_cost_limits(connection, work.ended)
+    return len(rows), work.purses
 
 
 def load_work(
@@ -152,6 +167,9 @@ def charge(work: Work, portions: Sequence[Portion]) -> None:
             meter.covered += done.quantity - done.priced
             meter.at_us = portion.piece.to_us
             note_moved(work.moved, meter)
+            # The price is cut off at the maximum: what still cost something is what reached it.
+            if done.session_ends and done.numerator:
+                work.ended.append((portion.visit.delta.session_id, done.part.name))
             if done.part.scope is Scope.SESSION:
                 key = (portion.visit.delta.session_id, standing.subscription_id, meter.key.component_id)
                 work.session_totals[key] = done.total_before + done.priced
@@ -199,9 +217,10 @@ def empty_row(visit: Visit) -> ChargedRow:
 
 def store_work(connection: Connection, work: Work, run_id: int, *, is_again: bool = False) -> None:
     """Buckets with their entries, and totals of sessions. `is_again`: a re-rating; its differences are adjustments."""
-    store_buckets(
-        connection, [state for group in work.groups.values() for state in group.buckets], run_id, is_again=is_again
-    )
+    units = [
+        state for group in work.groups.values() for state in group.buckets if state.bucket.terms.measure is not None
+    ]
+    store_buckets(connection, units, run_id, is_again=is_again)
     if work.session_totals:
         totals = [SessionTotal(*key, quantity) for key, quantity in sorted(work.session_totals.items())]
         db_charging.upsert_session_totals(connection, totals)

@@ -18,9 +18,10 @@ from sms_aaa.db import rating_queue as db_queue
 from sms_aaa.db.cycles import CycleRow, OpenedRow, OpeningRow
 from sms_aaa.db.usage import SHARDS
 from sms_aaa.flows.fees import charge_due, contracts_of, has_arrears
+from sms_aaa.flows.granting import grant_allowances
 from sms_aaa.rules.cycle import Cycle, cycle_at
 from sms_aaa.rules.instants import instant_of, instant_us
-from sms_aaa.rules.ledger import revenue
+from sms_aaa.rules.ledger import Event, sides_of
 from sms_aaa.rules.pricing import amount_minor, opening_numerator
 from sms_aaa.rules.recurring import next_edge
 from sms_aaa.rules.tariff import Carry, Scope
@@ -64,6 +65,7 @@ def open_cycles(connection: Connection, shelf: PlanShelf, *, now: datetime, limi
         if _open_totals(connection, shelf, opened):
             # What raters remember of these shards is out of date.
             db_queue.touch_shards(connection, (row.head_id % SHARDS for row in rows))
+        grant_allowances(connection, shelf, opened, cycles, contracts)
         instead = _instead(connection, due, cycles, now)
         charge_due(connection, shelf, [*opened, *arrears], cycles, contracts, now=now, instead=instead)
         done_with += [each.row.subscription_id for each in due if _is_done_with(each, contracts[_place(each)], now)]
@@ -88,17 +90,20 @@ def begin_standings(connection: Connection, shelf: PlanShelf, opened: Sequence[O
     """Totals and fees that these begin with, for a rater that meets them first; it holds their shards."""
     if opened:
         _open_totals(connection, shelf, opened)
-        charge_due(connection, shelf, opened, *_known(connection, opened), now=None)
+        known = _known(connection, opened)
+        grant_allowances(connection, shelf, opened, *known)
+        charge_due(connection, shelf, opened, *known, now=None)
 
 
 def _open_totals(connection: Connection, shelf: PlanShelf, opened: Sequence[OpenedRow]) -> int:
     """The totals that these begin with, and P(0) in the ledger, where there are none yet; how many were new."""
     numbers = sorted({row.plan_version_id for row in opened})
-    openings = [opening for number in numbers for opening in _openings(connection, shelf, number)]
+    openings = [opening for number in numbers for opening in openings_of(connection, shelf, number)]
     return db_cycles.insert_totals(connection, opened, openings)
 
 
-def _openings(connection: Connection, shelf: PlanShelf, plan_version_id: int) -> Iterator[OpeningRow]:
+def openings_of(connection: Connection, shelf: PlanShelf, plan_version_id: int) -> Iterator[OpeningRow]:
+    """What the totals of a plan version begin with."""
     priced = shelf.get(connection, plan_version_id)
     tariff = priced.plan.tariff
     for part in tariff.usage:
@@ -108,7 +113,7 @@ def _openings(connection: Connection, shelf: PlanShelf, plan_version_id: int) ->
             priced.component_ids[part.name],
             numerator,
             amount_minor(part, tariff.currency, numerator),
-            revenue(part.name),
+            *sides_of(Event.USAGE, component=part.name),
             tariff.currency,
             tariff.carry is Carry.ON and part.scope is Scope.CYCLE,
         )

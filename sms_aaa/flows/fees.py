@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import cycles as db_cycles
 from sms_aaa.db.cycles import ChargeRow, EarningRow
 from sms_aaa.rules.instants import instant_of, instant_us
-from sms_aaa.rules.ledger import LedgerAccount, revenue
+from sms_aaa.rules.ledger import Event, sides_of
 from sms_aaa.rules.recurring import earned_minor, fee_charges, one_time_charges, terms_of
 from sms_aaa.rules.tariff import Anchor, Due, Period
 
@@ -97,6 +97,8 @@ def charge_due(
 def charge_row(row: OpenedRow, component_id: int, charge: FeeCharge, currency: str, book: CycleRow) -> ChargeRow:
     """A fee as it is stored in the cycle `book`: what goes beyond the end of that is not earned yet."""
     until_us = instant_us(charge.until_at)
+    is_deferred = until_us > book.ends_us
+    sides = sides_of(Event.FEE_DEFERRED) if is_deferred else sides_of(Event.FEE, component=charge.name)
     return ChargeRow(
         row.account_id,
         book.cycle_id,
@@ -109,8 +111,7 @@ def charge_row(row: OpenedRow, component_id: int, charge: FeeCharge, currency: s
         charge.amount.numerator,
         charge.amount.denominator,
         charge.amount_minor,
-        LedgerAccount.UNBILLED_RECEIVABLE,
-        LedgerAccount.DEFERRED_REVENUE if until_us > book.ends_us else revenue(charge.name),
+        *sides,
         currency,
     )
 
@@ -160,10 +161,11 @@ def _earn(
     for fee in db_cycles.list_deferred(connection, list(rows), instant_of(since)):
         for row in rows[fee.subscription_id]:
             tariff, ids = _priced(connection, shelf, row)
-            credit = next(revenue(part.name) for part in tariff.recurring if ids[part.name] == fee.component_id)
+            name = next(part.name for part in tariff.recurring if ids[part.name] == fee.component_id)
+            sides = sides_of(Event.EARNING, component=name)
             term = contracts[row.subscription_id, row.cycle_id].term
             earnings += [
-                EarningRow(fee.charge_id, until_us, row, fee.component_id, amount_minor, credit, tariff.currency)
+                EarningRow(fee.charge_id, until_us, row, fee.component_id, amount_minor, *sides, tariff.currency)
                 for until_us, amount_minor in _shares(fee, cycles[row.cycle_id], term, now)
             ]
     if earnings:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from sms_aaa.db.sessions import SessionFacts, SessionKey
 from sms_aaa.flows.access import read_class
 from sms_aaa.flows.facts import facts_of, fingerprint_of, username_of
+from sms_aaa.node.records import AccountingRecord
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.faults import Malformed
 from sms_aaa.radius.packet import (
@@ -26,7 +27,7 @@ from sms_aaa.rules.event_time import event_time
 from sms_aaa.rules.session import Event, Place, Reading
 
 if TYPE_CHECKING:
-    from sms_aaa.node.records import AccountingRecord
+    from collections.abc import Mapping
 
 OCTETS_MAX = 1 << 56
 """72 PB: more than a 100 Gbit/s port carries in two months of full load; sums of it still fit where sums are kept."""
@@ -48,11 +49,12 @@ class Heard(Struct, frozen=True, gc=False):
     token: bytes | None
     fingerprint: int
     clock_overruled: bool
+    told: SessionFacts | None
 
     @property
     def facts(self) -> SessionFacts:
-        """Decoded whenever it is asked for: 10 us."""
-        return facts_of(self.packet, self.token)
+        """A Start's are decoded when it is heard, for nearly all begin a session; others' when they are asked for."""
+        return self.told or facts_of(self.packet, self.token)
 
     @property
     def username(self) -> str:
@@ -106,7 +108,25 @@ def hear(record: AccountingRecord, place: Place, *, single: bool) -> Heard | Reb
         _integer(packet, dictionary.ACCT_TERMINATE_CAUSE), place, delay_seconds,
     )  # fmt: skip
     key = (record.nas_id, nas_key, as_text(session_id))
-    return Heard(key, reading, packet, service_id, token, fingerprint_of(packet, event, token), overruled)
+    told = facts_of(packet, token) if event is Event.START else None
+    return Heard(key, reading, packet, service_id, token, fingerprint_of(packet, event, token), overruled, told)
+
+
+class Listened(Struct, frozen=True, gc=False):
+    """A record with what it says. `single`: what was known of its NAS then (see `hear`); None: there is none."""
+
+    place: Place
+    record: AccountingRecord
+    single: bool | None
+    said: Heard | Rebooted | Unsettled
+
+
+def listen(place: Place, record: AccountingRecord, single_nas: Mapping[int, bool]) -> Listened:
+    """`single_nas`: which NAS ids exist, and are one address."""
+    single = single_nas.get(record.nas_id)
+    if single is None:
+        return Listened(place, record, None, Unsettled("unknown-nas", quarantine=True))
+    return Listened(place, record, single, hear(record, place, single=single))
 
 
 def _instant(seconds: float) -> datetime:

@@ -17,6 +17,8 @@ from sms_aaa.db import realms as db_realms
 from sms_aaa.db import sessions as db_sessions
 from sms_aaa.db import usage as db_usage
 from sms_aaa.flows.rollups import Walls
+from sms_aaa.radius import dictionary
+from sms_aaa.rules.identity import canonical_mac
 from sms_aaa.rules.realms import Realms
 from sms_aaa.rules.session import State
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.sessions import SessionKey, StoredSession
     from sms_aaa.db.usage import ServiceAccount
+    from sms_aaa.flows.hearing import Heard
 
 SESSIONS_MAX = 100_000
 SERVICES_MAX = 200_000
@@ -100,6 +103,7 @@ class Services:
         self._by_identity: dict[str, ServiceAccount] = {}
         self._missing: set[int | str] = set()
         self._realms: Realms | None = None
+        self._names: dict[bytes, tuple[str, ...]] = {}
 
     def refresh(self, connection: Connection) -> None:
         """Forgets what changed since the last batch, and what there was none of; to be called before a batch."""
@@ -107,10 +111,13 @@ class Services:
         news = db_feed.list_news(connection, self._snapshot)
         self._snapshot = news.snapshot
         is_long_ago = news.second - self._second >= SERVICE_SECONDS
+        if len(self._names) > SERVICES_MAX:
+            self._names.clear()
         if news.is_much or is_long_ago or len(self._by_id) > SERVICES_MAX:
             self._by_id.clear()
             self._by_identity.clear()
             self._realms = None
+            self._names.clear()
         for service_id in news.services:
             self._forget(service_id)
         if news.second != self._second:
@@ -119,10 +126,18 @@ class Services:
             for service_id in [known for known in self._by_id if known % SERVICE_SECONDS == turn]:
                 self._forget(service_id)
 
-    def realms(self, connection: Connection) -> Realms:
-        if self._realms is None:
-            self._realms = Realms(db_realms.list_node_realms(connection, None))
-        return self._realms
+    def identities(self, connection: Connection, said: Heard) -> tuple[str, ...]:
+        """By what a service may be found, as at its login: the user name, what its realm makes of it, or the device."""
+        told = said.packet.attributes.get(dictionary.USER_NAME, b"")
+        known = self._names.get(told)
+        if known is None:
+            if self._realms is None:
+                self._realms = Realms(db_realms.list_node_realms(connection, None))
+            octets = said.username.encode()
+            device = canonical_mac(octets)
+            found = (*self._realms.identities(octets), *([device] if device is not None else []))
+            known = self._names[told] = tuple(one.decode() for one in found)
+        return known
 
     def load(self, connection: Connection, service_ids: Collection[int], identities: Collection[str]) -> None:
         """Knows these services from now on, as far as they exist; of one that does not, for this batch."""

@@ -5,8 +5,10 @@ shard of the accounts that they belong to is locked, and the totals of a compone
 The ledger gets the difference of the rounded totals, once a batch and component, so that its entries add up to the
 rounded total whatever the batches were.
 
-A plain tariff's delta that lies in one cycle takes the fast way here; all others go through flows/charging.py, on the
-same totals. Members of a charging group are rated where its head is: their deltas are put into its shard.
+A long queue is rated set-wise (flows/bulk.py), as far as its tariffs and buckets allow for it. What else there is goes
+delta by delta: a plain tariff's delta that lies in one cycle takes the fast way here; all others go through
+flows/charging.py, on the same totals. Members of a charging group are rated where its head is: their deltas are put
+into its shard.
 
 Nothing is told to anybody before the commit, and what is in memory of it counts only afterwards: so it may be lost in
 a crash of the server, as the queue's rows then are there again.
@@ -14,8 +16,8 @@ a crash of the server, as the queue's rows then are there again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from sms_aaa import __version__
 from sms_aaa.db import charging as db_charging
@@ -23,6 +25,7 @@ from sms_aaa.db import rating as db_rating
 from sms_aaa.db import rating_queue as db_queue
 from sms_aaa.db.rating import pack_rated
 from sms_aaa.db.usage import SHARDS
+from sms_aaa.flows.bulk import rate_in_bulk
 from sms_aaa.flows.charging import note_moved, rate_visits
 from sms_aaa.flows.meters import Meter, RaterMemory, ShardMemory, Standing
 from sms_aaa.flows.placing import Visit, place
@@ -44,7 +47,10 @@ LATE_AFTER_CLOSE = "late usage"
 
 @dataclass(frozen=True, slots=True)
 class RatedBatch:
-    """What a run did; since when the oldest delta had waited. `kept`: for RaterMemory.keep, once it is committed."""
+    """What a run did; since when the oldest delta had waited. `kept`: for RaterMemory.keep, once it is committed.
+
+    `not_set_wise`: of a bulk batch, the deltas that did not fit.
+    """
 
     deltas: int
     slices: int
@@ -53,41 +59,81 @@ class RatedBatch:
     queued_at: datetime
     kept: ShardMemory
     run_id: int
+    not_set_wise: int = 0
 
 
 def rate_batch(
-    connection: Connection, memory: RaterMemory, claimed: ClaimedShard, *, now: datetime, limit: int
+    connection: Connection,
+    memory: RaterMemory,
+    claimed: ClaimedShard,
+    *,
+    now: datetime,
+    limit: int,
+    bulk_min: int | None = None,
 ) -> RatedBatch:
     """Rates about `limit` queued deltas of a shard that db.rating_queue.claim_shard locked in this transaction.
 
-    Nothing is left half done when it raises, for the door rolls back.
+    Where `bulk_min` deltas and more wait they are rated set-wise, many more than `limit` at once; what does not fit is
+    rated here with them, or is put back beyond `limit`. None: never. Nothing is left half done when it raises, for the
+    door rolls back.
     """
     kept = memory.recall(connection, claimed, now)
-    queued, queued_at = db_queue.claim_queue(connection, claimed.shard, limit)
     run_id = memory.find_run(now)
     if run_id is None:
         run_id = db_rating.insert_run(connection, program=__version__, started_at=now)
+    bulk = None
+    if bulk_min is not None:
+        bulk = rate_in_bulk(connection, memory.shelf, claimed.shard, run_id, now=now, at_least=bulk_min)
+    if bulk is None:
+        queued, queued_at = db_queue.claim_queue(connection, claimed.shard, limit)
+        return _rate(connection, memory, _Claimed(claimed.shard, queued, queued_at or now), kept, run_id)
+    db_rating.add_to_run(connection, run_id, bulk.deltas)
+    if bulk.left[limit:]:
+        db_queue.insert_again(connection, claimed.shard, bulk.left[limit:], bulk.queued_at)
+    # The totals in memory were moved past it.
+    left = _Claimed(claimed.shard, bulk.left[:limit], bulk.queued_at)
+    done = _rate(connection, memory, left, ShardMemory(claimed.version), run_id)
+    return replace(
+        done,
+        deltas=bulk.deltas + done.deltas,
+        slices=bulk.slices + done.slices,
+        entries=bulk.entries + done.entries,
+        not_set_wise=len(bulk.left),
+    )
+
+
+class _Claimed(NamedTuple):
+    """Deltas that were taken off the queue of a shard, and since when the oldest had waited."""
+
+    shard: int
+    deltas: Sequence[QueuedDelta]
+    queued_at: datetime
+
+
+def _rate(connection: Connection, memory: RaterMemory, claimed: _Claimed, kept: ShardMemory, run_id: int) -> RatedBatch:
+    """Rates delta by delta."""
+    shard, queued, queued_at = claimed
     heads = _heads(connection, queued)
-    own = _send_home(connection, claimed.shard, queued, heads, queued_at or now)
+    own = _send_home(connection, shard, queued, heads, queued_at)
     db_rating.add_to_run(connection, run_id, len(own))
     placed = _place(connection, memory.shelf, kept, own, heads)
     rows, moved = _move(own, placed, run_id)
     db_rating.insert_rated(connection, rows)
     visits = [where for where in placed if isinstance(where, Visit)]
-    charged = rate_visits(connection, visits, heads, moved, run_id) if visits else 0
+    charged, purses = rate_visits(connection, visits, heads, moved, run_id) if visits else (0, {})
     suspended: dict[str, list[QueuedDelta]] = {}
     for delta, where in zip(own, placed, strict=True):
         if isinstance(where, str):
             suspended.setdefault(where, []).append(delta)
     for reason, deltas in suspended.items():
         db_rating.insert_suspense(connection, deltas, reason)
-    entries = post(connection, moved, run_id, reason=LATE_AFTER_CLOSE)
+    entries = post(connection, memory.shelf, moved, run_id, reason=LATE_AFTER_CLOSE, purses=purses)
     return RatedBatch(
         len(queued),
         len(rows) + charged,
         entries,
         sum(map(len, suspended.values())),
-        queued_at or now,
+        queued_at,
         kept,
         run_id,
     )

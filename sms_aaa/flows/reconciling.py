@@ -1,7 +1,8 @@
 """The proof that counted = rated = posted, told as a value.
 
 Octets are counted again from the deltas and summed again from the rated rows; running totals are looked at only to be
-compared with these sums. Each direction of an account has to balance: counted = rated + waiting + in suspense. What
+compared with these sums. Each direction of an account has to balance: counted = rated + waiting + in suspense; and
+each cycle of it, where what is rated is priced, covered by a bucket or not covered behind one that blocks. What
 belongs to no account is not lost but excluded, by name; what could not be settled is in quarantine, by reason. To be
 called in one snapshot: settler and rater go on.
 
@@ -11,23 +12,27 @@ that a cycle owes is looked for: these laws take the plans, and are judged here 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from sms_aaa.db import closing as db_closing
 from sms_aaa.db import ledger as db_ledger
 from sms_aaa.db import reconcile as db_reconcile
 from sms_aaa.db.reconcile import Violation
+from sms_aaa.db.reconcile_money import stream_session_prices
+from sms_aaa.flows.freezing import list_lines
 from sms_aaa.flows.reconciling_fees import FEE_LAW, fee_violations
-from sms_aaa.rules.measure import Amounts, Measure
 from sms_aaa.rules.pricing import amount_minor, opening_numerator, price_numerator
+from sms_aaa.rules.tariff import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.ledger import LedgerBalance
-    from sms_aaa.db.reconcile import ExcludedRow, PricedTotalRow, QuarantinedRow
+    from sms_aaa.db.reconcile import CycleBalance, ExcludedRow, PricedTotalRow, QuarantinedRow
     from sms_aaa.flows.shelf import PlanShelf
     from sms_aaa.rules.tariff import UsageComponent
 
@@ -66,16 +71,6 @@ class AccountBalance:
 
 
 @dataclass(frozen=True, slots=True)
-class ComponentDifference:
-    """A component whose rated quantity is not its share of the very deltas that were rated."""
-
-    account_id: int
-    component: str
-    quantity: int
-    expected: int
-
-
-@dataclass(frozen=True, slots=True)
 class Law:
     """A law of the books and the rows that break it, LAW_ROWS_MAX of them at most."""
 
@@ -84,8 +79,11 @@ class Law:
 
 
 LAW_ROWS_MAX = 20
+CYCLES_AT_ONCE = 1_000
 
 PRICE_LAW = "a total costs, and has posted, what the tariff says"
+CLOSED_LAW = "a closed cycle was charged, and adjusted to, the lines that stand in it now"
+SESSION_LAW = "a session costs, where its price runs up over it, what the tariff says"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class Reconciliation:
     accounts: tuple[AccountBalance, ...]
     excluded: tuple[ExcludedRow, ...]
     quarantined: tuple[QuarantinedRow, ...]
-    components: tuple[ComponentDifference, ...]
+    cycles: tuple[CycleBalance, ...]
     laws: tuple[Law, ...]
     ledger: tuple[LedgerBalance, ...]
 
@@ -122,7 +120,7 @@ class Reconciliation:
     def holds(self) -> bool:
         return (
             all(account.balances for account in self.accounts)
-            and not self.components
+            and all(cycle.balances for cycle in self.cycles)
             and not any(law.violations for law in self.laws)
             and not self.ledger_differences
         )
@@ -130,31 +128,18 @@ class Reconciliation:
 
 def reconcile(connection: Connection, shelf: PlanShelf) -> Reconciliation:
     """Everything there is, in one snapshot (db.engine.begin_snapshot before it)."""
-    rated: dict[int, list[int]] = {}
-    components = []
-    for row in db_reconcile.list_rated_sums(connection):
-        component = _usage_component(connection, shelf, row.plan_version_id, row.component)
-        if component is None:
-            components.append(ComponentDifference(row.account_id, row.component, row.quantity, 0))
-            continue
-        measure = component.measure
-        in_, out = rated.get(row.account_id, (0, 0))
-        counts_in, counts_out = Measure.UPLOAD in measure.directions, Measure.DOWNLOAD in measure.directions
-        rated[row.account_id] = [in_ + row.octets_in * counts_in, out + row.octets_out * counts_out]
-        expected = measure.of(Amounts(upload=row.octets_in, download=row.octets_out))
-        if row.quantity != expected:
-            components.append(ComponentDifference(row.account_id, row.component, row.quantity, expected))
+    rated = {row.account_id: (row.octets_in, row.octets_out) for row in db_reconcile.list_rated_sums(connection)}
     return Reconciliation(
         tuple(_balances(connection, rated)),
         tuple(db_reconcile.list_excluded(connection)),
         tuple(db_reconcile.list_quarantined(connection)),
-        tuple(components),
+        tuple(db_reconcile.list_cycle_balances(connection)),
         tuple(_laws(connection, shelf)),
         tuple(db_ledger.list_balances(connection)),
     )
 
 
-def _balances(connection: Connection, rated: dict[int, list[int]]) -> list[AccountBalance]:
+def _balances(connection: Connection, rated: dict[int, tuple[int, int]]) -> list[AccountBalance]:
     counted = {row.account_id: row for row in db_reconcile.list_counted(connection) if row.account_id is not None}
     balances = []
     for account_id in sorted(counted.keys() | rated.keys()):
@@ -174,6 +159,8 @@ def _laws(connection: Connection, shelf: PlanShelf) -> Iterator[Law]:
         yield Law(text, tuple(rows))
     for text, violations in (
         (PRICE_LAW, _price_violations(connection, shelf)),
+        (SESSION_LAW, _session_violations(connection, shelf)),
+        (CLOSED_LAW, _closed_violations(connection, shelf)),
         (FEE_LAW, fee_violations(connection, shelf)),
     ):
         yield Law(text, tuple(islice(violations, LAW_ROWS_MAX)))
@@ -187,7 +174,10 @@ def _price_violations(connection: Connection, shelf: PlanShelf) -> Iterator[Viol
             yield Violation(PRICE_LAW, _where(row), "its subscription's plan has no such usage component")
             continue
         currency = shelf.get(connection, row.plan_version_id).plan.tariff.currency
-        numerator = price_numerator(component, row.quantity) - price_numerator(component, row.carried)
+        if component.scope is Scope.SESSION:
+            numerator = int(row.numerator)  # the sum of sessions, of which another law asks
+        else:
+            numerator = price_numerator(component, row.quantity) - price_numerator(component, row.carried)
         # What is carried on has cost P(0) before; so it is where usage outlived the subscription.
         if not row.carried and row.numerator != numerator:
             numerator += opening_numerator(component)
@@ -195,6 +185,45 @@ def _price_violations(connection: Connection, shelf: PlanShelf) -> Iterator[Viol
         if row.numerator != numerator or row.posted_minor != posted:
             found = f"exact {row.numerator:f}, posted {row.posted_minor}; by the tariff {numerator}, {posted}"
             yield Violation(PRICE_LAW, _where(row), found)
+
+
+def _session_violations(connection: Connection, shelf: PlanShelf) -> Iterator[Violation]:
+    """Sessions that are not what the tariff makes of what was priced of them, or whose running total is another."""
+    parts = {
+        component_id: part
+        for component_id, plan_version_id in db_reconcile.list_usage_components(connection)
+        for part in shelf.get(connection, plan_version_id).plan.tariff.usage
+        if part.scope is Scope.SESSION
+        and shelf.get(connection, plan_version_id).component_ids[part.name] == component_id
+    }
+    if not parts:
+        return
+    for row in stream_session_prices(connection, list(parts)):
+        numerator = price_numerator(parts[row.component_id], row.quantity)
+        numerator -= price_numerator(parts[row.component_id], 0)
+        if row.numerator != numerator or (row.total or 0) != row.quantity:
+            where = f"session {row.session_id} subscription {row.subscription_id} component {row.component_id}"
+            found = f"exact {row.numerator:f} of {row.quantity}, running total {row.total}; by the tariff {numerator}"
+            yield Violation(SESSION_LAW, where, found)
+
+
+def _closed_violations(connection: Connection, shelf: PlanShelf) -> Iterator[Violation]:
+    """Closed cycles whose charges and adjustments are not the lines that usage, minimums and bounds make of them."""
+    last = 0
+    while ids := db_reconcile.list_closed_ids(connection, after=last, limit=CYCLES_AT_ONCE):
+        last = ids[-1]
+        lines: dict[tuple[int, int, int], int] = defaultdict(int)
+        for opened, _, _, line in list_lines(connection, shelf, db_closing.list_closed(connection, ids)):
+            component_id = shelf.get(connection, opened.plan_version_id).component_ids[line.name]
+            lines[opened.cycle_id, opened.subscription_id, component_id] += line.amount_minor
+        frozen = {
+            (row.cycle_id, row.subscription_id, row.component_id): row.amount_minor
+            for row in db_closing.list_frozen(connection, ids)
+        }
+        for key in sorted({*lines, *frozen}):
+            if lines.get(key, 0) != frozen.get(key, 0):
+                where = f"cycle {key[0]} subscription {key[1]} component {key[2]}"
+                yield Violation(CLOSED_LAW, where, f"charged {frozen.get(key, 0)}, it comes to {lines.get(key, 0)}")
 
 
 def _usage_component(

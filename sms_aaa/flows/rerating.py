@@ -109,7 +109,7 @@ def rerate_group(
         run_id = db_rating.insert_run(connection, program=__version__, started_at=now, kind="rerate")
         db_rating.add_to_run(connection, run_id, len({(row.session_id, row.seq) for row in rows}))
         db_charging.insert_charged(connection, rows, run_id)
-    entries = _store(connection, past, run_id) if rows else 0
+    entries = _store(connection, shelf, past, run_id) if rows else 0
     moved = tuple(
         (meter.key, meter.currency, posted[meter.key], meter.posted_minor)
         for meter in past.moved
@@ -123,9 +123,9 @@ def rerate_group(
     return Rerated(head_id, len(past.visits), len(rows), entries, moved)
 
 
-def _store(connection: Connection, past: _Past, run_id: int) -> int:
+def _store(connection: Connection, shelf: PlanShelf, past: _Past, run_id: int) -> int:
     store_work(connection, past.work, run_id, is_again=True)
-    return post(connection, past.moved, run_id, reason=RERATED)
+    return post(connection, shelf, past.moved, run_id, reason=RERATED, purses=past.work.purses)
 
 
 def _read_past(connection: Connection, shelf: PlanShelf, members: Sequence[int], since_us: int) -> _Past | None:
@@ -202,7 +202,7 @@ def _take_back(past: _Past) -> dict[PartKey, list[RatedDeltaRow]]:
     buckets = {state.bucket.grant.bucket_id: state for group in past.work.groups.values() for state in group.buckets}
     for state in buckets.values():
         # What others hold stays held; nobody's own reservation is used a second time.
-        state.bucket.reserved = {None: state.bucket.held}
+        state.bucket.reserved = {"": state.bucket.held} if state.bucket.held else {}
         state.reserved = dict(state.bucket.reserved)
     for row in past.rows:
         if (row.session_id, row.seq) not in known:

@@ -27,7 +27,7 @@ from sms_aaa.db.engine import Outrun
 from sms_aaa.db.sessions import EndedSession, SessionKey, StoredSession
 from sms_aaa.db.usage import Anomaly, ServiceAccount, UsageDelta
 from sms_aaa.flows.facts import merge
-from sms_aaa.flows.hearing import Heard, Rebooted, Unsettled, hear
+from sms_aaa.flows.hearing import Heard, Listened, Rebooted, listen
 from sms_aaa.flows.history import TOO_LATE, meet_history
 from sms_aaa.flows.late import LateReadings
 from sms_aaa.flows.memory import Lives, Memory
@@ -37,7 +37,6 @@ from sms_aaa.node.journal import Stream
 from sms_aaa.node.live_change import Release, session_key
 from sms_aaa.node.records import pack_accounting
 from sms_aaa.radius.port_blocks import may_tell_ports
-from sms_aaa.rules.identity import canonical_mac
 from sms_aaa.rules.late import is_late, step_late
 from sms_aaa.rules.session import AnomalyKind, Life, Place, State, find_life, step
 
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
     from sms_aaa.db.session_addresses import FormerAddress
     from sms_aaa.node.records import AccountingRecord
     from sms_aaa.rules.late import Known
-    from sms_aaa.rules.realms import Realms
     from sms_aaa.rules.session import Step
 
 _UNKNOWN_SERVICE = AnomalyKind.UNKNOWN_SERVICE.value
@@ -109,29 +107,33 @@ def settle_accounting(
     single_nas: dict[int, bool],
     memory: Memory | None = None,
 ) -> Settled:
-    """Settles records in the order of their journal. `single_nas`: which NAS ids exist, and are one address.
+    """Settles records in the order of their journal. `single_nas`: which NAS ids exist, and are one address."""
+    listened = [listen(place, record, single_nas) for place, record in records]
+    return settle_listened(connection, listened, memory=memory or Memory())
 
-    With a `memory`, which is to keep what this gives once it is committed, sessions need not be loaded each time.
+
+def settle_listened(connection: Connection, records: Sequence[Listened], *, memory: Memory) -> Settled:
+    """Settles records that were heard already.
+
+    With a `memory` that keeps what this gives once it is committed, sessions need not be loaded each time.
     """
-    memory = memory or Memory()
     db_sessions.prefer_indexes(connection)
     heard: list[Heard] = []
     rebooted: list[Rebooted] = []
     quarantined = 0
-    for place, record in records:
-        single = single_nas.get(record.nas_id)
-        said = hear(record, place, single=bool(single)) if single is not None else Unsettled("unknown-nas", True)
+    for one in records:
+        said = one.said
         if isinstance(said, Heard):
             heard.append(said)
         elif isinstance(said, Rebooted):
             rebooted.append(said)
         elif said.quarantine:
             quarantined += 1
-            quarantine(connection, Stream.ACCOUNTING, place, reason=said.reason, raw=pack_accounting(record))
+            _put_aside(connection, one, said.reason)
     work, locked = _load(connection, memory, heard, rebooted)
-    for place, record in records if work.too_late else ():
-        if place in work.too_late:
-            quarantine(connection, Stream.ACCOUNTING, place, reason=TOO_LATE, raw=pack_accounting(record))
+    for one in records if work.too_late else ():
+        if one.place in work.too_late:
+            _put_aside(connection, one, TOO_LATE)
     in_time = [said for said in heard if said.reading.place not in work.too_late] if work.too_late else heard
     for said in in_time:
         _step(work, said)
@@ -157,6 +159,10 @@ def settle_accounting(
         Counter(anomaly.kind for anomaly in work.anomalies),
         len(ended) - stopped,
     )
+
+
+def _put_aside(connection: Connection, one: Listened, reason: str) -> None:
+    quarantine(connection, Stream.ACCOUNTING, one.place, reason=reason, raw=pack_accounting(one.record))
 
 
 def _of_nas(work: _Work, reboot: Rebooted) -> list[int]:
@@ -212,7 +218,7 @@ def _load(
     services.refresh(connection)
     strange = {key for key, lives in sessions.items() if not _are_known(lives)}
     unknown = [said for said in heard if said.key in strange] if strange else ()
-    identities = {name for said in unknown for name in _identities(said, services.realms(connection))}
+    identities = {name for said in unknown for name in services.identities(connection, said)}
     services.load(connection, _ids(heard, sessions), identities)
     late = LateReadings(connection)
     late.load((one, said.reading) for said in heard for one in sessions[said.key] if is_late(one.life, said.reading))
@@ -345,17 +351,10 @@ def _service(work: _Work, stored: StoredSession | None, said: Heard) -> ServiceA
     services = work.memory.services
     if said.service_id is not None and (named := services.find(said.service_id)) is not None:
         return named
-    identities = _identities(said, services.realms(work.connection))
+    identities = services.identities(work.connection, said)
     services.load(work.connection, (), identities)  # known already, but where a known id is used again
     found = (services.find_by_identity(identity) for identity in identities)
     return next((service for service in found if service is not None), None)
-
-
-def _identities(said: Heard, realms: Realms) -> list[str]:
-    """By what a service may be found, as at its login: the user name, what its realm makes of it, or the device."""
-    username = said.username.encode()
-    device = canonical_mac(username)
-    return [octets.decode() for octets in (*realms.identities(username), *([device] if device is not None else []))]
 
 
 def _new(work: _Work, said: Heard, life: Life, service: ServiceAccount | None) -> StoredSession:

@@ -106,7 +106,14 @@ def readable_end(file: JournalFile, *, stream: Stream, board: Board | None) -> i
 
 
 def read(
-    file: JournalFile, *, stream: Stream, database_id: bytes, offset: int, end: int, records_max: int = READ_RECORDS_MAX
+    file: JournalFile,
+    *,
+    stream: Stream,
+    database_id: bytes,
+    offset: int,
+    end: int,
+    records_max: int = READ_RECORDS_MAX,
+    octets_max: int = READ_OCTETS_MAX,
 ) -> Batch | JournalFault:
     """The records from `offset` (0: the first) that begin before `end` (from readable_end), as many as fit one batch.
 
@@ -124,7 +131,7 @@ def read(
             refusal = _refusal(header, file, stream=stream, database_id=database_id)
             if refusal is not None:
                 return refusal
-            limit = min(end, offset + READ_OCTETS_MAX)
+            limit = min(end, offset + octets_max)
             window = os.pread(fd, max(0, limit - offset) + frames.RECORD_OCTETS_MAX, offset)
         except OSError as error:
             return fault_of(JournalFaultKind.READ, file.path, error)

@@ -43,7 +43,7 @@ class Held:
     @property
     def left(self) -> Fraction:
         """What nobody used, nobody holds, and was not rolled over."""
-        return self.granted - self.bucket.used - self.bucket.held - self.rolled
+        return Fraction(self.granted - self.bucket.used - self.bucket.held - self.rolled)
 
 
 @dataclass(slots=True)

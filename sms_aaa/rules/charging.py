@@ -192,7 +192,10 @@ class Charging:
             and bucket.is_usable(piece.from_us, piece.to_us)
             and bucket.is_for(part, piece.fact.key, piece.slot)
         )
-        return sorted(fitting, key=lambda bucket: bucket.grant.order)
+        found = list(fitting)
+        if len(found) > 1:
+            found.sort(key=lambda bucket: bucket.grant.order)
+        return found
 
     def _cover(self, piece: Slice, part: UsageComponent, quantity: int) -> tuple[tuple[Use, ...], int, int | None]:
         """(uses of unit buckets, what is left to be priced, the bucket for which the rest is not charged)."""
@@ -214,9 +217,9 @@ class Charging:
 
     def _pay(self, piece: Slice, part: UsageComponent, was: int, now: int) -> tuple[tuple[int, Fraction], ...]:
         """Money buckets pay in their order; a price that fell is given back to the last first."""
-        money = [bucket for bucket in self._usable(piece, part) if bucket.terms.measure is None]
-        if not money:
+        if not any(bucket.terms.measure is None for bucket in self.buckets):
             return ()
+        money = [bucket for bucket in self._usable(piece, part) if bucket.terms.measure is None]
         picounits = (shaped(part, now) - shaped(part, was)) * PICOUNITS
         paid = []
         for bucket in money if picounits >= 0 else reversed(money):

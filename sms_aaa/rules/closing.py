@@ -61,7 +61,7 @@ def closing_lines(
     usage = [_usage_line(part, tariff.currency, numerators.get(part.name, 0)) for part in tariff.usage]
     lines = [*usage]
     for part, line in zip(tariff.usage, usage, strict=True):
-        least = _prorated(part.shape.minimum_picounits, run if part.shape.is_minimum_prorated else Fraction(1))
+        least = _least(part.shape.minimum_picounits, run, is_prorated=part.shape.is_minimum_prorated)
         if least and line.amount < (least := rounded(part, tariff.currency, least)):
             missing = _minor(part, tariff.currency, least) - line.amount_minor
             lines.append(ClosingLine(part.name, LineKind.MINIMUM, least - line.amount, missing))
@@ -95,7 +95,7 @@ def _bound_line(
     parts += [(fees[name].amount, fees[name].amount_minor) for name in bound.components if name in fees]
     amount = sum((exact for exact, _ in parts), Fraction(0))
     minor = sum(whole for _, whole in parts)
-    least = _prorated(bound.minimum_picounits, run if bound.is_minimum_prorated else Fraction(1))
+    least = _least(bound.minimum_picounits, run, is_prorated=bound.is_minimum_prorated)
     most = None if bound.maximum_picounits is None else Fraction(bound.maximum_picounits, PICOUNITS)
     least_minor = _whole(least, tariff.currency)
     most_minor = None if most is None else _whole(most, tariff.currency)
@@ -112,8 +112,10 @@ def _between(amount: Fraction, least: Fraction, most: Fraction | None) -> Fracti
     return raised if most is None else min(raised, most)
 
 
-def _prorated(picounits: int, run: Fraction) -> Fraction:
-    return Fraction(picounits, PICOUNITS) * run
+def _least(picounits: int, run: Fraction, *, is_prorated: bool) -> Fraction:
+    """A minimum, in units; none where the subscription did not run at all."""
+    share = run if is_prorated or not run else Fraction(1)
+    return Fraction(picounits, PICOUNITS) * share
 
 
 def _whole(amount: Fraction, currency: str) -> Fraction:

@@ -43,7 +43,7 @@ class Bucket:
     """
 
     grant: Grant
-    used: Fraction = Fraction(0)
+    used: Fraction | int = Fraction(0)
     reserved: dict[Session, int] = field(default_factory=dict)
     covered: dict[Session, int] = field(default_factory=dict)
     taken: dict[int, int] = field(default_factory=dict)
@@ -59,8 +59,10 @@ class Bucket:
         """Reserved in all."""
         return sum(self.reserved.values())
 
-    def left(self, session: Session) -> Fraction:
+    def left(self, session: Session) -> Fraction | int:
         """What this session may still use of it: what nobody used and nobody else holds."""
+        if not self.reserved:
+            return self.grant.granted - self.used
         return self.grant.granted - self.used - self.held + self.reserved.get(session, 0)
 
     def is_of(self, member: int) -> bool:
@@ -97,7 +99,7 @@ class Bucket:
             self.covered[session] = before + covers
         if terms.member_maximum is not None:
             self.taken[member] = self.taken.get(member, 0) + taken
-        self._spend(Fraction(taken), session)
+        self._spend(taken, session)
         return Use(self.grant.bucket_id, covers, taken)
 
     def pay(self, amount: Fraction, session: Session) -> Fraction:
@@ -107,9 +109,9 @@ class Bucket:
             self._spend(paid, session)
         else:
             self.used += paid
-        return paid
+        return Fraction(paid)
 
-    def _spend(self, taken: Fraction, session: Session) -> None:
+    def _spend(self, taken: Fraction | int, session: Session) -> None:
         self.used += taken
         if session in self.reserved:
             self.reserved[session] = max(self.reserved[session] - -(-taken // 1), 0)

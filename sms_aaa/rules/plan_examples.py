@@ -19,7 +19,7 @@ from sms_aaa.rules.closing import CycleFee, closing_lines
 from sms_aaa.rules.covering import Bucket
 from sms_aaa.rules.cycle import Cycle, cycle_at
 from sms_aaa.rules.instants import SECOND_US, instant_us
-from sms_aaa.rules.measure import Amounts, Kind, quantity_text
+from sms_aaa.rules.measure import QUANTITY_MAX, Amounts, Kind, Measure, quantity_text
 from sms_aaa.rules.money import ABSTRACT, PICOUNITS, exponent, format_exact, minor_of
 from sms_aaa.rules.plan_table import Form, Key, PlanInvalidError, Section
 from sms_aaa.rules.plan_usage import amount_picounits
@@ -83,8 +83,12 @@ def price_example(number: int, table: Table, tariff: Tariff) -> Outcome:
     for _ in range(table.count("cycle")):
         cycle = cycle_at(cycle.end, _ZONE, _ANCHOR_DAY)
     charging = _charging(tariff, cycle)
+    used = 0
     for index, row in enumerate(table.tables("usage")):
         piece = _piece(row, index, tariff, cycle)
+        used += sum(piece.quantity(measure) for measure in Measure)
+        if used > QUANTITY_MAX:
+            raise PlanInvalidError(row.place, "is more than can be counted", "use less")
         charging.charge(piece, tariff.usage, _SUBSCRIPTION, cycle)
     comparisons = [
         *_compared_amounts(table, tariff, _amounts(tariff, charging, cycle)),
@@ -184,7 +188,7 @@ def _compared_uses(table: Table, tariff: Tariff, charging: Charging) -> list[Com
     for terms in tariff.buckets:
         if expect.has(terms.name):
             wanted = _use(terms, Fraction(_wanted(expect, terms, tariff.currency)), tariff)
-            use = _use(terms, used.get(terms.name, Fraction(0)), tariff)
+            use = _use(terms, Fraction(used.get(terms.name, 0)), tariff)
             found.append(Comparison(terms.name, expect.at(terms.name), wanted, use))
     return found
 

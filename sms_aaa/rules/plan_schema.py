@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sms_aaa.rules.plan_table import TEXT_LENGTH_MAX, Form
+from sms_aaa.rules.plan_table import TEXT_LENGTH_MAX, Form, Section
 
 if TYPE_CHECKING:
-    from sms_aaa.rules.plan_table import Key, Section
+    from collections.abc import Mapping
+
+    from sms_aaa.rules.plan_table import Key
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _NAMES = r"^[a-z0-9][a-z0-9-]{0,63}$"
+_SIGNED: dict[str, object] = {"type": ["string", "number"], "pattern": r"^-?[0-9]{1,16}(\.[0-9]{1,16})?$"}
 _NUMBERS = (Form.AMOUNT, Form.PRICE, Form.PERCENT, Form.FACTOR, Form.QUANTITY)
 """Texts that may be numbers too."""
 
@@ -18,6 +21,12 @@ _NUMBERS = (Form.AMOUNT, Form.PRICE, Form.PERCENT, Form.FACTOR, Form.QUANTITY)
 def schema_of(section: Section, title: str) -> dict[str, object]:
     """The schema of a file whose tables begin with this section."""
     return {"$schema": DIALECT, "title": title, **table_schema(section)}
+
+
+def lines_schema(kinds: Mapping[str, tuple[Key, ...]], default: str, title: str) -> dict[str, object]:
+    """The schema of a line that has the keys of its `kind`; one without is of the `default` kind."""
+    lines = [_line_schema(kind, keys, is_default=kind == default) for kind, keys in kinds.items()]
+    return {"$schema": DIALECT, "title": title, "oneOf": lines}
 
 
 def table_schema(section: Section) -> dict[str, object]:
@@ -30,6 +39,19 @@ def table_schema(section: Section) -> dict[str, object]:
     if obligatory := [key.name for key in section.keys if key.is_obligatory]:
         schema["required"] = obligatory
     return schema
+
+
+def _line_schema(kind: str, keys: tuple[Key, ...], *, is_default: bool) -> dict[str, object]:
+    schema = table_schema(Section(kind, keys))
+    properties, required = schema["properties"], schema.get("required", [])
+    assert isinstance(properties, dict)
+    assert isinstance(required, list)
+    told = {"const": kind, "default": kind} if is_default else {"const": kind}
+    return {
+        **schema,
+        "properties": {"kind": told, **properties},
+        "required": required if is_default else ["kind", *required],
+    }
 
 
 def _described(key: Key) -> dict[str, object]:
@@ -55,14 +77,20 @@ def _schema(key: Key) -> dict[str, object]:
         case Form.COUNT:
             return {"type": "integer", "minimum": key.bounds[0], "maximum": key.bounds[1]}
         case Form.AMOUNTS:
-            return _named({"type": ["string", "number"], "pattern": r"^-?[0-9]{1,16}(\.[0-9]{1,16})?$"}, "total")
+            return _named(_SIGNED)
         case Form.QUANTITIES:
             return _named(_text(Form.QUANTITY))
+        case Form.OBJECT:
+            return {"type": "object"}
         case _:
             return _text(key.form)
 
 
 def _text(form: Form) -> dict[str, object]:
+    if form is Form.INSTANT:
+        return {"type": "string", "format": "date-time"}
+    if form is Form.NUMBER:
+        return _SIGNED
     if form.pattern is None:
         return {"type": "string", "maxLength": TEXT_LENGTH_MAX}
     pattern = f"^({form.pattern})$"
@@ -71,13 +99,8 @@ def _text(form: Form) -> dict[str, object]:
     return {"type": "string", "pattern": pattern}
 
 
-def _named(values: dict[str, object], *obligatory: str) -> dict[str, object]:
-    schema: dict[str, object] = {
-        "type": "object",
-        "propertyNames": {"pattern": _NAMES},
-        "additionalProperties": values,
-    }
-    return {**schema, "required": list(obligatory)} if obligatory else schema
+def _named(values: dict[str, object]) -> dict[str, object]:
+    return {"type": "object", "propertyNames": {"pattern": _NAMES}, "additionalProperties": values}
 
 
 def _tables(key: Key) -> dict[str, object]:

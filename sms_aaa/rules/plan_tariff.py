@@ -15,6 +15,7 @@ from sms_aaa.rules.plan_usage import Places, amount_picounits, read_usage
 from sms_aaa.rules.slots import ANY_BAND, ANYTIME, DAY_SECONDS, Band, Day, Holiday, Slot
 from sms_aaa.rules.tariff import (
     DEFAULT_KEY,
+    PLACES_MAX,
     TOTAL_NAME,
     Anchor,
     Bound,
@@ -51,6 +52,9 @@ def read_tariff(table: Table, default_currency: str, *, is_sold: bool) -> Tariff
         slots=(ANYTIME, *dict.fromkeys(slot.name for slot in slots)),
         bands=(ANY_BAND, *dict.fromkeys(band.name for band in bands)),
     )
+    if known.count > PLACES_MAX:
+        reason = f"has {known.count} combinations of rating keys, slots and bands"
+        raise PlanInvalidError(table.place, reason, f"name fewer of them, for at most {PLACES_MAX}")
     bound_rows, bucket_rows = table.tables("bound"), table.tables("bucket")
     rows = [table.tables(name) for name in ("recurring", "one_time", "usage")]
     _refuse_twins(chain(*rows, bound_rows), "component")

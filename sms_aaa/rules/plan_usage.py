@@ -42,6 +42,10 @@ class Places:
     bands: tuple[str, ...]
 
     @property
+    def count(self) -> int:
+        return len(self.keys) * len(self.slots) * len(self.bands)
+
+    @property
     def grid(self) -> list[tuple[str, str, str]]:
         """As rules.tariff.places gives it of a whole tariff."""
         return list(product(self.keys, self.slots, self.bands))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sms_aaa.rules.bucket_keys import BUCKET, ROLLOVER
 from sms_aaa.rules.buckets import FACTOR_PARTS
 from sms_aaa.rules.measure import Kind, quantity_text
-from sms_aaa.rules.money import PICOUNITS, exponent
+from sms_aaa.rules.money import ABSTRACT, PICOUNITS, exponent
 from sms_aaa.rules.tariff import DISCOUNT_PARTS, Model, Scope
 from sms_aaa.rules.tariff_keys import BAND, BOUND, KEY, ONE_TIME, RECURRING, SLOT, TARIFF
 from sms_aaa.rules.usage_keys import TIER, USAGE
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, object]
 
+_DURATIONS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
+
 
 def tables_of_tariff(tariff: Tariff) -> Row:
     """The [tariff] of a file, as texts, whole numbers, truth values, lists and tables."""
@@ -45,9 +47,9 @@ def tables_of_tariff(tariff: Tariff) -> Row:
         key=[_key(rule) for rule in tariff.keys],
         recurring=[_recurring(fee, currency) for fee in tariff.recurring],
         one_time=[_one_time(fee, currency) for fee in tariff.one_time],
-        usage=[_usage(part) for part in tariff.usage],
-        bound=[_bound(bound) for bound in tariff.bounds],
-        bucket=[table_of_bucket(terms) for terms in tariff.buckets],
+        usage=[_usage(part, currency) for part in tariff.usage],
+        bound=[_bound(bound, currency) for bound in tariff.bounds],
+        bucket=[table_of_bucket(terms, currency) for terms in tariff.buckets],
     )
 
 
@@ -90,22 +92,22 @@ def _one_time(fee: OneTimeComponent, currency: str) -> Row:
     return _kept(ONE_TIME, name=fee.name, amount=_minor(fee.amount_minor, currency), quantity=fee.quantity)
 
 
-def _bound(bound: Bound) -> Row:
+def _bound(bound: Bound, currency: str) -> Row:
     return _kept(
         BOUND,
         name=bound.name,
         components=list(bound.components),
-        maximum=_price(bound.maximum_picounits),
-        minimum=_price(bound.minimum_picounits),
+        maximum=_price(bound.maximum_picounits, currency),
+        minimum=_price(_more_than(0, bound.minimum_picounits), currency),
         prorate_minimum=bound.is_minimum_prorated,
     )
 
 
-def table_of_bucket(terms: BucketTerms) -> Row:
+def table_of_bucket(terms: BucketTerms, currency: str) -> Row:
     """A [[tariff.bucket]]."""
 
     def amount(quantity: int | None) -> str | None:
-        return _price(quantity) if terms.measure is None else _quantity(quantity, terms.measure.kind)
+        return _price(quantity, currency) if terms.measure is None else _quantity(quantity, terms.measure.kind)
 
     return _kept(
         BUCKET,
@@ -127,14 +129,14 @@ def table_of_bucket(terms: BucketTerms) -> Row:
         shared=terms.is_shared,
         member_maximum=amount(terms.member_maximum),
         prorate=terms.is_prorated,
-        valid=f"{terms.valid_seconds}s" if terms.valid_seconds else None,
-        rollover=_rollover(terms.rollover, terms) if terms.rollover else None,
+        valid=_duration(terms.valid_seconds) if terms.valid_seconds else None,
+        rollover=_rollover(terms.rollover, terms, currency) if terms.rollover else None,
     )
 
 
-def _rollover(rule: Rollover, terms: BucketTerms) -> Row:
+def _rollover(rule: Rollover, terms: BucketTerms, currency: str) -> Row:
     def amount(quantity: int | None) -> str | None:
-        return _price(quantity) if terms.measure is None else _quantity(quantity, terms.measure.kind)
+        return _price(quantity, currency) if terms.measure is None else _quantity(quantity, terms.measure.kind)
 
     return _kept(
         ROLLOVER,
@@ -144,7 +146,7 @@ def _rollover(rule: Rollover, terms: BucketTerms) -> Row:
     )
 
 
-def _usage(part: UsageComponent) -> Row:
+def _usage(part: UsageComponent, currency: str) -> Row:
     kind = part.measure.kind
     own = part.tiers[0].rate_unit
     is_package = part.model is Model.PACKAGE
@@ -156,46 +158,46 @@ def _usage(part: UsageComponent) -> Row:
         per=_quantity(own, kind) if is_plain and own else part.unit.label,
         model=part.model.value,
         scope=part.scope.value,
-        price=_price(part.tiers[0].price_picounits) if is_plain else None,
-        tiers=None if is_plain else [_tier(tier, part) for tier in part.tiers],
+        price=_price(part.tiers[0].price_picounits, currency) if is_plain else None,
+        tiers=None if is_plain else [_tier(tier, part, currency) for tier in part.tiers],
         free=_quantity(_more_than(0, part.free_quantity), kind),
         initial_increment=_quantity(_more_than(1, part.initial_increment), kind),
         increment=_quantity(_more_than(1, part.following_increment), kind),
         minimum=_quantity(_more_than(0, part.minimum_quantity), kind),
         grace=_quantity(_more_than(0, part.grace_quantity), kind),
-        connect_fee=_price(part.connect_fee_picounits),
-        session_maximum=_price(part.session_maximum_picounits),
+        connect_fee=_price(_more_than(0, part.connect_fee_picounits), currency),
+        session_maximum=_price(part.session_maximum_picounits, currency),
         session_limit=part.session_limit.value if part.scope is Scope.SESSION else None,
         keys=list(part.keys),
         slots=list(part.slots),
         bands=list(part.bands),
-        **_shape(part.shape),
+        **_shape(part.shape, currency),
     )
 
 
-def _shape(shape: Shape) -> Row:
+def _shape(shape: Shape, currency: str) -> Row:
     return {
         "discount": _decimal(Fraction(shape.discount_billionths * 100, DISCOUNT_PARTS)),
-        "maximum": _price(shape.maximum_picounits),
-        "minimum_charge": _price(shape.minimum_picounits),
+        "maximum": _price(shape.maximum_picounits, currency),
+        "minimum_charge": _price(_more_than(0, shape.minimum_picounits), currency),
         "prorate_minimum": shape.is_minimum_prorated,
         "round": shape.rounding.value,
         "decimals": shape.rounding_scale,
     }
 
 
-def _tier(tier: Tier, part: UsageComponent) -> Row:
+def _tier(tier: Tier, part: UsageComponent, currency: str) -> Row:
     kind, is_step = part.measure.kind, part.model is Model.STAIRSTEP
     row = _kept(
         TIER,
         up_to=_quantity(tier.up_to, kind),
-        price=None if is_step else _price(tier.price_picounits),
-        flat=_price(tier.flat_picounits),
+        price=None if is_step else _price(tier.price_picounits, currency),
+        flat=_price(_more_than(0, tier.flat_picounits), currency),
         per=_quantity(tier.rate_unit, kind),
         increment=_quantity(_more_than(1, tier.increment), kind),
     )
     # A step has a flat fee, of nothing too.
-    return {**row, "flat": _price(tier.flat_picounits)} if is_step else row
+    return {**row, "flat": _price(tier.flat_picounits, currency)} if is_step else row
 
 
 def _is_price_only(tier: Tier) -> bool:
@@ -228,12 +230,23 @@ def _time(seconds: int | None) -> str | None:
     return None if seconds is None else f"{seconds} s" if not seconds else quantity_text(seconds, Kind.SECONDS)
 
 
+def _duration(seconds: int) -> str:
+    """In the largest unit that it is a whole number of."""
+    unit, size = next((unit, size) for unit, size in _DURATIONS if seconds % size == 0)
+    return f"{seconds // size}{unit}"
+
+
 def _quantity(quantity: int | None, kind: Kind) -> str | None:
     return None if quantity is None else quantity_text(quantity, kind)
 
 
-def _price(picounits: int | None) -> str | None:
-    return None if picounits is None else _decimal(Fraction(picounits, PICOUNITS))
+def _price(picounits: int | None, currency: str) -> str | None:
+    """With at least the currency's decimals."""
+    if picounits is None:
+        return None
+    whole, _, rest = _decimal(Fraction(picounits, PICOUNITS)).partition(".")
+    rest = rest.ljust(0 if currency == ABSTRACT else exponent(currency), "0")
+    return f"{whole}.{rest}" if rest else whole
 
 
 def _minor(amount_minor: int, currency: str) -> str:

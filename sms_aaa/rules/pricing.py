@@ -81,6 +81,8 @@ def rate(part: UsageComponent, *, total_before: int, quantity: int) -> Rated:
     assert quantity >= 0
     total_after = total_before + quantity
     assert total_after <= QUANTITY_MAX
+    if not quantity:  # as often as buckets cover all of it
+        return Rated(0, total_before, total_after, 0)
     numerator = price_numerator(part, total_after) - price_numerator(part, total_before)
     return Rated(quantity=quantity, total_before=total_before, total_after=total_after, numerator=numerator)
 

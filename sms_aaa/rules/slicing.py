@@ -34,11 +34,15 @@ def cut_spans(fact: Fact, spans: Sequence[Span], edges: Iterable[int], switch: S
     """Slices of a fact, each with the number of its span. The spans tile the fact; `edges` are those of buckets."""
     if len(spans) == 1:
         [span] = spans
-        return [(piece, 0) for piece in cut(replace(fact, key=span.key), span.calendar, span.bands, edges, switch)]
+        return [(piece, 0) for piece in cut(_keyed(fact, span.key), span.calendar, span.bands, edges, switch)]
     inside = {*edges, *(span.from_us for span in spans)}
     found: list[tuple[Slice, int]] = []
     for number, span in enumerate(spans):
-        for piece in cut(replace(fact, key=span.key), span.calendar, span.bands, inside, switch):
+        for piece in cut(_keyed(fact, span.key), span.calendar, span.bands, inside, switch):
             if span.from_us <= piece.from_us < span.to_us:
                 found.append((replace(piece, index=len(found)), number))
     return found
+
+
+def _keyed(fact: Fact, key: str) -> Fact:
+    return fact if fact.key == key else replace(fact, key=key)

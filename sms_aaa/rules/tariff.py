@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import product
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sms_aaa.rules.buckets import BucketTerms  # noqa: TC001 - msgspec reads the annotations of what it converts
 from sms_aaa.rules.measure import Measure, Unit
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 TIERS_MAX = 32
+PLACES_MAX = 1_000  # combinations of rating keys, slots and bands
 COMPONENTS_MAX = 32  # of each kind, on one tariff
 TOTAL_NAME = "total"  # the sum of a tariff's components; no component may be called so
 DEFAULT_KEY = "default"
@@ -37,6 +38,7 @@ DEFAULT_KEY = "default"
 DISCOUNT_PARTS = 10**9
 """A discount is an int of billionths of the price: 100_000_000 is 10 %."""
 
+_Group = TypeVar("_Group")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
@@ -87,7 +89,10 @@ class Carry(StrEnum):
 
 
 class Period(StrEnum):
-    """How often a recurring component falls due. Months are the account's cycles; weeks and longer ones start there."""
+    """How often a recurring component falls due.
+
+    By the account, months are its cycles, and the others begin with the cycle that the subscription began in.
+    """
 
     WEEK = "week"
     MONTH = "month"
@@ -112,7 +117,7 @@ class Anchor(StrEnum):
     """Where periods begin."""
 
     ACCOUNT = "account"  # the account's anchor day
-    SUBSCRIPTION = "subscription"  # the day on which the subscription began
+    SUBSCRIPTION = "subscription"  # where the subscription began, or its trial ended; by days, on that day
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +197,11 @@ class UsageComponent:
     @property
     def denominator(self) -> int:
         """Exact prices of this component are whole multiples of 1 / denominator of the currency's unit."""
-        return math.lcm(self.rate_unit, *(tier.rate_unit or 1 for tier in self.tiers)) * PICOUNITS
+        unit = self.rate_unit
+        for tier in self.tiers:
+            if tier.rate_unit is not None and tier.rate_unit != unit:
+                unit = math.lcm(unit, tier.rate_unit)
+        return unit * PICOUNITS
 
     @property
     def unit(self) -> Unit:
@@ -230,7 +239,7 @@ class RecurringComponent:
 
 @dataclass(frozen=True, slots=True)
 class OneTimeComponent:
-    """A fee that is due once, when the subscription begins."""
+    """A fee that is due once, when the subscription begins; not again when a plan with the same fee is changed to."""
 
     name: str
     amount_minor: int
@@ -297,6 +306,8 @@ class Tariff:
     def __post_init__(self) -> None:
         exponent(self.currency)
         _check_names(self)
+        if len(places(self)) > PLACES_MAX:
+            raise ValueError(f"there are more than {PLACES_MAX} combinations of rating keys, slots and bands")
         for terms in self.buckets:
             _check_cover(terms, self.usage)
         for direction in sorted(Measure.TOTAL.directions):
@@ -343,11 +354,36 @@ def complete_usage(
     added = []
     for measure, gaps in missing.items():
         name = "unmetered" if measure is Measure.TOTAL else f"{measure}-unmetered"
-        if len(gaps) == len(grid):
-            added.append(_unmetered(name, measure))
-        else:
-            added += [_unmetered(f"{name}-{number}", measure, *gap) for number, gap in enumerate(gaps, 1)]
+        boxes = _boxes(gaps, grid)
+        names = [name] if len(boxes) == 1 else [f"{name}-{number}" for number, _ in enumerate(boxes, 1)]
+        added += [_unmetered(each, measure, *box) for each, box in zip(names, boxes, strict=True)]
     return (*usage, *added)
+
+
+def _boxes(
+    gaps: Sequence[tuple[str, str, str]], grid: Sequence[tuple[str, str, str]]
+) -> list[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
+    """(keys, slots, bands) that tile the gaps, few of them: bands go together, then slots of the same, then keys."""
+    bands_by_row = _grouped((gap[:2], gap[2]) for gap in gaps)
+    slots_by_plane = _grouped(((key, bands), slot) for (key, slot), bands in bands_by_row.items())
+    keys_by_box = _grouped(((slots, bands), key) for (key, bands), slots in slots_by_plane.items())
+    whole = [tuple(dict.fromkeys(place[axis] for place in grid)) for axis in range(3)]
+    boxes = [(keys, slots, bands) for (slots, bands), keys in keys_by_box.items()]
+    return [
+        (_unless(keys, whole[0]), _unless(slots, whole[1]), _unless(bands, whole[2])) for keys, slots, bands in boxes
+    ]
+
+
+def _grouped(pairs: Iterable[tuple[_Group, str]]) -> dict[_Group, tuple[str, ...]]:
+    found: dict[_Group, list[str]] = {}
+    for group, name in pairs:
+        found.setdefault(group, []).append(name)
+    return {group: tuple(names) for group, names in found.items()}
+
+
+def _unless(names: tuple[str, ...], whole: tuple[str, ...]) -> tuple[str, ...]:
+    """All of an axis is said by naming none of it."""
+    return () if names == whole else names
 
 
 def named(name: str) -> str:
@@ -357,8 +393,9 @@ def named(name: str) -> str:
     return name
 
 
-def _unmetered(name: str, measure: Measure, *place: str) -> UsageComponent:
-    keys, slots, bands = ((part,) for part in place) if place else ((), (), ())
+def _unmetered(
+    name: str, measure: Measure, keys: tuple[str, ...], slots: tuple[str, ...], bands: tuple[str, ...]
+) -> UsageComponent:
     return UsageComponent(name, measure, Unit.OCTET.size, (Tier(None, 0),), keys=keys, slots=slots, bands=bands)
 
 

@@ -26,7 +26,7 @@ SAY_AGAIN_SECONDS = 600.0
 class JournalRoom:
     """The settler's; PostgreSQL may be away."""
 
-    def __init__(self, child: Child, stream: StreamSettler[Any]) -> None:
+    def __init__(self, child: Child, stream: StreamSettler[Any, Any]) -> None:
         self._child = child
         self._stream = stream
         self._folder = child.journal_folder(Stream.ACCOUNTING)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import charging as db_charging
 from sms_aaa.db import rating_queue as db_queue
 from sms_aaa.db.engine import Conflict, Connection, Poison, join_by_key
+from sms_aaa.flows.bulk import BULK_MIN
+from sms_aaa.flows.closing import close_cycles, list_next
 from sms_aaa.flows.cycles import open_cycles, postpone_next
 from sms_aaa.flows.meters import RaterMemory
 from sms_aaa.flows.rating import rate_batch, suspend_next
@@ -38,8 +40,13 @@ and share the costs of a transaction. What was settled is in the totals within a
 LATE_SECONDS = 3.0
 """Deltas that have waited so long are rated half of the time at least, however short the cores are."""
 
+UNFIT_SECONDS = 60.0
+"""So long a shard is not rated in bulk of which most usage did not fit: to find that out is work for nothing."""
+
 CYCLES_BATCH_MAX = 1000
 CYCLES_SECONDS = 5.0
+CLOSING_BATCH_MAX = 200
+CLOSING_SECONDS = 60.0
 POSTPONED = timedelta(hours=1)
 GAUGES_SECONDS = 2.0
 
@@ -58,10 +65,14 @@ class Rater:
         self._child = child
         self._counters = child.counters
         self._shelf = PlanShelf()
-        self._due = {"cycles": 0.0, "gauges": 0.0, "groups": 0.0, "suspense": 0.0}
+        self._due = {"cycles": 0.0, "gauges": 0.0, "groups": 0.0, "closing": 0.0, "suspense": 0.0}
         self._limits: dict[int, int] = {}
         self._tries: dict[int, int] = {}
+        self._bulk_from: dict[int, float] = {}
         self._cycles_limit = CYCLES_BATCH_MAX
+        self._closing_limit = CLOSING_BATCH_MAX
+        self._grace = timedelta(days=child.settings.rating.close_grace_days)
+        self._refused_cycles: dict[int, float] = {}
         self._pressure = Pressure(child.state_folder, time.monotonic())
 
     def run(self) -> None:
@@ -107,7 +118,8 @@ class Rater:
         shard, now = claimed.shard, datetime.now(UTC)
         limit = self._limits.get(shard, BATCH_MAX)
         try:
-            done = rate_batch(connection, memory, claimed, now=now, limit=limit)
+            bulk_min = BULK_MIN if limit == BATCH_MAX and time.monotonic() >= self._bulk_from.get(shard, 0.0) else None
+            done = rate_batch(connection, memory, claimed, now=now, limit=limit, bulk_min=bulk_min)
             connection.commit()
         except (*Conflict, *Poison, AssertionError) as refused:
             connection.rollback()
@@ -115,6 +127,8 @@ class Rater:
             return True, 0.0
         memory.keep(shard, done.kept, done.run_id, now)
         self._limits[shard] = min(limit * 2, BATCH_MAX)
+        if done.not_set_wise * 2 > done.deltas:
+            self._bulk_from[shard] = time.monotonic() + UNFIT_SECONDS
         self._tries.pop(shard, None)
         self._counters[Word.DELTAS_RATED] += done.deltas - done.in_suspense
         self._counters[Word.SUSPENSE] += done.in_suspense
@@ -150,6 +164,11 @@ class Rater:
             # it, or less while the cores are short.
             rest = max(took, self._pressure.rest_seconds(took, now + took)) if opened else CYCLES_SECONDS
             self._due["cycles"] = now + took + rest
+        if now >= self._due["closing"]:
+            has_more = self._close_cycles(connection, now)
+            took = time.monotonic() - now
+            rest = max(took, self._pressure.rest_seconds(took, now + took)) if has_more else CLOSING_SECONDS
+            self._due["closing"] = now + took + rest
         if now >= self._due["groups"]:
             self._clean_groups(connection, now)
             self._due["groups"] = time.monotonic() + CLEANING_SECONDS
@@ -163,6 +182,29 @@ class Rater:
             self._counters[Word.RATING_QUEUE] = waiting
             lag = (datetime.now(UTC) - since).total_seconds() if since is not None else 0
             self._counters[Word.RATING_LAG_MS] = max(int(lag * 1000), 0)
+
+    def _close_cycles(self, connection: Connection, began: float) -> bool:
+        """Whether there may be more to close. One that cannot be closed is left for an hour: the others go on."""
+        self._refused_cycles = {cycle_id: until for cycle_id, until in self._refused_cycles.items() if until > began}
+        now, limit, but = datetime.now(UTC), self._closing_limit, [*self._refused_cycles]
+        try:
+            closed = close_cycles(connection, self._shelf, now=now, grace=self._grace, limit=limit, but=but)
+            connection.commit()
+        except (*Conflict, *Poison, AssertionError) as refused:
+            connection.rollback()
+            self._after_refused_close(connection, now, began, refused)
+            return True
+        self._closing_limit = min(limit * 2, CLOSING_BATCH_MAX)
+        return len(closed) == limit
+
+    def _after_refused_close(self, connection: Connection, now: datetime, began: float, refused: BaseException) -> None:
+        self._counters[Word.RATE_FAULTS] += 1
+        if self._closing_limit == 1:
+            cycle_ids = list_next(connection, now=now, grace=self._grace, but=[*self._refused_cycles])
+            connection.commit()
+            self._refused_cycles |= dict.fromkeys(cycle_ids, began + POSTPONED.total_seconds())
+            self._child.log.error("close-refused", cycles=cycle_ids, reason=type(refused).__name__)
+        self._closing_limit = max(self._closing_limit // 2, 1)
 
     def _retry_suspense(self, connection: Connection) -> None:
         try:

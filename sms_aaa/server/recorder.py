@@ -18,7 +18,7 @@ from sms_aaa.flows.recording import settle_decisions
 from sms_aaa.flows.settling import quarantine
 from sms_aaa.metrics import Word
 from sms_aaa.node.journal import Stream
-from sms_aaa.node.records import DecisionBatch, unpack_decisions
+from sms_aaa.node.records import DecisionBatch, RecordFault, unpack_decisions
 from sms_aaa.rules.session import Place
 from sms_aaa.server.database import work_with_database
 from sms_aaa.server.observer import Observer
@@ -28,8 +28,11 @@ from sms_aaa.server.stream import Fenced, StreamSettler
 from sms_aaa.server.worker import Child, run_child
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sms_aaa.db.engine import Connection
-    from sms_aaa.node.journal_reader import Batch
+    from sms_aaa.node.frames import Record
+    from sms_aaa.server.ahead import Portion
 
 BATCH_MAX = 256
 """Records, each with the decisions of one batch of logins (64 at most)."""
@@ -51,7 +54,7 @@ class Recorder:
         self._child = child
         self._counters = child.counters
         self._node = child.settings.node.name
-        self._stream: StreamSettler[int] = StreamSettler(child, Stream.DECISIONS, self, batch_max=BATCH_MAX)
+        self._stream = StreamSettler(child, Stream.DECISIONS, self, batch_max=BATCH_MAX)
         self._upkeep_due = 0.0
         self._load = Load()
         self._observer = Observer(child)
@@ -59,10 +62,12 @@ class Recorder:
     def run(self) -> None:
         work_with_database(self._child, self._work, repeatable=True, while_away=self._measure_backlog)
 
-    def store(self, connection: Connection, sequence: int, batch: Batch) -> int:
+    def prepare(self, _sequence: int, records: Sequence[Record]) -> list[DecisionBatch | RecordFault]:
+        return [unpack_decisions(record.payload) for record in records]
+
+    def store(self, connection: Connection, sequence: int, portion: Portion[DecisionBatch | RecordFault]) -> int:
         batches = []
-        for record in batch.records:
-            unpacked = unpack_decisions(record.payload)
+        for record, unpacked in zip(portion.batch.records, portion.ready, strict=True):
             place = Place(self._node, sequence, record.offset)
             if isinstance(unpacked, DecisionBatch):
                 batches.append((place, unpacked))

@@ -19,11 +19,12 @@ from sms_aaa.db import partitions as db_partitions
 from sms_aaa.db import places as db_places
 from sms_aaa.db import plans as db_plans
 from sms_aaa.db import session_lists as db_session_lists
+from sms_aaa.flows.hearing import Listened, listen
 from sms_aaa.flows.memory import Memory
-from sms_aaa.flows.settling import Settled, close_stale_sessions, quarantine, settle_accounting
+from sms_aaa.flows.settling import Settled, close_stale_sessions, quarantine, settle_listened
 from sms_aaa.metrics import Word, anomaly_word, set_plan_rows
 from sms_aaa.node.journal import Stream
-from sms_aaa.node.records import AccountingRecord, unpack_accounting
+from sms_aaa.node.records import AccountingRecord, RecordFault, unpack_accounting
 from sms_aaa.rules.session import Place, silence_seconds
 from sms_aaa.server.database import work_with_database
 from sms_aaa.server.historian import Historian
@@ -34,9 +35,12 @@ from sms_aaa.server.stream import Fenced, StreamSettler
 from sms_aaa.server.worker import Child, run_child, yield_lock
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sms_aaa.db.engine import Connection
-    from sms_aaa.node.journal_reader import Batch
+    from sms_aaa.node.frames import Record
     from sms_aaa.node.live_change import Release
+    from sms_aaa.server.ahead import Portion
 
 BATCH_MAX = 5000
 PACE_SECONDS = 0.15
@@ -65,7 +69,7 @@ class Settler:
         self._counters = child.counters
         self._node = child.settings.node.name
         self._live = child.live_set()
-        self._stream: StreamSettler[Settled] = StreamSettler(child, Stream.ACCOUNTING, self, batch_max=BATCH_MAX)
+        self._stream = StreamSettler(child, Stream.ACCOUNTING, self, batch_max=BATCH_MAX)
         self._single_nas: dict[int, bool] = {}
         self._memory = Memory(child.settings.settling.sessions_in_memory)
         self._due = {"gauges": 0.0, "counts": 0.0, "upkeep": 0.0, "stale": 0.0}
@@ -78,11 +82,20 @@ class Settler:
         work_with_database(self._child, self._work, repeatable=True, while_away=self._say_away)
         self._live.close()
 
-    def store(self, connection: Connection, sequence: int, batch: Batch) -> Settled:
-        records = self._unpack(connection, sequence, batch)
-        if any(record.nas_id not in self._single_nas for _, record in records):
-            self._load_nas(connection)
-        settled = settle_accounting(connection, records, single_nas=self._single_nas, memory=self._memory)
+    def prepare(self, sequence: int, records: Sequence[Record]) -> list[Listened | RecordFault]:
+        prepared: list[Listened | RecordFault] = []
+        for record in records:
+            unpacked = unpack_accounting(record.payload)
+            if isinstance(unpacked, AccountingRecord):
+                place = Place(self._node, sequence, record.offset)
+                prepared.append(listen(place, unpacked, self._single_nas))
+            else:
+                prepared.append(unpacked)
+        return prepared
+
+    def store(self, connection: Connection, sequence: int, portion: Portion[Listened | RecordFault]) -> Settled:
+        batch, records = portion.batch, self._listened(connection, sequence, portion)
+        settled = settle_listened(connection, records, memory=self._memory)
         put_aside = len(batch.damaged) + len(batch.records) - len(records)
         return replace(settled, quarantined=settled.quarantined + put_aside)
 
@@ -166,16 +179,24 @@ class Settler:
             elif not done.is_backlog:
                 time.sleep(max(0.0, began + PACE_SECONDS - time.monotonic()))
 
-    def _unpack(self, connection: Connection, sequence: int, batch: Batch) -> list[tuple[Place, AccountingRecord]]:
-        records = []
-        for record in batch.records:
-            place = Place(self._node, sequence, record.offset)
-            unpacked = unpack_accounting(record.payload)
-            if isinstance(unpacked, AccountingRecord):
-                records.append((place, unpacked))
+    def _listened(
+        self, connection: Connection, sequence: int, portion: Portion[Listened | RecordFault]
+    ) -> list[Listened]:
+        """By the NASes as they are known now: of one that was unknown or otherwise then, a record is heard again."""
+        listened = []
+        for record, one in zip(portion.batch.records, portion.ready, strict=True):
+            if isinstance(one, Listened):
+                listened.append(one)
             else:
-                quarantine(connection, Stream.ACCOUNTING, place, reason=unpacked.value, raw=record.payload)
-        return records
+                place = Place(self._node, sequence, record.offset)
+                quarantine(connection, Stream.ACCOUNTING, place, reason=one.value, raw=record.payload)
+        if any(one.record.nas_id not in self._single_nas for one in listened):
+            self._load_nas(connection)
+        known = self._single_nas
+        return [
+            one if one.single is known.get(one.record.nas_id) else listen(one.place, one.record, known)
+            for one in listened
+        ]
 
     def _release(self, releases: list[Release]) -> None:
         if self._live.release(releases, pause=yield_lock) is not None:

@@ -12,22 +12,27 @@ up with, and what is old does not wait for what is new.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from sms_aaa.db import positions as db_positions
 from sms_aaa.db.engine import Conflict, Connection, Poison
+from sms_aaa.db.meanwhile import busy_with
 from sms_aaa.metrics import Word
 from sms_aaa.node.frames import FILE_HEADER_OCTETS, Record
 from sms_aaa.node.journal import JournalFault, JournalFaultKind, Stream
 from sms_aaa.node.journal_reader import Batch, JournalFile, delete_file, is_orphan, list_files, read, readable_end
+from sms_aaa.server.ahead import READ_OCTETS, Ahead, Portion
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sms_aaa.server.worker import Child
 
 CONFLICT_TRIES_MAX = 5
 CONFLICT_PAUSE_SECONDS = 0.05
 
+Ready = TypeVar("Ready")
 Stored = TypeVar("Stored")
 
 
@@ -35,14 +40,17 @@ class Fenced(Exception):  # noqa: N818 - a signal to roll back, not an error
     """Another process moved a position: what was just done is not ours to commit (J7)."""
 
 
-class Keeper(Protocol[Stored]):
+class Keeper(Protocol[Ready, Stored]):
     """What becomes of a batch.
 
-    `store` writes its rows and nothing else; then `after` is called once they are committed, or `refused` when they
-    were rolled back.
+    `prepare` says what each of some records means: without the database, and perhaps of records that are never stored
+    or once more before they are. `store` writes the rows of a batch and nothing else; then `after` is called once they
+    are committed, or `refused` when they were rolled back.
     """
 
-    def store(self, connection: Connection, sequence: int, batch: Batch) -> Stored: ...
+    def prepare(self, sequence: int, records: Sequence[Record]) -> list[Ready]: ...
+
+    def store(self, connection: Connection, sequence: int, portion: Portion[Ready]) -> Stored: ...
 
     def after(self, stored: Stored) -> None: ...
 
@@ -57,10 +65,10 @@ class Pass:
     is_backlog: bool
 
 
-class StreamSettler(Generic[Stored]):
+class StreamSettler(Generic[Ready, Stored]):
     """One stream of this node, with the positions as the connection told them in `begin`."""
 
-    def __init__(self, child: Child, stream: Stream, keeper: Keeper[Stored], *, batch_max: int) -> None:
+    def __init__(self, child: Child, stream: Stream, keeper: Keeper[Ready, Stored], *, batch_max: int) -> None:
         self._child = child
         self._counters = child.counters
         self._node = child.settings.node.name
@@ -73,10 +81,12 @@ class StreamSettler(Generic[Stored]):
         self._deleted_early: set[int] = set()
         self._faulty: set[int] = set()
         self._orphans: set[int] = set()
+        self._ahead: Ahead[Ready] = Ahead(self._look_ahead, keeper.prepare, records_max=batch_max)
         self.database_id = b""
 
     def begin(self, connection: Connection, database_id: bytes) -> None:
         self.database_id = database_id
+        self._ahead.clear()
         rows = db_positions.list_position_rows(connection, self._node, int(self._stream))
         self._positions = {row.sequence: (row.position, row.finished) for row in rows}
         self._finished_at = {row.sequence: row.updated_at.timestamp() for row in rows if row.finished}
@@ -172,19 +182,50 @@ class StreamSettler(Generic[Stored]):
             return None
         if position >= end and not orphan:
             return None
+        portion = self._next_portion(file, position, end)
+        if isinstance(portion, JournalFault):
+            self._file_fault(file, portion, orphan=orphan)
+            return None
+        finished = orphan and portion.batch.at_end
+        if not finished:
+            self._ahead.aim(file, portion.batch.next_offset)
+        with busy_with(connection, self._ahead.work):
+            self._settle_batch(connection, file.sequence, position, portion, finished=finished)
+        return portion.batch
+
+    def _next_portion(self, file: JournalFile, position: int, end: int) -> Portion[Ready] | JournalFault:
+        """What was read ahead, and what of the file has come since. `end` was asked for after who its writer is."""
+        known = self._ahead.take(file.sequence, position)
+        if known is not None and (known.batch.next_offset >= end or len(known.ready) >= self._batch_max):
+            return Portion(replace(known.batch, at_end=known.batch.next_offset >= end), known.ready)
         batch = read(
             file,
             stream=self._stream,
             database_id=self.database_id,
-            offset=position,
+            offset=position if known is None else known.batch.next_offset,
             end=end,
-            records_max=self._batch_max,
+            records_max=self._batch_max - (0 if known is None else len(known.ready)),
         )
         if isinstance(batch, JournalFault):
-            self._file_fault(file, batch, orphan=orphan)
+            return batch
+        more = Portion(batch, self._keeper.prepare(file.sequence, batch.records))
+        return more if known is None else known.joined(more)
+
+    def _look_ahead(self, file: JournalFile, offset: int, records_max: int) -> Batch | None:
+        """A few records; what is wrong with a file is found when it is their turn."""
+        end = readable_end(file, stream=self._stream, board=self._child.board)
+        if isinstance(end, JournalFault) or end <= offset:
             return None
-        self._settle_batch(connection, file.sequence, position, batch, finished=orphan and batch.at_end)
-        return batch
+        batch = read(
+            file,
+            stream=self._stream,
+            database_id=self.database_id,
+            offset=offset,
+            end=end,
+            records_max=records_max,
+            octets_max=READ_OCTETS,
+        )
+        return batch if isinstance(batch, Batch) else None
 
     def _file_fault(self, file: JournalFile, fault: JournalFault, *, orphan: bool) -> None:
         """A file of another database, or one that cannot be read, is left as it is and said; the others go on.
@@ -199,14 +240,15 @@ class StreamSettler(Generic[Stored]):
             self._child.log.error("journal-file", fault=fault.kind.value, detail=fault.detail)
 
     def _settle_batch(
-        self, connection: Connection, sequence: int, position: int, batch: Batch, *, finished: bool
+        self, connection: Connection, sequence: int, position: int, portion: Portion[Ready], *, finished: bool
     ) -> None:
         """J7: rows and position in one transaction. Who is only in somebody's way is tried again first."""
+        batch = portion.batch
         refused: Exception | None = None
         for attempt in range(CONFLICT_TRIES_MAX):
             self._child.beat()
             try:
-                stored = self._store(connection, sequence, batch)
+                stored = self._store(connection, sequence, portion)
                 self._move(connection, sequence, position, batch.next_offset, finished=finished)
                 connection.commit()
             except Conflict as conflict:
@@ -222,7 +264,7 @@ class StreamSettler(Generic[Stored]):
                 self._keeper.after(stored)
                 return
         assert refused is not None
-        self._divide(connection, sequence, position, batch, refused, finished=finished)
+        self._divide(connection, sequence, position, portion, refused, finished=finished)
 
     def _take_back(self, connection: Connection) -> None:
         connection.rollback()
@@ -234,42 +276,37 @@ class StreamSettler(Generic[Stored]):
         connection: Connection,
         sequence: int,
         position: int,
-        batch: Batch,
+        portion: Portion[Ready],
         refused: Exception,
         *,
         finished: bool,
     ) -> None:
         """Each half is a batch of its own, committed with its position; a record that is refused alone is put aside."""
+        batch = portion.batch
         if not batch.records:
             raise refused
-        half = len(batch.records) // 2
-        if half:
-            cut = batch.records[half].offset
-            before = [damage for damage in batch.damaged if damage.offset < cut]
-            after = [damage for damage in batch.damaged if damage.offset >= cut]
-            first = Batch(batch.records[:half], before, cut, at_end=False)
-            second = Batch(batch.records[half:], after, batch.next_offset, at_end=batch.at_end)
+        if len(batch.records) > 1:
+            first, second = portion.halves()
             self._settle_batch(connection, sequence, position, first, finished=False)
-            self._settle_batch(connection, sequence, cut, second, finished=finished)
+            self._settle_batch(connection, sequence, first.batch.next_offset, second, finished=finished)
             return
         [record] = batch.records
         reason = f"refused: {type(refused).__name__}"
         self._child.log.error("poison", sequence=sequence, offset=record.offset, reason=reason)
         self._quarantine(connection, sequence, record.offset, reason=reason, raw=record.payload)
-        rest = Batch([], batch.damaged, batch.next_offset, at_end=batch.at_end)
-        stored = self._store(connection, sequence, rest)
+        stored = self._store(connection, sequence, portion.without_records())
         self._move(connection, sequence, position, batch.next_offset, finished=finished)
         connection.commit()
         self._note(sequence, batch.next_offset, finished=finished)
         self._counters[Word.QUARANTINED] += 1
         self._keeper.after(stored)
 
-    def _store(self, connection: Connection, sequence: int, batch: Batch) -> Stored:
-        for damage in batch.damaged:
+    def _store(self, connection: Connection, sequence: int, portion: Portion[Ready]) -> Stored:
+        for damage in portion.batch.damaged:
             self._quarantine(
                 connection, sequence, damage.offset, reason=f"damaged: {damage.reason.value}", raw=damage.raw
             )
-        return self._keeper.store(connection, sequence, batch)
+        return self._keeper.store(connection, sequence, portion)
 
     def _quarantine(self, connection: Connection, sequence: int, offset: int, *, reason: str, raw: bytes) -> None:
         db_positions.insert_quarantine(

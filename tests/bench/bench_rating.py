@@ -7,6 +7,10 @@ dense   four deltas an account and settled batch
 sparse  each account once a batch
 crossing  of these deltas, so many per cent lie across the edge of a cycle
 metered   of the services, so many per cent have no volume included: each of their deltas moves the ledger
+tariff    plain: one component. slots: two components, one by day and one by night, and two buckets, of which the first
+          is for the night. directions: a component for upload and one for download, and the same two buckets
+workers   so many raters at once: each works at a shard at a time
+stored    so many deltas and their rated usage are in the tables before
 
 Compare figures of one run only: a machine's speed is another the next minute.
 """
@@ -19,8 +23,10 @@ import signal
 import sys
 import tempfile
 import time
+import tomllib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -37,6 +43,7 @@ from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.reconcile import list_violations
 from sms_aaa.db.schema import upgrade
 from sms_aaa.flows.cycles import open_cycles
+from sms_aaa.flows.provisioning.plans import add_plan
 from sms_aaa.flows.shelf import PlanShelf
 from sms_aaa.server.log import Log
 from sms_aaa.server.postgres import EmbeddedPostgres
@@ -47,6 +54,62 @@ if TYPE_CHECKING:
 
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.usage import UsageDelta
+
+HEAD = """
+name = "{name}"
+[policy]
+[tariff]
+currency = "EUR"
+[[tariff.recurring]]
+name = "monthly-fee"
+amount = "29.90"
+period = "month"
+[[tariff.slot]]
+name = "night"
+from = "22:00"
+to = "06:00"
+"""
+COMPONENTS = {
+    "slots": """
+[[tariff.usage]]
+name = "day"
+measure = "total"
+slots = ["anytime"]
+price = "0.50"
+per = "GB"
+[[tariff.usage]]
+name = "night"
+measure = "total"
+slots = ["night"]
+price = "0.20"
+per = "GB"
+""",
+    "directions": """
+[[tariff.usage]]
+name = "up"
+measure = "upload"
+price = "0.50"
+per = "GB"
+[[tariff.usage]]
+name = "down"
+measure = "download"
+price = "0.20"
+per = "GB"
+""",
+}
+BUCKETS = """
+[[tariff.bucket]]
+name = "night-data"
+measure = "total"
+amount = "{included}"
+priority = 1
+slots = ["night"]
+[[tariff.bucket]]
+name = "data"
+measure = "total"
+amount = "{included}"
+priority = 2
+"""
 
 SETTLED_BATCH = 1000
 DENSE = 4
@@ -71,6 +134,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--kinds", default="dense,sparse", help="in this order (default dense,sparse)")
     parser.add_argument("--crossing", type=float, default=2.0, help="per cent (default 2)")
     parser.add_argument("--metered", type=float, default=25.0, help="per cent (default 25)")
+    parser.add_argument("--tariff", choices=("plain", "slots", "directions"), default="plain", help="(default plain)")
+    parser.add_argument("--workers", type=int, default=1, help="(default 1)")
+    parser.add_argument("--stored", type=int, default=0, help="(default 0)")
+    parser.add_argument("--rounds", type=int, default=1, help="of all kinds (default 1)")
     parser.add_argument("--profile", metavar="FILE", help="cProfile of the rater, to be read with pstats")
     parser.add_argument("--prove", action="store_true", help="run the laws of `reconcile` at the end of each kind")
     return parser.parse_args()
@@ -79,8 +146,12 @@ def parse_args() -> argparse.Namespace:
 def provision(connection: Connection, asked: argparse.Namespace) -> None:
     """Accounts, services and subscriptions with equal ids, 1 to --accounts."""
     desk = make_desk(connection)
-    make_plan(desk, name="included", included="50 GB")
-    make_plan(desk, name="metered", included="1 kB")
+    for name, included in (("included", "50 GB"), ("metered", "1 kB")):
+        if asked.tariff == "plain":
+            make_plan(desk, name=name, included=included)
+        else:
+            text = HEAD.format(name=name) + COMPONENTS[asked.tariff] + BUCKETS.format(included=included)
+            add_plan(desk, tomllib.loads(text, parse_float=Decimal), default_currency="EUR")
     for statement in (
         """insert into subscriber (id, name) overriding system value
            select n, 'user' || n from generate_series(1, %(count)s) n""",
@@ -191,15 +262,43 @@ def wal_octets(connection: Connection) -> int:
     return int(row[0])
 
 
-def rate_all(connection: Connection, dsn: str, asked: argparse.Namespace, kind: str, folder: Path) -> None:
+def fork_rater(dsn: str, profile: str | None) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            run_rater(dsn, asked.profile)
+            run_rater(dsn, profile)
         finally:
             sys.stdout.flush()
             os._exit(0)
-    before = Spent(cpu_seconds(pid), server_cpu_seconds(folder), wal_octets(connection))
+    return pid
+
+
+def store(connection: Connection, asked: argparse.Namespace) -> None:
+    """Deltas of the year before, with their rated usage: what the tables hold when a bench begins."""
+    began = time.perf_counter()
+    for statement in (
+        """insert into usage_delta (session_id, seq, account_id, service_id, from_at, to_at, octets_in, octets_out,
+             seconds, run, before_in, before_out, after_in, after_out, after_node, after_sequence, after_offset)
+           select -n, 1, n %% %(accounts)s + 1, n %% %(accounts)s + 1, t.at - interval '5 minutes', t.at, 1000000,
+             20000000, 300, 1, 0, 0, 1000000, 20000000, 'node1', 1, n
+           from generate_series(1, %(stored)s) n
+           cross join lateral (select %(now)s::timestamptz - n %% 2500000 * interval '1 second' as at) t""",
+        """insert into rated_usage (account_id, cycle_id, subscription_id, component_id, session_id, seq, slice,
+             generation, to_at, run_id, quantity, total_before, numerator)
+           select account_id, 0, service_id, 1, session_id, seq, 0, 1, to_at, 0, 21000000, 0, 0
+           from usage_delta where session_id < 0""",
+    ):
+        connection.execute(statement, {"stored": asked.stored, "accounts": asked.accounts, "now": NOW})
+        connection.commit()
+    print(f"stored   {asked.stored:,} deltas and their rated usage in {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def rate_all(connection: Connection, dsn: str, asked: argparse.Namespace, kind: str, folder: Path) -> None:
+    last = connection.execute("select coalesce(max(id), 0) from rating_run").fetchone()
+    connection.commit()
+    runs = last[0] if last else 0
+    pids = [fork_rater(dsn, asked.profile) for _ in range(asked.workers)]
+    before = Spent(sum(map(cpu_seconds, pids)), server_cpu_seconds(folder), wal_octets(connection))
     began = time.perf_counter()
     while time.perf_counter() - began < SECONDS_MAX:
         time.sleep(0.02)
@@ -208,14 +307,18 @@ def rate_all(connection: Connection, dsn: str, asked: argparse.Namespace, kind: 
         if found and found[0]:
             break
     seconds = time.perf_counter() - began
-    after = Spent(cpu_seconds(pid), server_cpu_seconds(folder), wal_octets(connection))
-    os.kill(pid, signal.SIGTERM)
-    os.waitpid(pid, 0)
+    after = Spent(sum(map(cpu_seconds, pids)), server_cpu_seconds(folder), wal_octets(connection))
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+        os.waitpid(pid, 0)
+    rows = connection.execute("select count(*) from rated_usage where run_id > %s", (runs,)).fetchone()
+    connection.commit()
     rater, postgres = (after.rater - before.rater) / asked.deltas, (after.postgres - before.postgres) / asked.deltas
     print(
         f"{kind:8} {asked.deltas / seconds:8,.0f} deltas/s, microseconds of processor a delta: "
         f"rater {rater * 1e6:.1f}, PostgreSQL {postgres * 1e6:.1f}, together {(rater + postgres) * 1e6:.1f}; "
-        f"WAL {(after.wal - before.wal) / asked.deltas:,.0f} octets a delta",
+        f"WAL {(after.wal - before.wal) / asked.deltas:,.0f} octets a delta; "
+        f"{rows[0] / asked.deltas if rows else 0:.2f} rated rows a delta",
         flush=True,
     )
 
@@ -231,7 +334,9 @@ def main() -> None:
                 provision(connection, asked)
                 join_by_key(connection)
                 open_all(connection, asked, Spent(0, server_cpu_seconds(folder), 0), folder)
-                for number, kind in enumerate(asked.kinds.split(",")):
+                if asked.stored:
+                    store(connection, asked)
+                for number, kind in enumerate(asked.kinds.split(",") * asked.rounds):
                     queue_up(connection, asked, kind, 1 + number * asked.deltas)
                     rate_all(connection, server.dsn, asked, kind, folder)
                     if asked.prove:

@@ -13,6 +13,8 @@ microseconds of processor a record here and in PostgreSQL (all its processes), a
 from __future__ import annotations
 
 import argparse
+import gc
+import os
 import random
 import sys
 import tempfile
@@ -30,26 +32,33 @@ from effort import server_cpu_seconds
 from fill_history import fill, year_of
 from make import make_desk, make_vault
 
+from sms_aaa.config import load_settings
 from sms_aaa.db.engine import connect
 from sms_aaa.db.feed import get_database_id
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.schema import upgrade
+from sms_aaa.flows.hearing import Listened, listen
 from sms_aaa.flows.memory import Memory
-from sms_aaa.flows.settling import settle_accounting
+from sms_aaa.flows.settling import Settled, settle_listened
+from sms_aaa.node.board import Board
 from sms_aaa.node.journal import Appended, Stream, Writer, make_folder
-from sms_aaa.node.journal_reader import Batch, list_files, read, readable_end
 from sms_aaa.node.records import AccountingRecord, pack_accounting, unpack_accounting
 from sms_aaa.radius import dictionary as d
 from sms_aaa.radius.digest import SecretDigests
 from sms_aaa.radius.packet import attribute, integer
 from sms_aaa.radius.request import accounting_request
+from sms_aaa.rules.secret import Secret
 from sms_aaa.rules.session import Place
 from sms_aaa.server.postgres import EmbeddedPostgres
+from sms_aaa.server.stream import StreamSettler
+from sms_aaa.server.worker import Child, Order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sms_aaa.db.engine import Connection
+    from sms_aaa.node.frames import Record
+    from sms_aaa.server.ahead import Portion
 
 PLACES = 256
 SESSIONS_LONG = 20_000
@@ -151,29 +160,40 @@ def fill_journal(folder: Path, database_id: bytes, packets: Iterator[tuple[int, 
     return count
 
 
-def settle_journal(connection: Connection, folder: Path, database_id: bytes, nas_id: int, batch_max: int) -> None:
-    """All that is in the folder, as server/settler.py does it."""
-    files = list_files(folder)
-    assert isinstance(files, list)
-    memory = Memory()
-    for file in files:
-        end = readable_end(file, stream=Stream.ACCOUNTING, board=None)
-        assert isinstance(end, int)
-        offset = 0
-        while offset < end:
-            batch = read(
-                file, stream=Stream.ACCOUNTING, database_id=database_id, offset=offset, end=end, records_max=batch_max
-            )
-            assert isinstance(batch, Batch)
-            records = []
-            for one in batch.records:
-                record = unpack_accounting(one.payload)
-                assert isinstance(record, AccountingRecord)
-                records.append((Place("node1", file.sequence, one.offset), record))
-            settled = settle_accounting(connection, records, single_nas={nas_id: True}, memory=memory)
-            connection.commit()
-            memory.keep(settled.sessions)
-            offset = batch.next_offset
+class Keeper:
+    """Settles as server/settler.py does, and nothing beside it."""
+
+    def __init__(self, nas_id: int) -> None:
+        self._single_nas = {nas_id: True}
+        self._memory = Memory()
+
+    def prepare(self, sequence: int, records: Sequence[Record]) -> list[Listened]:
+        listened = []
+        for one in records:
+            record = unpack_accounting(one.payload)
+            assert isinstance(record, AccountingRecord)
+            listened.append(listen(Place("node1", sequence, one.offset), record, self._single_nas))
+        return listened
+
+    def store(self, connection: Connection, _sequence: int, portion: Portion[Listened]) -> Settled:
+        return settle_listened(connection, portion.ready, memory=self._memory)
+
+    def after(self, stored: Settled) -> None:
+        self._memory.keep(stored.sessions)
+
+    def refused(self) -> None:
+        raise AssertionError("nobody else is at work here")
+
+
+def settle_journal(connection: Connection, root: Path, database_id: bytes, nas_id: int, batch_max: int) -> None:
+    """All that is in the journal of the state folder `root`."""
+    settings = load_settings(None, {"SMS_AAA_NODE_STATE_FOLDER": str(root)})
+    Board.create(root / "board", slots=1, now_ns=1)
+    order = Order(name="bench", slot=0, sockets=[], settings=settings, dsn=Secret(b""), supervisor_pid=os.getpid())
+    stream = StreamSettler(Child(order), Stream.ACCOUNTING, Keeper(nas_id), batch_max=batch_max)
+    stream.begin(connection, database_id)
+    while stream.settle(connection).worked:
+        pass
 
 
 def _data_folder(connection: Connection) -> Path:
@@ -208,16 +228,20 @@ def measure(dsn: str, root: Path, mix: str, records: int, users: int, batch_max:
         assert row is not None
         nas_id = int(row[0])
         database_id = get_database_id(connection)
-        folder = make_folder(root / f"journal-{mix}", Stream.ACCOUNTING)
+        state = root / mix
+        folder = make_folder(state / "journal", Stream.ACCOUNTING)
         assert isinstance(folder, Path)
         nas, now = Nas(users, 0 if mix == "short" else 1 << 30), int(time.time())
         packets = nas.short(records, now) if mix == "short" else nas.long(records, now)
         count = fill_journal(folder, database_id, packets, nas_id)
         server = _data_folder(connection)
         wal, postgres, own = _wal_octets(connection), server_cpu_seconds(server), time.process_time()
+        gc.collect()
+        gc.disable()  # as the settler has it
         began = time.perf_counter()
-        settle_journal(connection, folder, database_id, nas_id, batch_max)
+        settle_journal(connection, state, database_id, nas_id, batch_max)
         seconds = time.perf_counter() - began
+        gc.enable()
         own = time.process_time() - own
         postgres = server_cpu_seconds(server) - postgres
         wal = _wal_octets(connection) - wal

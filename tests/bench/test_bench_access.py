@@ -11,11 +11,11 @@ import pytest
 BENCH = Path(__file__).with_name("bench_access.py")
 
 
-@pytest.mark.parametrize("generator", [[], ["--python"]])
-def test_the_bench_measures_every_method_and_finds_nothing_but_acceptance(generator: list[str]) -> None:
+@pytest.mark.parametrize(("methods", "generator"), [("pap,chap,mschap2,acct", []), ("mschap2,acct", ["--python"])])
+def test_the_bench_measures_every_method_and_finds_nothing_but_acceptance(methods: str, generator: list[str]) -> None:
     words = ["--subscribers", "300", "--rounds", "1", "--seconds", "0.3", "--warm-up", "0.1", "--no-peer", *generator]
     done = subprocess.run(
-        [sys.executable, str(BENCH), *words, "--methods", "pap,chap,mschap2,acct"],
+        [sys.executable, str(BENCH), *words, "--methods", methods],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -22,7 +22,7 @@ def one_line(answer) -> str:
 @pytest.mark.parametrize(
     "words",
     [["nas", "list"], ["plan", "list"], ["subscriber", "list"], ["sessions"], ["usage", "alice"], ["explain", "alice"],
-     ["reconcile"], ["db", "status"], ["db", "check"], ["db", "upgrade"]],
+     ["reconcile"], ["ledger", "list"], ["ledger", "balance"], ["db", "status"], ["db", "check"], ["db", "upgrade"]],
 )  # fmt: skip
 def test_without_daemon_and_dsn_the_remedy_is_to_start_it(lonely, words):
     answer = lonely.type(*words)

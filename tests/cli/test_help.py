@@ -22,6 +22,7 @@ CHANGES = {
     "retry",
     "dismiss",
     "set",
+    "set-plan",
     "remove",
     "rotate-secret",
     "suspend",

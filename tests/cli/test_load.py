@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 from daemon import Daemon, FakeNas, wait_until
 from hypothesis import given, settings
@@ -28,7 +27,6 @@ from sms_aaa.cli.simulator import (
     login,
     status_server,
 )
-from sms_aaa.db.schema import upgrade
 from sms_aaa.flows.hearing import Heard, hear
 from sms_aaa.node.records import AccountingRecord
 from sms_aaa.radius.credentials import Method, StoredPassword, read_credential
@@ -40,9 +38,8 @@ from sms_aaa.rules.secret import Secret
 from sms_aaa.rules.session import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from sms_aaa.server.postgres import EmbeddedPostgres
 
 SUBSCRIBERS = 40
 SECRET = b"a-shared-secret-of-a-test"
@@ -291,12 +288,9 @@ def test_load_refuses_what_it_should_not_send(arguments, complaint):
 
 
 @pytest.fixture(scope="module")
-def daemon(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def daemon(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A real server with 40 subscribers, one session each; loopback is its NAS."""
-    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-        connection.execute("create database load_tests")
-    upgrade(postgres.dsn_for("load_tests"))
-    running = Daemon(tmp_path_factory.mktemp("load") / "state", dsn=postgres.dsn_for("load_tests")).start()
+    running = Daemon(tmp_path_factory.mktemp("load") / "state", dsn=new_database()).start()
     try:
         with running.desk() as desk:
             make_nas(desk, secret=SECRET)
@@ -307,9 +301,7 @@ def daemon(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory)
             wait_until(lambda: nas.login(b"user-40", b"wrong"), "the replica with the provisioned rows")
         yield running
     finally:
-        running.stop()
-    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-        connection.execute("drop database load_tests with (force)")
+        running.kill_all()
 
 
 def load_at(daemon: Daemon, *arguments: str) -> dict[str, object]:

@@ -196,7 +196,10 @@ def test_counted_is_rated_is_posted(told, node):
     ("damage", "said"),
     [
         ("update session set octets_in = octets_in + 1", "a session's totals are the sum of its deltas: session 1"),
-        ("update rated_usage set quantity = quantity + 1 where seq = 2", "octets rated, its deltas"),
+        (
+            "update rated_usage set quantity = quantity + 1 where seq = 2",
+            "count all octets, once: session 1 delta 2",
+        ),
         ("update usage_total set numerator = numerator + 1", "a total is the sum of its rated usage"),
         ("update usage_total set posted_minor = posted_minor + 1", "the ledger has what the totals and charges say"),
         ("delete from rated_usage where seq = 2", "counted 60000000123 is not rated 40000000000"),

@@ -157,6 +157,23 @@ def test_a_version_of_a_plan_has_its_day(stocked, tmp_path):
     assert (past.code, "'2020-01-01' is past; leave it out" in past.err) == (Exit.INVALID, True)
 
 
+def test_a_plan_is_shown_with_all_that_its_tariff_says(terminal):
+    terminal.done("plan", "add", str(Path(PLAN_FILE).parent / "family.toml"))
+    shown = terminal.type("plan", "show", "family").lines
+    for line in (
+        "roaming-data  total       0 B   -      0.01 EUR per MB",
+        "family-cap    bound       -     -      over family-fee, home-data, roaming-data",
+        "roaming-data  keys             roaming",
+        "family-cap    maximum          60.00",
+        "family-data   overage         absorb",
+        "roaming-pass  connect_fee     10 MB",
+        "credit        amount          5.00",
+        "key   tv       service_class iptv, realm tv.example",
+        "switch  end",
+    ):
+        assert line in shown
+
+
 def test_a_plan_to_come_is_not_sold_yet(stocked, tmp_path):
     plan = tmp_path / "plan.toml"
     plan.write_text('name = "later"\n[policy]\n[tariff]\n')

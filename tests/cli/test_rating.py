@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from make import Said
@@ -14,6 +15,7 @@ GB = 10**9
 BEGAN = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
 USED = Said(status="interim", at=BEGAN, seconds=600, octets_in=0, octets_out=60 * GB)
 
+PLAN_FILE = Path(__file__).parents[2] / "policies" / "home-100.toml"
 CHANGED = """
 name = "home-100"
 [policy]
@@ -88,6 +90,8 @@ def test_a_changed_tariff_over_past_usage_says_its_revenue_effect(stocked, used,
     told = dry_run(stocked, file, "--json").json()
     assert [(row["subscriber"], row["old"], row["new"]) for row in told["accounts"]] == [("alice", posted, 500)]
     assert (told["old"], told["new"], told["difference"]) == (posted, 500, 500 - posted)
+    # By the tariff that it was rated by, it costs what it did.
+    assert dry_run(stocked, PLAN_FILE, "--json").json()["difference"] == 0
     assert "total: old" in dry_run(stocked, file).out
     assert dry_run(stocked, file, "--csv").csv()[0]["new"] == "500"
     assert dry_run(stocked, file, "--plan", "nobodys").code == Exit.NOT_FOUND

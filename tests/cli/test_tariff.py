@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tariffs import tariffs
 
 from sms_aaa.cli.exits import Exit
+from sms_aaa.cli.main import main
+from sms_aaa.rules.instants import instant_us
+from sms_aaa.rules.measure import Measure, quantity_of, quantity_text
+from sms_aaa.rules.plan import read_plan
+from sms_aaa.rules.plan_writing import tables_of_tariff
+from sms_aaa.rules.slots import Calendar, band_segments, slot_segments
 
 PLAN_FILE = str(Path(__file__).parents[2] / "policies" / "home-100.toml")
 TARIFF = """
@@ -73,3 +87,57 @@ def test_the_schema_of_a_tariff_is_json_schema(lonely):
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["required"] == ["tariff"]
     assert lonely.type("tariff", "schema", "tariff").json() == schema
+    kinds = [line["properties"]["kind"]["const"] for line in lonely.type("tariff", "schema", "usage").json()["oneOf"]]
+    assert kinds[:3] == ["usage", "packet", "grant"]
+    assert "anchor" in lonely.type("tariff", "schema", "account").json()["properties"]
+    assert lonely.type("tariff", "schema", "invoice").code == Exit.INVALID
+
+
+AMOUNTS = st.dictionaries(
+    st.sampled_from(["octets_in", "octets_out", "seconds", "events"]),
+    st.sampled_from([0, 1, 999, 10**6, 5 * 10**9]),
+    min_size=1,
+)
+WORDS = {
+    "octets_in": ("upload", "octet"),
+    "octets_out": ("download", "octet"),
+    "seconds": ("seconds", "s"),
+    "events": ("events", "event"),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(tariffs(), st.lists(st.tuples(AMOUNTS, st.integers(0, 9)), min_size=1, max_size=3))
+def test_an_example_costs_what_tariff_rate_makes_it(tariff, usage):
+    begin = datetime(2001, 1, 1, tzinfo=UTC)
+    at = instant_us(begin)
+    [(_, slot)] = slot_segments(Calendar("UTC", tariff.slots, tariff.holidays), at, at)
+    [(_, band)] = band_segments(tariff.bands, at, at, at)
+    keys = ["default", *dict.fromkeys(rule.name for rule in tariff.keys)]
+    rows, lines = [], []
+    for number, (amounts, key) in enumerate(usage):
+        place = {"key": keys[key % len(keys)], "session": f"s{number}"}
+        rows.append({WORDS[name][0]: f"{amount} {WORDS[name][1]}" for name, amount in amounts.items()} | place)
+        rows[-1] |= {"slot": slot, "band": band}
+        lines.append({"from": begin.isoformat(), "to": begin.isoformat(), **amounts, **place})
+    nothing = {terms.name: quantity_text(0, terms.measure.kind) if terms.measure else 0 for terms in tariff.buckets}
+    example = {"usage": rows, "expect": {"total": 0}, "buckets": nothing}
+    document = {"tariff": tables_of_tariff(tariff), "example": [example]}
+    _, [outcome] = read_plan(document, default_currency="EUR", is_sold=False)
+    with TemporaryDirectory() as folder:
+        Path(folder, "tariff.json").write_text(json.dumps(document))
+        close = {"kind": "close", "at": "2001-02-01T00:00:00Z"}
+        Path(folder, "usage.jsonl").write_text("\n".join(json.dumps(line) for line in [*lines, close]))
+        files = ("--tariff", f"{folder}/tariff.json", "--usage", f"{folder}/usage.jsonl")
+        done = CliRunner().invoke(main, ["tariff", "rate", *files, "--json"])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    [cycle] = result["cycles"]
+    priced = {each.place.partition(".")[2]: each.found for each in outcome.comparisons}
+    rated = {f"expect.{part['name']}": Decimal(part["amount_rounded"]) for part in cycle["components"]}
+    rated["expect.total"] = Decimal(cycle["amount_rounded"])
+    amounts = {place: Decimal(found.split()[0]) for place, found in priced.items() if place.startswith("expect")}
+    assert {place: amount for place, amount in amounts.items() if amount} == {p: a for p, a in rated.items() if a}
+    for bucket in [each for each in result["buckets"] if each["from"] == "2001-01-01T00:00:00Z" and each["measure"]]:
+        found = priced[f"buckets.{bucket['name']}"]
+        assert quantity_of(found, Measure(bucket["measure"]).kind) == Decimal(bucket["used"])

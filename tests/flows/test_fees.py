@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import tomllib
-from decimal import Decimal
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from make import make_desk, make_subscriber, utc
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from make import utc
+from office import Office
 from psycopg.rows import TupleRow
 
 from sms_aaa.db.engine import connect
-from sms_aaa.db.ledger import list_balances
 from sms_aaa.flows.cycles import open_cycles
-from sms_aaa.flows.provisioning.plans import add_plan
-from sms_aaa.flows.reconciling import reconcile
 from sms_aaa.flows.shelf import PlanShelf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sms_aaa.db.engine import Connection
-
-PLAN = """
-name = "{name}"
-[policy]
-[tariff]
-currency = "EUR"
-{tariff}
-"""
 MONTHLY = """
 [[tariff.recurring]]
 name = "line"
@@ -37,88 +27,6 @@ amount = "30.00"
 period = "month"
 prorate = "day"
 """
-
-
-class Office:
-    """Subscribers on plans of their own, and time that goes as the story wants it."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.shelf = PlanShelf()
-        self.desk = make_desk(connection)
-
-    def plan(self, name: str, tariff: str) -> None:
-        text = PLAN.format(name=name, tariff=tariff)
-        add_plan(self.desk, tomllib.loads(text, parse_float=Decimal), default_currency="EUR")
-
-    def subscribe(self, name: str, plan: str, start: str, *, zone: str = "UTC", anchor_day: int = 1) -> int:
-        """The id of a subscription that begins at an instant."""
-        service_id = make_subscriber(self.desk, name=name, plan=plan, zone=zone)
-        begin = utc(start)
-        self.connection.execute(
-            "update account set anchor_day = %s where id = (select max(id) from account)", [anchor_day]
-        )
-        for table in ("subscription", "assignment"):
-            self.connection.execute(
-                f"update {table} set during = tstzrange(%s, null) where service_id = %s", (begin, service_id)
-            )
-        [(subscription_id,)] = self.connection.execute(
-            """update cycle_due set due_at = %s where subscription_id = (select max(id) from subscription)
-               returning subscription_id""",
-            [begin],
-        ).fetchall()
-        return int(subscription_id)
-
-    def end(self, subscription_id: int, at: str) -> None:
-        self.connection.execute(
-            "update subscription set during = tstzrange(lower(during), %s) where id = %s", (utc(at), subscription_id)
-        )
-
-    def change(self, subscription_id: int, plan: str, at: str) -> int:
-        self.end(subscription_id, at)
-        [(changed_id,)] = self.connection.execute(
-            """insert into subscription (service_id, plan_version_id, during)
-               select u.service_id, v.id, tstzrange(%s, null) from subscription u, plan_version v
-               join plan p on p.id = v.plan_id where u.id = %s and p.name = %s returning id""",
-            (utc(at), subscription_id, plan),
-        ).fetchall()
-        return int(changed_id)
-
-    def until(self, now: str) -> None:
-        """Whatever the rater does up to an instant; done again, it changes nothing; and the books are right."""
-        while open_cycles(self.connection, self.shelf, now=utc(now), limit=50) == 50:
-            pass
-        before = self.connection.execute("select count(*) from entry").fetchone()
-        self.connection.execute(
-            "update cycle_due set due_at = '2026-01-01' where subscription_id in (select id from subscription)"
-        )
-        while open_cycles(self.connection, self.shelf, now=utc(now), limit=50) == 50:
-            pass
-        assert self.connection.execute("select count(*) from entry").fetchone() == before
-        found = reconcile(self.connection, self.shelf)
-        assert found.holds, [law for law in found.laws if law.violations]
-
-    def charges(self) -> list[str]:
-        """Each as "cycle, component, kind, service period, amount"."""
-        rows = self.connection.execute(
-            """select c.starts_at at time zone a.zone, k.name, h.kind, h.from_at at time zone a.zone,
-                      h.until_at at time zone a.zone, h.amount_minor
-               from charge h join cycle c on c.id = h.cycle_id join account a on a.id = h.account_id
-               join component k on k.id = h.component_id order by h.from_at, h.amount_minor desc, h.id"""
-        ).fetchall()
-        return [f"{row[0]:%m-%d} {row[1]} {row[2]} {row[3]:%m-%d}..{row[4]:%m-%d} {row[5]}" for row in rows]
-
-    def balances(self) -> dict[str, int]:
-        return {row.ledger_account: row.balance_minor for row in list_balances(self.connection) if row.balance_minor}
-
-    def revenue(self) -> list[tuple[str, int]]:
-        """By the day that a cycle begins on, in UTC."""
-        rows = self.connection.execute(
-            """select c.starts_at, sum(case when e.credit like 'revenue:%' then e.amount_minor
-                                            when e.debit like 'revenue:%' then -e.amount_minor else 0 end)::bigint
-               from entry e join cycle c on c.id = e.cycle_id group by 1 order by 1"""
-        ).fetchall()
-        return [(f"{row[0]:%m-%d}", row[1]) for row in rows]
 
 
 @pytest.fixture
@@ -298,3 +206,44 @@ def test_a_thousand_subscriptions_take_a_handful_of_statements(office: Office) -
     # Two of them read the plan.
     assert CountingCursor.statements <= 12
     assert office.connection.execute("select count(*), sum(amount_minor) from charge").fetchone() == (1000, 3_000_000)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    zone=st.sampled_from(["UTC", "Europe/Berlin", "America/Santiago", "Pacific/Apia"]),
+    anchor_day=st.integers(1, 31),
+    plans=st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3),
+    hours=st.lists(st.integers(1, 700), min_size=3, max_size=3),
+    ends=st.booleans(),
+    looks=st.lists(st.integers(1, 2000), max_size=4),
+)
+def test_when_the_rater_looks_changes_no_charge_and_no_revenue(
+    office: Office, zone: str, anchor_day: int, plans: list[str], hours: list[int], *, ends: bool, looks: list[int]
+) -> None:
+    """As the rules have it, whenever the rater looks, and to the same revenue as one that looks but once."""
+    fees = {
+        "a": MONTHLY + MONTHLY.replace("line", "quarter").replace("month", "quarter"),
+        "b": MONTHLY.replace("day", "second") + 'anchor = "subscription"\n',
+        "c": MONTHLY + 'due = "arrears"\n' + MONTHLY.replace("line", "week").replace("month", "week"),
+    }
+    results = []
+    for moments in (sorted(looks), []):
+        office.connection.rollback()
+        office.shelf = PlanShelf()
+        for name, tariff in fees.items():
+            office.plan(name, tariff)
+        at = utc("2026-01-20 10:00")
+        running = office.subscribe("alice", plans[0], f"{at:%Y-%m-%d %H:%M}", zone=zone, anchor_day=anchor_day)
+        for plan, length in zip([*plans[1:], "" if ends else None], hours, strict=False):
+            if plan is None:
+                break
+            at += timedelta(hours=length)
+            if plan:
+                running = office.change(running, plan, f"{at:%Y-%m-%d %H:%M}")
+            else:
+                office.end(running, f"{at:%Y-%m-%d %H:%M}")
+        for moment in moments:
+            office.until_unchecked(f"{utc('2026-01-20') + timedelta(hours=moment):%Y-%m-%d %H:%M}")
+        office.until("2026-05-01")
+        results.append((office.charges(), office.revenue(), office.balances()))
+    assert results[0] == results[1]

@@ -15,6 +15,7 @@ from sms_aaa.db.subscribers import find_by_name, list_entitlements
 from sms_aaa.flows.provisioning.credentials import set_password
 from sms_aaa.flows.provisioning.desk import Invalid, Refused, RefusedKind
 from sms_aaa.flows.provisioning.nas import remove_nas, set_nas
+from sms_aaa.flows.provisioning.plan_changes import change_plan
 from sms_aaa.flows.provisioning.subscribers import remove_subscriber, set_state
 from sms_aaa.flows.settling import settle_accounting
 from sms_aaa.rules.entitlement import Dialect, ServiceState
@@ -119,6 +120,19 @@ def test_of_the_versions_whose_day_has_come_the_one_that_came_last_is_sold(desk:
     assert [row and row.version for row in found] == [None, 4, 2]
     assert [row.version for row in list_plans(desk.connection)] == [2, 5]
     assert [row.version for row in list_plans(desk.connection, is_all=True)] == [1, 2, 3, 4, 5]
+
+
+def test_a_change_of_plan_gets_the_version_in_force_on_its_day(desk: Desk) -> None:
+    make_plan(desk)
+    make_plan(desk, name="later", effective_at=utc("2099-01-01"))
+    make_plan(desk, name="later", sessions=2, effective_at=utc("2099-06-01"))
+    make_subscriber(desk)
+    with pytest.raises(Refused, match="not yet in force is plan later"):
+        change_plan(desk, "alice", "later")
+    assert change_plan(desk, "alice", "later", at=utc("2099-03-01")) == 1
+    query = """select p.name, v.version from subscription s join plan_version v on v.id = s.plan_version_id
+               join plan p on p.id = v.plan_id order by lower(s.during)"""
+    assert desk.connection.execute(query).fetchall() == [("home-100", 1), ("later", 1)]
 
 
 def test_a_removed_subscriber_frees_name_identity_and_address(desk: Desk) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,8 +17,10 @@ from sms_aaa.db.rating import Total, TotalKey, insert_totals, list_usage_totals
 from sms_aaa.db.rating_queue import claim_shard, queue_length
 from sms_aaa.db.reconcile import list_violations
 from sms_aaa.db.usage import SHARDS, insert_deltas, insert_queue
+from sms_aaa.flows.closing import close_cycles
 from sms_aaa.flows.cycles import open_cycles, postpone_next
 from sms_aaa.flows.meters import RaterMemory
+from sms_aaa.flows.provisioning.plans import add_plan
 from sms_aaa.flows.rating import RatedBatch, rate_batch, suspend_next
 from sms_aaa.flows.reconciling import reconcile
 from sms_aaa.flows.settling import settle_accounting
@@ -347,6 +351,147 @@ def test_a_total_beyond_what_a_column_holds_is_refused_by_name(world: World) -> 
     total = Total(TotalKey(1, 1, 1, 1), quantity=2**63, numerator=0, posted_minor=0)
     with pytest.raises(Poison):
         insert_totals(world.connection, [total])
+
+
+def test_money_pays_for_usage_when_it_is_posted_and_what_is_beyond_it_is_owed(world: World) -> None:
+    world.connection.execute(
+        """insert into bucket (account_id, name, kind, currency, terms, priority, from_at, granted)
+           values (%s, 'credit', 'top-up', 'EUR', '{"name": "credit", "measure": null, "amount": 755000000000}', 1,
+                   '2026-01-01', 755000000000)""",
+        (world.account_id,),
+    )
+    world.connection.execute(
+        "insert into bucket_entry (bucket_id, kind, quantity) select id, 'grant', granted from bucket"
+    )
+    for step in range(1, 4):
+        world.use("s", (NOON + timedelta(minutes=step), 60 * step, 0, 2 * step * GB))
+        world.rate()
+    # 5 GB beyond what is included cost 2.50. The half cent is nobody's yet.
+    paid = world.connection.execute(
+        "select sum(amount_minor) from entry where debit = 'deferred-revenue' and bucket_id is not null"
+    ).fetchone()
+    assert paid == (75,)
+    assert world.connection.execute("select used from bucket").fetchone() == (750_000_000_000,)
+    assert world.connection.execute("select sum(quantity) from bucket_entry where kind = 'use'").fetchone() == (
+        750_000_000_000,
+    )
+    balances = {balance.ledger_account: balance.balance_minor for balance in list_balances(world.connection)}
+    assert (balances["revenue:data"], balances["deferred-revenue"]) == (-250, 75)
+    assert balances["unbilled-receivable"] == 2990 + 250 - 75
+    assert world.posted()["data"] == 250
+
+
+KEYED = """
+name = "keyed"
+[policy]
+[tariff]
+currency = "EUR"
+[[tariff.key]]
+name = "abroad"
+nas_zone = ["abroad"]
+[[tariff.band]]
+name = "first-hour"
+to = "60 min"
+[[tariff.usage]]
+name = "home"
+measure = "total"
+per = "GB"
+price = "0.10"
+keys = ["default"]
+[[tariff.usage]]
+name = "roaming"
+measure = "total"
+per = "GB"
+price = "2.00"
+keys = ["abroad"]
+[[tariff.usage]]
+name = "connection"
+measure = "seconds"
+per = "h"
+price = "1.00"
+bands = ["first-hour"]
+"""
+
+
+def test_where_a_nas_stands_and_how_long_a_session_lasts_decide_what_usage_costs(world: World) -> None:
+    add_plan(make_desk(world.connection), tomllib.loads(KEYED, parse_float=Decimal), default_currency="EUR")
+    world.connection.execute("update subscription set plan_version_id = (select max(id) from plan_version)")
+    world.use("at-home", (NOON, 1800, 0, GB))
+    world.rate()
+    world.connection.execute("update nas set zone = 'abroad'")
+    # Two hours, of which the first costs by time.
+    world.use("away", (NOON + timedelta(hours=2), 7200, 0, 3 * GB))
+    world.rate()
+    assert world.posted() == {"home": 10, "roaming": 600, "connection": 50 + 100}
+
+
+LIMITED = """
+name = "limited"
+[policy]
+[tariff]
+currency = "EUR"
+[[tariff.usage]]
+name = "data"
+measure = "total"
+per = "GB"
+price = "1.00"
+scope = "session"
+session_maximum = "2.50"
+session_limit = "disconnect"
+"""
+
+
+def test_a_session_that_has_cost_as_much_as_one_may_says_so_once(world: World) -> None:
+    add_plan(make_desk(world.connection), tomllib.loads(LIMITED, parse_float=Decimal), default_currency="EUR")
+    world.connection.execute("update subscription set plan_version_id = (select max(id) from plan_version)")
+    for step in range(1, 6):
+        world.use("s", (NOON + timedelta(minutes=step), 60 * step, 0, step * GB))
+        world.rate()
+    assert world.posted() == {"data": 250}
+    told = world.connection.execute("select object_id, payload from event where kind = 'session.cost-limit'").fetchall()
+    assert told == [(1, {"component": "data"})]
+
+
+MINIMUM = """
+name = "committed"
+[policy]
+[tariff]
+currency = "EUR"
+[[tariff.usage]]
+name = "data"
+measure = "total"
+per = "GB"
+price = "0.50"
+minimum_charge = "5.00"
+"""
+
+
+def test_usage_that_comes_when_its_cycle_is_closed_is_an_adjustment_to_what_it_was_closed_with(world: World) -> None:
+    add_plan(make_desk(world.connection), tomllib.loads(MINIMUM, parse_float=Decimal), default_currency="EUR")
+    world.connection.execute("update subscription set plan_version_id = (select max(id) from plan_version)")
+    october = MONTH_EDGE - timedelta(days=5)
+    world.use("first", (october, 60, 0, 4 * GB))
+    world.rate()
+    open_cycles(world.connection, world.shelf, now=NOON, limit=10)
+    closed = close_cycles(world.connection, world.shelf, now=NOON, grace=timedelta(days=1), limit=10)
+    assert [cycle.cycle.starts_at < MONTH_EDGE for cycle in closed] == [True] * len(closed)
+    charges = "select kind, amount_minor from charge order by id"
+    frozen = world.connection.execute(charges).fetchall()
+    assert frozen[-2:] == [("usage", 200), ("minimum", 300)]
+    adjusted = """select j.amount_minor, h.kind from adjustment j left join charge h on h.id = j.charge_id
+                  join cycle c on c.id = j.cycle_id where c.starts_at = '2026-09-30 22:00' order by j.id"""
+    # 1.00 more is within the minimum that was charged.
+    world.use("second", (october + timedelta(hours=1), 60, 0, 2 * GB))
+    world.rate()
+    assert world.connection.execute(adjusted).fetchall() == []
+    # 16 GB in all cost 8.00: 3.00 beyond it. What November is used for goes on beside it.
+    world.use("third", (october + timedelta(hours=2), 60, 0, 10 * GB), (NOON, 60 + 16 * 86_400, 0, 10 * GB))
+    world.rate()
+    assert world.connection.execute(adjusted).fetchall() == [(300, "usage")]
+    assert world.connection.execute(charges).fetchall() == frozen
+    balances = {balance.ledger_account: balance.balance_minor for balance in list_balances(world.connection)}
+    assert balances["revenue:data"] == -800
+    assert sum(balances.values()) == 0
 
 
 def assert_priced(world: World) -> None:

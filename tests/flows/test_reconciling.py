@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 GB = 10**9
 NOON = utc("2026-11-10 12:00:00")
 RATED_LAW = "a total is the sum of its rated usage"
+COUNTED_LAW = "of each rated delta the components count all octets, once"
 LEDGER_LAW = "the ledger has what the totals and charges say"
 
 
@@ -124,8 +125,10 @@ def test_usage_rated_by_a_fee_is_named_not_stumbled_over(books: Books) -> None:
     fee = "select id from component where kind = 'recurring'"
     books.spoil(*(f"update {table} set component_id = ({fee})" for table in ("usage_total", "rated_usage")))
     found = books.reconcile()
-    assert [(row.component, row.quantity, row.expected) for row in found.components] == [("monthly-fee", 3 * GB, 0)]
-    assert found.download.rated == 0
+    laws = {law.text: [row.found for row in law.violations] for law in found.laws}
+    assert laws[COUNTED_LAW] == [f"0 octets rated, the delta has {GB} up and {2 * GB} down"]
+    [cycle] = found.cycles
+    assert (cycle.counted, cycle.priced, cycle.balances) == (3 * GB, 0, False)
     assert not found.holds
 
 
@@ -133,7 +136,7 @@ def test_usage_rated_by_a_fee_is_named_not_stumbled_over(books: Books) -> None:
 def test_rated_usage_without_a_total_is_found(books: Books, quantity: int) -> None:
     books.spoil(f"update rated_usage set quantity = {quantity}, numerator = 0", "delete from usage_total")
     found = {law.text: [row.found for row in law.violations] for law in books.reconcile().laws}
-    assert found[RATED_LAW] == [f"total nothing, rated {quantity} (0)"]
+    assert found[RATED_LAW] == [f"total nothing, rated {quantity} and 0 covered (0)"]
     assert found[FEE_LAW] == ["charged 2990, owed nothing"]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -33,26 +34,35 @@ MONEY_SQL = re.compile(
 )
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def modules() -> dict[str, Path]:
     paths = sorted(PACKAGE.rglob("*.py"))
     return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
 
 
+@cache
 def imported(path: Path) -> set[str]:
     """Modules and names that it imports, within functions and for its types too."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
+@cache
 def statements_in(path: Path) -> dict[int, str]:
     """Texts of a module that work on a table of money or usage, by their lines."""
-    constants = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
+    constants = (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant))
     return {one.lineno: one.value for one in constants if isinstance(one.value, str) and MONEY_SQL.search(one.value)}
 
 
+@cache
 def money_way() -> list[str]:
     known = modules()
     imports = {name: imported(path) for name, path in known.items()}

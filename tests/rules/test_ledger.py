@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sms_aaa.rules.ledger import Entry, LedgerAccount, difference_entry, revenue
+from sms_aaa.rules.ledger import REVENUE_PREFIX, SIDES, Entry, Event, LedgerAccount, difference_entry, post, revenue
 
 DEBIT, CREDIT = LedgerAccount.UNBILLED_RECEIVABLE, revenue("data")
 
@@ -55,3 +55,62 @@ def test_differences_add_up_to_the_last_total_on_both_sides(totals: list[int]) -
 def test_an_entry_of_nothing_or_with_itself_cannot_be_made(debit: str, amount_minor: int) -> None:
     with pytest.raises(AssertionError):
         Entry(debit, CREDIT, amount_minor, "EUR")
+
+
+def test_each_event_has_its_two_accounts() -> None:
+    assert SIDES.keys() == set(Event)
+    entries = {event: post(event, 5, "EUR", component=component_of(event)) for event in Event}
+    assert {event.value: f"{entry.debit} to {entry.credit}" for event, entry in entries.items() if entry} == {
+        "usage": "unbilled-receivable to revenue:data",
+        "fee": "unbilled-receivable to revenue:data",
+        "fee-deferred": "unbilled-receivable to deferred-revenue",
+        "earning": "deferred-revenue to revenue:data",
+        "adjustment": "unbilled-receivable to revenue:data",
+        "top-up": "cash to deferred-revenue",
+        "bucket-use": "deferred-revenue to revenue:data",
+        "bucket-expiry": "deferred-revenue to revenue:breakage",
+        "payment": "cash to customer-credit",
+        "invoice": "receivable to unbilled-receivable",
+        "tax": "receivable to tax",
+        "allocation": "customer-credit to receivable",
+        "refund": "customer-credit to cash",
+        "rounding": "receivable to rounding",
+        "bad-debt": "bad-debt to receivable",
+        "write-off": "write-off to receivable",
+    }
+    used = {side for sides in SIDES.values() for side in sides if side and not side.startswith(REVENUE_PREFIX)}
+    assert used == set(LedgerAccount)
+
+
+def component_of(event: Event) -> str | None:
+    return "data" if "" in SIDES[event] else None
+
+
+@given(st.sampled_from(Event), st.integers(-(10**12), 10**12))
+def test_what_is_taken_back_leaves_nothing(event: Event, amount_minor: int) -> None:
+    there, back = (post(event, sign * amount_minor, "JPY", component=component_of(event)) for sign in (1, -1))
+    if there is None or back is None:
+        assert there is back is None
+        assert amount_minor == 0
+    else:
+        assert (there.debit, there.credit, there.amount_minor) == (back.credit, back.debit, abs(amount_minor))
+        assert back.amount_minor == there.amount_minor
+
+
+def test_a_component_is_named_where_its_revenue_is_meant_and_nowhere_else() -> None:
+    with pytest.raises(AssertionError):
+        post(Event.USAGE, 1, "EUR")
+    with pytest.raises(AssertionError):
+        post(Event.TOP_UP, 1, "EUR", component="data")
+
+
+def test_a_top_up_that_is_used_up_is_revenue_and_nothing_is_deferred_any_more() -> None:
+    story = [(Event.TOP_UP, 1000, None), (Event.BUCKET_USE, 700, "data"), (Event.BUCKET_USE, -50, "data"),
+             (Event.BUCKET_EXPIRY, 350, None)]  # fmt: skip
+    balances: dict[str, int] = {}
+    for event, amount_minor, component in story:
+        entry = post(event, amount_minor, "EUR", component=component)
+        assert entry is not None
+        balances[entry.debit] = balances.get(entry.debit, 0) + entry.amount_minor
+        balances[entry.credit] = balances.get(entry.credit, 0) - entry.amount_minor
+    assert balances == {"cash": 1000, "deferred-revenue": 0, "revenue:data": -650, "revenue:breakage": -350}

@@ -13,21 +13,25 @@ from hypothesis import given, settings
 from tariffs import tariffs
 
 from sms_aaa.rules.plan_keys import PLAN
-from sms_aaa.rules.plan_schema import schema_of, table_schema
+from sms_aaa.rules.plan_schema import lines_schema, schema_of, table_schema
 from sms_aaa.rules.plan_table import Form, Key, Section
 from sms_aaa.rules.plan_writing import tables_of_tariff
+from sms_aaa.rules.usage_line_keys import ACCOUNT, LINES
 
 if TYPE_CHECKING:
     from sms_aaa.rules.tariff import Tariff
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = sorted((ROOT / "policies").glob("*.toml"))
+CASES = sorted((ROOT / "tests" / "golden" / "cases").glob("*.toml"))
 DOCUMENTED = (ROOT / "docs" / "tariffs.md").read_text(encoding="utf-8")
+DOOR = (ROOT / "docs" / "pricing-door.md").read_text(encoding="utf-8")
 SCHEMA = schema_of(PLAN, "a plan")
+LINE = lines_schema(LINES, "usage", "a line")
 TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,), "array": (list,), "string": (str,), "boolean": (bool,), "integer": (int,), "number": (int, float)
 }  # fmt: skip
-SAID_ONLY = {"$schema", "title", "description", "default"}
+SAID_ONLY = {"$schema", "title", "description", "default", "format"}
 
 
 def violations(schema: dict[str, Any], value: Any, place: str = "") -> list[str]:
@@ -68,6 +72,7 @@ def _unless(holds: bool, place: str, said: object) -> list[str]:
 
 _WORDS: dict[str, Any] = {
     "type": lambda wanted, value, place, _: _unless(_is(wanted, value), place, wanted),
+    "const": lambda wanted, value, place, _: _unless(value == wanted, place, wanted),
     "enum": lambda wanted, value, place, _: _unless(value in wanted, place, wanted),
     "pattern": lambda wanted, value, place, _: _unless(
         not isinstance(value, str) or re.search(wanted, value) is not None, place, wanted
@@ -161,3 +166,56 @@ def test_the_samples_use_every_key_between_them() -> None:
     for path in SAMPLES:
         used |= used_keys(PLAN, tomllib.loads(path.read_text(encoding="utf-8")))
     assert {(section.title, key.name) for section in sections(PLAN) for key in section.keys} - used == set()
+
+
+def blocks(suffix: str) -> list[str]:
+    """The files of a kind that the page of the pricing door shows."""
+    return re.findall(rf"^`[a-z-]+\.{suffix}`[^\n]*:\n\n```[a-z]+\n(.*?)```", DOOR, re.DOTALL | re.MULTILINE)
+
+
+def test_the_lines_and_accounts_that_the_pricing_door_shows_keep_their_schemas() -> None:
+    lines = [json.loads(line) for block in blocks("jsonl") for line in block.splitlines()]
+    assert {line.get("kind", "usage") for line in lines} >= {"usage", "packet", "close", "reserve"}
+    assert [fault for line in lines for fault in violations(LINE, line)] == []
+    tables = [tomllib.loads(block) for block in blocks("toml")]
+    accounts = [table for table in tables if "tariff" not in table]
+    assert accounts
+    assert [fault for table in accounts for fault in violations(schema_of(ACCOUNT, "an account"), table)] == []
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_every_golden_case_keeps_the_schemas(path: Path) -> None:
+    document = tomllib.loads(path.read_text(encoding="utf-8"))
+    faults = [fault for tariff in document["tariff"].values() for fault in violations(SCHEMA, {"tariff": tariff})]
+    for case in document["case"]:
+        lines = [json.loads(line) for line in case["usage"].splitlines() if line]
+        faults += [fault for line in lines for fault in violations(LINE, line)]
+        faults += violations(schema_of(ACCOUNT, "an account"), case.get("account", {}))
+    assert faults == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"kind": "use"},
+        {"octets": 1},
+        {"kind": "release"},
+        {"kind": "release", "session": "a", "octets_in": 1},
+        {"quantity": "1", "unit": "Gb"},
+        {"events": "many"},
+        {"kind": "packet", "attributes": []},
+        {"kind": "grant", "amount": "5 GB", "blocks": 1},
+        [],
+    ],
+)
+def test_the_schema_of_a_line_finds_what_its_reader_refuses(line: object) -> None:
+    assert violations(LINE, line)
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_each_key_of_a_line_is_in_the_page_of_the_pricing_door_with_a_sample_that_keeps_the_schema(kind: str) -> None:
+    properties: Any = table_schema(Section(kind, LINES[kind]))["properties"]
+    for key in LINES[kind]:
+        assert f"`{key.name}`" in DOOR
+        value = tomllib.loads(f"sample = {key.sample}")["sample"] if key.form is not Form.OBJECT else {}
+        assert (key.name, violations(properties[key.name], value)) == (key.name, [])

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import tomllib
+from datetime import date
 from decimal import Decimal
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tariffs import tariffs
 
 from sms_aaa.rules.buckets import BucketKind, BucketTerms, Overage, Rollover
 from sms_aaa.rules.measure import Measure, Unit
 from sms_aaa.rules.plan import read_plan
 from sms_aaa.rules.plan_table import PlanInvalidError
+from sms_aaa.rules.plan_writing import tables_of_tariff
 from sms_aaa.rules.slots import Band, Day, Holiday, Slot
 from sms_aaa.rules.tariff import (
     Anchor,
@@ -289,6 +295,7 @@ USAGE = "tariff.usage"
         ('valid = "30d"', 'valid = "1M"', "tariff.bucket[0].valid", "is not a time in s, m, h or d"),
         ('key = "roaming", d', 'key = "home", d', "example[0].usage[0].key", "known are default, roaming"),
         ("events = 101", "events = -1", "example[0].usage[3].events", "is not a number of events"),
+        ("events = 101", 'events = "9223372036854775807 event"', "example[0].usage[3]", "more than can be counted"),
         ("night-data = ", "night-dota = ", "example[0].buckets.night-dota", "known are night-data, credit"),
     ],
 )  # fmt: skip
@@ -299,6 +306,22 @@ def test_a_fault_is_named_with_its_place_and_remedy(old: str, new: str, place: s
         read(text)
     assert caught.value.place == place
     assert said in str(caught.value)
+
+
+def test_an_example_in_abstract_units_is_compared_to_twelve_decimals() -> None:
+    text = """
+    tariff = { currency = "XXX", usage = [{ name = "a", measure = "seconds", per = "h", price = 1 }] }
+    example = [{ usage = { seconds = "20 min" }, expect = { a = "0.333333333333", total = "0.333333333333" } }]
+    """
+    assert read(text).currency == "XXX"
+    with pytest.raises(PlanInvalidError, match=r"example\[0\].expect.a: has more than 12 decimals"):
+        read(text.replace('a = "0.333333333333"', 'a = "0.3333333333333"'))
+
+
+def test_combinations_of_keys_slots_and_bands_have_a_bound() -> None:
+    rows = {"slot": [{"name": f"s{at}"} for at in range(40)], "band": [{"name": f"b{at}"} for at in range(24)]}
+    with pytest.raises(PlanInvalidError, match="tariff: has 1025 combinations"):
+        read_plan({"tariff": rows}, default_currency="EUR", is_sold=False)
 
 
 def test_a_bucket_that_nothing_uses_is_refused() -> None:
@@ -319,3 +342,43 @@ def test_what_is_sold_has_a_name_a_policy_and_a_currency() -> None:
         with pytest.raises(PlanInvalidError) as caught:
             read(text_of_it, is_sold=True)
         assert caught.value.place == place
+
+
+JUNK = st.sampled_from([
+    None, True, 0, -1, 10**30, Decimal("NaN"), Decimal("1E+999999"), Decimal("0.1"), 0.5, "", "0", "-1", "1e3",
+    "a" * 300, "9223372.036854775807 TB", "9223372036854775807 event",
+    "anytime", "total", "\x00", "9999999999999999 TB", "0.0000000000000001 s", "99:99", "00-00",
+    [], [[]], [None], ["a", "a"], {}, {"name": "a"}, {"": 1}, [{}], date(2026, 1, 1),
+])  # fmt: skip
+
+
+def leaves(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """The ways to everything in a document, itself and its tables too."""
+    inner: list[tuple[str | int, object]] = []
+    if isinstance(value, dict):
+        inner = list(value.items())
+    elif isinstance(value, list):
+        inner = list(enumerate(value))
+    return [path, *(found for key, part in inner for found in leaves(part, (*path, key)))]
+
+
+@settings(max_examples=80, deadline=None)
+@given(tariffs(), st.data())
+def test_whatever_stands_where_is_read_or_refused_with_its_place(tariff: Tariff, data: st.DataObject) -> None:
+    usage = {"upload": "1 GB", "seconds": "5 min", "events": 3, "units": "1.5"}
+    document = {"tariff": tables_of_tariff(tariff), "example": [{"usage": usage, "expect": {"total": 0}}]}
+    path = data.draw(st.sampled_from([way for way in leaves(document) if way]))
+    inner: Any = document
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = data.draw(JUNK)
+    fault = fault_in(document)
+    assert fault is None or (fault.place.startswith(str(path[0])) and str(fault).isprintable())
+
+
+def fault_in(document: dict[str, object]) -> PlanInvalidError | None:
+    try:
+        read_plan(document, default_currency="EUR", is_sold=False)
+    except PlanInvalidError as fault:
+        return fault
+    return None

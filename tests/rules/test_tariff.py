@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sms_aaa.rules.buckets import BucketTerms
@@ -145,6 +147,19 @@ def test_a_bucket_covers_what_its_tariff_has_and_counts(
     Tariff("EUR", (), usage, buckets=(BucketTerms("free", Measure.TOTAL, 1, components=("up", "down")),))
     with pytest.raises(ValueError, match=reason):
         Tariff("EUR", (), usage, buckets=(BucketTerms("free", measure, 1, components=components),))
+
+
+def test_what_is_left_uncounted_is_counted_by_few_components() -> None:
+    grid = [(key, slot, "whole-session") for key in ("default", "tv") for slot in ("anytime", "night", "weekend")]
+    at_night = replace(component("night", Measure.TOTAL), slots=("night",))
+    [_, added] = complete_usage((at_night,), grid)
+    assert (added.name, added.keys, added.slots, added.bands) == ("unmetered", (), ("anytime", "weekend"), ())
+    of_tv = replace(at_night, keys=("tv",))
+    added = complete_usage((of_tv,), grid)[1:]
+    assert [(part.name, part.keys, part.slots) for part in added] == [
+        ("unmetered-1", ("default",), ()),
+        ("unmetered-2", ("tv",), ("anytime", "weekend")),
+    ]
 
 
 def test_a_fee_is_not_negative() -> None:

@@ -11,14 +11,12 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 from click.testing import CliRunner
 from daemon import Daemon, FakeNas, started, wait_until
 from make import SECRET, Said, make_nas, make_plan, make_subscriber, packet_of
 
 from sms_aaa.cli.main import main
-from sms_aaa.db.schema import upgrade
 from sms_aaa.node.lockouts import Lockouts
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.digest import SecretDigests
@@ -27,10 +25,9 @@ from sms_aaa.radius.request import accounting_request
 from sms_aaa.server.sockets import Endpoint, bind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from sms_aaa.server.postgres import EmbeddedPostgres
 
 FAILURES = 4
 LOCKOUT_SECONDS = 3
@@ -48,11 +45,7 @@ SETTINGS = {
 }
 
 
-def daemon_with(postgres: EmbeddedPostgres, folder: Path, database: str, settings: dict[str, str]) -> Iterator[Daemon]:
-    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-        connection.execute(f"create database {database}")
-    dsn = postgres.dsn_for(database)
-    upgrade(dsn)
+def daemon_with(dsn: str, folder: Path, settings: dict[str, str]) -> Iterator[Daemon]:
     for running in started(folder / "state", dsn, **settings):
         with running.desk() as desk:
             make_nas(desk)
@@ -62,13 +55,11 @@ def daemon_with(postgres: EmbeddedPostgres, folder: Path, database: str, setting
         with FakeNas(running) as nas:
             wait_until(lambda: accepted(nas.login(USERS[-1].encode(), b"heidi-password")), "the provisioned rows")
         yield running
-    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-        connection.execute(f"drop database {database} with (force)")
 
 
 @pytest.fixture(scope="module")
-def daemon(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    yield from daemon_with(postgres, tmp_path_factory.mktemp("defences"), "defences", SETTINGS)
+def daemon(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    yield from daemon_with(new_database(), tmp_path_factory.mktemp("defences"), SETTINGS)
 
 
 @pytest.fixture
@@ -331,7 +322,7 @@ def test_logins_that_lay_in_a_full_queue_until_they_were_sent_again_are_not_work
 
 
 @pytest.fixture(scope="module")
-def strict(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def strict(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     settings = {
         "SMS_AAA_LIMITS_USER_LOGINS": "5",
         "SMS_AAA_LIMITS_USER_WINDOW_SECONDS": "3",
@@ -339,7 +330,7 @@ def strict(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory)
         "SMS_AAA_LIMITS_NAS_BURST": "100",
         "SMS_AAA_ACCESS_WORKERS": "1",
     }
-    yield from daemon_with(postgres, tmp_path_factory.mktemp("strict"), "strict", settings)
+    yield from daemon_with(new_database(), tmp_path_factory.mktemp("strict"), settings)
 
 
 def test_who_hammers_is_refused_until_the_window_is_over_and_nobody_else_is(strict: Daemon) -> None:
@@ -408,13 +399,13 @@ REJECT_DELAY = 0.6
 
 
 @pytest.fixture(scope="module")
-def slow(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def slow(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     settings = {
         "SMS_AAA_ACCESS_REJECT_DELAY_SECONDS": str(REJECT_DELAY),
         "SMS_AAA_ACCESS_WORKERS": "1",
         "SMS_AAA_LIMITS_LOCKOUT_FAILURES": str(FAILURES),
     }
-    yield from daemon_with(postgres, tmp_path_factory.mktemp("slow"), "slow", settings)
+    yield from daemon_with(new_database(), tmp_path_factory.mktemp("slow"), settings)
 
 
 def seconds_until_reply(nas: FakeNas, name: bytes, password: bytes) -> float:

@@ -14,14 +14,14 @@ import psycopg
 import pytest
 from daemon import Daemon, FakeNas, wait_until
 from make import Said, make_nas, make_plan, make_subscriber, packet_of, utc
+from psycopg.conninfo import conninfo_to_dict
 
-from sms_aaa.db.schema import upgrade
 from sms_aaa.flows.access import read_class
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.packet import Code, Packet, attribute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sms_aaa.server.postgres import EmbeddedPostgres
@@ -37,10 +37,10 @@ UNKNOWN = "it is not known yet who was online before the boot: see access.until_
 class Machine:
     """A node and its database; `boot` is what a power cut does."""
 
-    def __init__(self, postgres: EmbeddedPostgres, folder: Path, name: str) -> None:
+    def __init__(self, postgres: EmbeddedPostgres, folder: Path, dsn: str) -> None:
         self._postgres = postgres
-        self._name = name
-        self.daemon = Daemon(folder / "state", dsn=postgres.dsn_for(name))
+        self._name = conninfo_to_dict(dsn)["dbname"]
+        self.daemon = Daemon(folder / "state", dsn=dsn)
         self._users = itertools.count()
 
     def users(self, count: int) -> list[bytes]:
@@ -95,11 +95,10 @@ class Machine:
 
 
 @pytest.fixture(scope="module")
-def node(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-        connection.execute("create database boot_tests")
-    upgrade(postgres.dsn_for("boot_tests"))
-    machine = Machine(postgres, tmp_path_factory.mktemp("boot"), "boot_tests")
+def node(
+    postgres: EmbeddedPostgres, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machine]:
+    machine = Machine(postgres, tmp_path_factory.mktemp("boot"), new_database())
     machine.daemon.start()
     try:
         with machine.daemon.desk() as desk:
@@ -113,9 +112,7 @@ def node(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -
         wait_until(lambda: machine.code(b"dave", STATIONS[9]) == Code.ACCESS_ACCEPT, "the replica")
         yield machine
     finally:
-        machine.daemon.stop()
-        with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-            connection.execute("drop database boot_tests with (force)")
+        machine.daemon.kill_all()
 
 
 @pytest.fixture

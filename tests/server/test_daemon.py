@@ -25,24 +25,15 @@ from sms_aaa.rules.entitlement import ServiceState
 from sms_aaa.rules.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from sms_aaa.server.postgres import EmbeddedPostgres
 
 CALL_CHECK = attribute(dictionary.SERVICE_TYPE, integer(10))
 
 
 @pytest.fixture(scope="module")
-def daemon(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    import psycopg
-
-    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-        connection.execute("create database daemon_tests")
-    from sms_aaa.db.schema import upgrade
-
-    dsn = postgres.dsn_for("daemon_tests")
-    upgrade(dsn)
-    for running in started(tmp_path_factory.mktemp("daemon") / "state", dsn):
+def daemon(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    for running in started(tmp_path_factory.mktemp("daemon") / "state", new_database()):
         with running.desk() as desk:
             make_nas(desk)
             make_plan(desk, sessions=1)
@@ -54,8 +45,6 @@ def daemon(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory)
         with FakeNas(running) as nas:
             wait_until(lambda: nas.login(b"grace", b"grace-password"), "the replica with the provisioned rows")
         yield running
-    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-        connection.execute("drop database daemon_tests with (force)")
 
 
 @pytest.fixture

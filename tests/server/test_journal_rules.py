@@ -9,7 +9,7 @@ import pytest
 
 from sms_aaa.config import load_settings
 from sms_aaa.db import positions as db_positions
-from sms_aaa.db.engine import connect
+from sms_aaa.db.engine import Conflict, Poison, Unavailable, connect
 from sms_aaa.metrics import Word
 from sms_aaa.node.board import Board
 from sms_aaa.node.journal import Stream, Writer
@@ -21,11 +21,12 @@ from sms_aaa.server.stream import Fenced, StreamSettler
 from sms_aaa.server.worker import Child, Order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from sms_aaa.db.engine import Connection
-    from sms_aaa.node.journal_reader import Batch
+    from sms_aaa.node.frames import Record
+    from sms_aaa.server.ahead import Portion
 
 DATABASE_ID = bytes(range(16))
 BOUND_OCTETS = 134_217_728
@@ -35,19 +36,40 @@ NOW = 1_800_000_000_000_000_000
 class Rows:
     """A keeper whose every record is a row; one more than once would be seen."""
 
-    def store(self, connection: Connection, sequence: int, batch: Batch) -> int:
-        for record in batch.records:
+    def __init__(self, during: Callable[[list[str]], None] | None = None) -> None:
+        """`during` is called while a batch is stored, for which the server then takes its time."""
+        self.during = during
+        self.prepared: list[str] = []
+        self.ahead: list[str] = []
+        """What was prepared at the end of the last batch's storing and is not of it."""
+
+    def prepare(self, _sequence: int, records: Sequence[Record]) -> list[str]:
+        texts = [record.payload.decode() for record in records]
+        self.prepared += texts
+        return texts
+
+    def store(self, connection: Connection, sequence: int, portion: Portion[str]) -> int:
+        assert portion.ready == [record.payload.decode() for record in portion.batch.records]
+        for text in portion.ready:
             connection.execute(
                 "insert into event (kind, object_kind, object_id, payload) values ('record', %s, %s, '{}')",
-                (record.payload.decode(), sequence),
+                (text, sequence),
             )
-        return len(batch.records)
+        if self.during is not None:
+            self.during(portion.ready)
+            connection.execute("select pg_sleep(0.05)")
+        self.ahead = self.prepared[self.prepared.index(portion.ready[-1]) + 1 :] if portion.ready else []
+        return len(portion.ready)
 
     def after(self, stored: int) -> None:
         """Nothing follows from it."""
 
     def refused(self) -> None:
         """Nothing is remembered."""
+
+
+def nothing_happens(_texts: list[str]) -> None:
+    pass
 
 
 @pytest.fixture
@@ -65,8 +87,8 @@ def connection(database_dsn: str) -> Iterator[Connection]:
         yield opened
 
 
-def settler_of(child: Child, connection: Connection) -> StreamSettler[int]:
-    made = StreamSettler[int](child, Stream.ACCOUNTING, Rows(), batch_max=3)
+def settler_of(child: Child, connection: Connection, keeper: Rows | None = None) -> StreamSettler[str, int]:
+    made = StreamSettler(child, Stream.ACCOUNTING, keeper or Rows(), batch_max=3)
     made.begin(connection, DATABASE_ID)
     connection.commit()
     return made
@@ -81,7 +103,7 @@ def write(child: Child, *payloads: bytes, at: int = NOW, database_id: bytes = DA
     return at
 
 
-def settle_all(settler: StreamSettler[int], connection: Connection) -> None:
+def settle_all(settler: StreamSettler[str, int], connection: Connection) -> None:
     while settler.settle(connection).worked:
         pass
 
@@ -131,6 +153,74 @@ def test_j7_rows_and_position_are_stored_together_or_not_at_all(child: Child, co
     settle_all(settler_of(child, connection), connection)
     assert rows(connection) == ["1", "2"]
     assert position(connection, sequence) is not None
+
+
+def test_j7_what_was_read_ahead_of_a_batch_that_is_refused_is_stored_once(child: Child, connection: Connection) -> None:
+    """One that somebody was in the way of, and one with a record that nobody takes."""
+    refusals = [Conflict[0]("somebody was faster")]
+
+    def refuse(texts: list[str]) -> None:
+        if "2" in texts and refusals:
+            raise refusals.pop()
+        if "5" in texts:
+            raise Poison[0]("a value out of its range")
+
+    write(child, *(str(number).encode() for number in range(1, 9)))
+    keeper = Rows(refuse)
+    settler = settler_of(child, connection, keeper)
+    assert settler.settle(connection).worked
+    assert rows(connection) == ["1", "2", "3"]
+    assert keeper.ahead == ["4", "5", "6"]
+    settle_all(settler, connection)
+    assert rows(connection) == ["1", "2", "3", "4", "6", "7", "8"]
+    assert connection.execute("select raw from quarantine").fetchall() == [(b"5",)]
+    assert keeper.prepared == [str(number) for number in range(1, 9)], "each was heard once"
+
+
+def test_j7_what_was_read_ahead_is_dropped_where_the_batch_before_it_was_not_committed(
+    child: Child, connection: Connection, database_dsn: str
+) -> None:
+    """Its settler is fenced, or loses its connection and begins anew, or is killed and another begins."""
+    write(child, b"1", b"2", b"3", b"4", b"5", b"6", b"7")
+    keeper = Rows(nothing_happens)
+    settler = settler_of(child, connection, keeper)
+    with connect(database_dsn, name="second", repeatable=True) as other:
+        second = settler_of(child, other)
+        assert second.settle(other).worked
+        with pytest.raises(Fenced):
+            settler.settle(connection)
+        assert keeper.ahead == ["4", "5", "6"]
+        assert second.settle(other).worked
+    settler.begin(connection, DATABASE_ID)
+    connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name like '%second'")
+    connection.commit()
+    keeper.during = lambda _texts: connection.close()
+    with pytest.raises(Unavailable):
+        settler.settle(connection)
+    with connect(database_dsn, name="third", repeatable=True) as third:
+        settle_all(settler_of(child, third), third)
+        assert rows(third) == ["1", "2", "3", "4", "5", "6", "7"]
+
+
+def test_j4_no_record_is_read_ahead_before_it_is_synced_and_none_is_missed_when_the_writer_dies_meanwhile(
+    child: Child, connection: Connection
+) -> None:
+    """A file counts as finished by what was asked after its writer had died, not by what was read ahead before."""
+    folder = child.journal_folder(Stream.ACCOUNTING)
+    writer = Writer(folder, Stream.ACCOUNTING, DATABASE_ID, child.slot, synced=True, file_octets_max=65_536)
+    writer.append([b"1"], NOW)
+    steps = iter((lambda: writer.append([b"2"], NOW + 1), lambda: (writer.append([b"3"], NOW + 2), writer.close())))
+    keeper = Rows(lambda _texts: next(steps, lambda: None)())
+    settler = settler_of(child, connection, keeper)
+    assert settler.settle(connection).worked
+    assert keeper.ahead == ["2"]
+    assert settler.settle(connection).worked
+    assert keeper.ahead == ["3"]
+    settle_all(settler, connection)
+    assert rows(connection) == ["1", "2", "3"]
+    found = position(connection, NOW)
+    assert found is not None
+    assert found[1]
 
 
 def test_j8_a_file_of_another_database_is_left_named_and_the_others_are_settled(

@@ -340,6 +340,7 @@ def _ask(world: World) -> None:
         ("sessions", "alice", "--all", "--json"), ("why", "alice", "--last", "50"),
         ("why", "alice", "--last", "50", "--json"), ("why", "nobody", "--last", "50", "--csv"),
         ("usage", "alice"), ("explain", "alice", "--packets"), ("explain", "alice", "--packets", "--json"),
+        ("ledger", "list"), ("ledger", "balance"),
         ("reconcile",), ("db", "check"), ("db", "status"), ("config", "show"), ("config", "show", "--json"),
     ):  # fmt: skip
         world.type(*words, codes=(0, 1, 2))  # 2: one that wants to be told more

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from daemon import Daemon, FakeNas, wait_until
 from make import SECRET, Said, make_nas, make_plan, make_subscriber, packet_of, utc
+from psycopg.conninfo import conninfo_to_dict
 
 from sms_aaa.cli.simulator import Device, Simulator, login
-from sms_aaa.db.schema import upgrade
 from sms_aaa.flows.access import read_class
 from sms_aaa.radius import dictionary
 from sms_aaa.radius.credentials import Method
@@ -20,7 +20,7 @@ from sms_aaa.radius.packet import Code, Packet, attribute
 from sms_aaa.rules.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sms_aaa.server.postgres import EmbeddedPostgres
 
@@ -56,12 +56,11 @@ class Nodes:
         return added
 
     def without_postgresql(self, away: bool) -> None:
+        name = conninfo_to_dict(self.first.dsn)["dbname"]
         with psycopg.connect(self._postgres.dsn, autocommit=True) as connection:
-            connection.execute(f"alter database nodes_tests allow_connections {not away}")
+            connection.execute(f"alter database {name} allow_connections {not away}")
             if away:
-                connection.execute(
-                    "select pg_terminate_backend(pid) from pg_stat_activity where datname = 'nodes_tests'"
-                )
+                connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
 
 
 def _wait_for_service(node: Daemon, username: bytes) -> None:
@@ -72,11 +71,10 @@ def _wait_for_service(node: Daemon, username: bytes) -> None:
 
 
 @pytest.fixture(scope="module")
-def nodes(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-        connection.execute("create database nodes_tests")
-    dsn = postgres.dsn_for("nodes_tests")
-    upgrade(dsn)
+def nodes(
+    postgres: EmbeddedPostgres, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Nodes]:
+    dsn = new_database()
     folder = tmp_path_factory.mktemp("nodes")
     shared = {"SMS_AAA_DATABASE_KEY_FILE": str(folder / "key")}
     first = Daemon(folder / "node1", dsn=dsn, SMS_AAA_NODE_NAME="node1", **shared)
@@ -92,8 +90,6 @@ def nodes(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) 
             make_plan(desk, sessions=1)
             make_plan(desk, name="strict", sessions=1, strict=True)
         yield Nodes(first, second, postgres)
-    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-        connection.execute("drop database nodes_tests with (force)")
 
 
 def ask(node: Daemon, username: bytes, station: bytes, patience: float = 3.0) -> Packet | None:

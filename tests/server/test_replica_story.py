@@ -15,12 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 from daemon import Daemon, FakeNas, started, wait_until
 from make import make_nas, make_plan, make_subscriber
 
-from sms_aaa.db.schema import upgrade
 from sms_aaa.flows.provisioning.subscribers import set_state
 from sms_aaa.node.replica import Replica, read_current, replica_folder
 from sms_aaa.node.replica_writer import Applied, ReplicaChanges, ReplicaWriter
@@ -29,9 +27,7 @@ from sms_aaa.rules.entitlement import ServiceState
 from sms_aaa.rules.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sms_aaa.server.postgres import EmbeddedPostgres
+    from collections.abc import Callable, Iterator
 
 CROWD = 3_000
 PAGE_OCTETS = 4096
@@ -54,26 +50,34 @@ def provision(daemon: Daemon) -> None:
     wait_until(lambda: services(daemon) == CROWD + 2, "the crowd in the replica")
 
 
-@pytest.fixture
-def daemon(database_dsn: str, tmp_path: Path) -> Iterator[Daemon]:
-    """For those who damage it or set it otherwise."""
-    for running in started(tmp_path / "state", database_dsn):
+def _provisioned(folder: Path, dsn: str) -> Iterator[Daemon]:
+    for running in started(folder / "state", dsn):
         provision(running)
         yield running
+
+
+@pytest.fixture
+def damaged(database_dsn: str, tmp_path: Path) -> Iterator[Daemon]:
+    """For those who damage it. One that was damaged a moment ago is looked at again later and later."""
+    yield from _provisioned(tmp_path, database_dsn)
 
 
 @pytest.fixture(scope="module")
-def steady(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def incomplete(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """For those who take some of it away."""
+    yield from _provisioned(tmp_path_factory.mktemp("incomplete"), new_database())
+
+
+@pytest.fixture(scope="module")
+def aged(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """For those who start it anew, without its database."""
+    yield from _provisioned(tmp_path_factory.mktemp("aged"), new_database())
+
+
+@pytest.fixture(scope="module")
+def steady(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """For those who leave it as it was."""
-    name = "replica_story"
-    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-        connection.execute(f"create database {name}")
-    upgrade(postgres.dsn_for(name))
-    for running in started(tmp_path_factory.mktemp("steady") / "state", postgres.dsn_for(name)):
-        provision(running)
-        yield running
-    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-        connection.execute(f"drop database {name} with (force)")
+    yield from _provisioned(tmp_path_factory.mktemp("steady"), new_database())
 
 
 def login(nas: FakeNas, name: bytes = b"alice", password: bytes = b"wonderland") -> int | None:
@@ -149,31 +153,31 @@ def scribble_over_the_pages(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip_a_bit_of_each_record, zero_the_pages, scribble_over_the_pages])
-def test_a_damaged_replica_is_found_and_built_anew_and_logins_are_served(daemon: Daemon, damage) -> None:
-    before = generation(daemon)
-    damage(daemon)
-    with FakeNas(daemon, patience=0.3) as nas:
-        wait_until(lambda: generation(daemon) not in {before, ""}, "another generation", 40)
+def test_a_damaged_replica_is_found_and_built_anew_and_logins_are_served(damaged: Daemon, damage) -> None:
+    before = generation(damaged)
+    damage(damaged)
+    with FakeNas(damaged, patience=0.3) as nas:
+        wait_until(lambda: generation(damaged) not in {before, ""}, "another generation", 40)
         wait_until(lambda: accepts(nas, b"bob", b"builder"), "a login of the damaged record's owner")
         assert accepts(nas)
-    assert services(daemon) == CROWD + 2
-    assert "replica-damaged" in daemon.log.read_text()
-    assert daemon.metrics()["sms_aaa_replica_damages_total"] == 1
-    assert shell(daemon, "replica", "verify").returncode == 0
+    assert services(damaged) == CROWD + 2
+    assert "replica-damaged" in damaged.log.read_text()
+    assert damaged.metrics()["sms_aaa_replica_damages_total"] == 1
+    assert shell(damaged, "replica", "verify").returncode == 0
 
 
-def test_a_login_that_meets_a_damaged_record_meets_silence_and_another_its_answer(daemon: Daemon) -> None:
-    os.kill(daemon.pid_of("replicator"), 19)  # SIGSTOP: nobody mends it yet
+def test_a_login_that_meets_a_damaged_record_meets_silence_and_another_its_answer(damaged: Daemon) -> None:
+    os.kill(damaged.pid_of("replicator"), 19)  # SIGSTOP: nobody mends it yet
     try:
-        flip_a_bit_of_each_record(daemon)
-        with FakeNas(daemon) as nas:
+        flip_a_bit_of_each_record(damaged)
+        with FakeNas(damaged) as nas:
             assert login(nas, b"bob", b"builder") is None
             assert accepts(nas)
         faults = "sms_aaa_replica_read_faults_total"
-        wait_until(lambda: daemon.metrics()[faults] >= 1, "the count of it", 5)
+        wait_until(lambda: damaged.metrics()[faults] >= 1, "the count of it", 5)
     finally:
-        os.kill(daemon.pid_of("replicator"), 18)
-    with FakeNas(daemon, patience=0.3) as nas:
+        os.kill(damaged.pid_of("replicator"), 18)
+    with FakeNas(damaged, patience=0.3) as nas:
         wait_until(lambda: accepts(nas, b"bob", b"builder"), "a login once it is mended")
 
 
@@ -190,15 +194,15 @@ def remove_the_file(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("spoil", [cut_it, remove_current, remove_the_file])
-def test_what_is_missing_of_it_comes_again(daemon: Daemon, spoil) -> None:
-    before = data_file(daemon)
-    spoil(daemon)
-    daemon.kill("replicator")  # CURRENT is read at a start
-    with FakeNas(daemon, patience=0.3) as nas:
-        wait_until(lambda: generation(daemon) and data_file(daemon) != before, "another generation", 40)
+def test_what_is_missing_of_it_comes_again(incomplete: Daemon, spoil) -> None:
+    before = data_file(incomplete)
+    spoil(incomplete)
+    incomplete.kill("replicator")  # CURRENT is read at a start
+    with FakeNas(incomplete, patience=0.3) as nas:
+        wait_until(lambda: generation(incomplete) and data_file(incomplete) != before, "another generation", 40)
         wait_until(lambda: accepts(nas), "a login")
-    assert services(daemon) == CROWD + 2
-    daemon.wait_healthy()
+    assert services(incomplete) == CROWD + 2
+    incomplete.wait_healthy()
 
 
 def test_a_rebuild_that_is_asked_for_takes_no_login_its_answer(steady: Daemon) -> None:
@@ -283,13 +287,21 @@ def make_old(daemon: Daemon, *, seconds: int) -> None:
     writer.close()
 
 
-def without_database(daemon: Daemon, **settings: str) -> None:
+@contextmanager
+def without_database(daemon: Daemon, **settings: str) -> Iterator[None]:
+    """Started anew; its settings of before count again at the next start."""
     daemon.stop()
     make_old(daemon, seconds=100)
+    before = dict(daemon.environ)
     away = {"SMS_AAA_DATABASE_DSN": "postgresql:///nowhere?host=/nonexistent"}
     daemon.environ |= away | {f"SMS_AAA_REPLICA_{key.upper()}": value for key, value in settings.items()}
+    served = daemon.log.read_text().count('"serving"')
     daemon.start(healthy=False)
-    wait_until(lambda: daemon.log.read_text().count('"serving"') >= 6, "workers that serve again")
+    wait_until(lambda: daemon.log.read_text().count('"serving"') >= served + 3, "workers that serve again")
+    try:
+        yield
+    finally:
+        daemon.environ = before
 
 
 def told_age(daemon: Daemon) -> tuple[int, str, list[str]]:
@@ -298,43 +310,38 @@ def told_age(daemon: Daemon) -> tuple[int, str, list[str]]:
 
 
 @pytest.mark.parametrize("age", ["0", "3600"])
-def test_a_node_serves_however_old_its_replica_is_unless_it_is_told_not_to(daemon: Daemon, age: str) -> None:
+def test_a_node_serves_however_old_its_replica_is_unless_it_is_told_not_to(aged: Daemon, age: str) -> None:
     """It was started anew without its database, and knows the age all the same."""
-    without_database(daemon, age_seconds_max=age, when_too_old="silence")
-    with FakeNas(daemon) as nas:
+    with without_database(aged, age_seconds_max=age, when_too_old="silence"), FakeNas(aged) as nas:
         assert accepts(nas)
-    assert told_age(daemon) == (200, "degraded", [])
-    assert 100 <= daemon.metrics()["sms_aaa_replica_age_seconds"] < 160
+        assert told_age(aged) == (200, "degraded", [])
+        assert 100 <= aged.metrics()["sms_aaa_replica_age_seconds"] < 160
 
 
-def test_a_replica_that_is_too_old_serves_and_says_so(daemon: Daemon) -> None:
-    without_database(daemon, age_seconds_max="60", when_too_old="serve")
-    with FakeNas(daemon) as nas:
+def test_a_replica_that_is_too_old_serves_and_says_so(aged: Daemon) -> None:
+    with without_database(aged, age_seconds_max="60", when_too_old="serve"), FakeNas(aged) as nas:
         assert accepts(nas)
-    code, status, problems = told_age(daemon)
-    assert (code, status, len(problems)) == (200, "degraded", 1)
-    assert "60 s are allowed: logins are answered from it all the same" in problems[0]
-    assert "replica-too-old" in daemon.log.read_text()
+        code, status, problems = told_age(aged)
+        assert (code, status, len(problems)) == (200, "degraded", 1)
+        assert "60 s are allowed: logins are answered from it all the same" in problems[0]
+        assert "replica-too-old" in aged.log.read_text()
 
 
-def test_a_replica_that_is_too_old_refuses_everybody(daemon: Daemon) -> None:
-    without_database(daemon, age_seconds_max="60", when_too_old="reject")
-    with FakeNas(daemon) as nas:
+def test_a_replica_that_is_too_old_refuses_everybody(aged: Daemon) -> None:
+    with without_database(aged, age_seconds_max="60", when_too_old="reject"), FakeNas(aged) as nas:
         right, wrong, unknown = nas.login(b"alice", b"wonderland"), nas.login(b"alice", b"x"), nas.login(b"eve", b"x")
-    assert [reply.code for reply in (right, wrong, unknown)] == [Code.ACCESS_REJECT] * 3
-    assert right.attributes[18] == Reason.BACKEND_UNAVAILABLE.text.encode()
-    assert wrong.attributes[18] == unknown.attributes[18] == Reason.BAD_PASSWORD.text.encode()
-    assert told_age(daemon)[:2] == (503, "down")
-    assert daemon.metrics()["sms_aaa_replica_too_old_total"] == 1
+        assert [reply.code for reply in (right, wrong, unknown)] == [Code.ACCESS_REJECT] * 3
+        assert right.attributes[18] == Reason.BACKEND_UNAVAILABLE.text.encode()
+        assert wrong.attributes[18] == unknown.attributes[18] == Reason.BAD_PASSWORD.text.encode()
+        assert told_age(aged)[:2] == (503, "down")
+        assert aged.metrics()["sms_aaa_replica_too_old_total"] == 1
 
 
-def test_a_replica_that_is_too_old_answers_nobody_and_the_next_server_is_asked(daemon: Daemon) -> None:
-    dsn = daemon.dsn
-    without_database(daemon, age_seconds_max="60", when_too_old="silence")
-    with FakeNas(daemon, patience=0.4) as nas:
+def test_a_replica_that_is_too_old_answers_nobody_and_the_next_server_is_asked(aged: Daemon) -> None:
+    with without_database(aged, age_seconds_max="60", when_too_old="silence"), FakeNas(aged, patience=0.4) as nas:
         assert login(nas) is None
-        assert daemon.metrics()["sms_aaa_replica_too_old_total"] == 1
-        daemon.stop()
-        daemon.environ["SMS_AAA_DATABASE_DSN"] = dsn
-        daemon.start()
+        assert aged.metrics()["sms_aaa_replica_too_old_total"] == 1
+        aged.stop()
+    aged.start()
+    with FakeNas(aged, patience=0.4) as nas:
         wait_until(lambda: accepts(nas), "a login once the database is back")

@@ -28,19 +28,22 @@ from sms_aaa.rules.entitlement import Dialect, MessageAuthenticatorPolicy
 from sms_aaa.rules.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 OLD, NEW = b"the old shared secret", b"the new shared secret"
 METHODS = ("pap", "chap", "mschap", "mschap2")
 SINGLE, MANY = "127.1.0.1", "127.2.0."
+TURNS, UNPROVED, PROVED, CANCELLED = "127.1.0.2", "127.3.0.", "127.1.0.3", "127.1.0.4"
+NASES = {"single": f"{SINGLE}/32", "many": f"{MANY}0/24", "turns": f"{TURNS}/32", "unproved": f"{UNPROVED}0/24",
+         "proved": f"{PROVED}/32", "cancelled": f"{CANCELLED}/32"}  # fmt: skip
+"""One daemon serves all stories, so each has its own."""
 
 
-@pytest.fixture
-def daemon(tmp_path: Path, database_dsn: str) -> Iterator[Daemon]:
-    for running in started(tmp_path / "state", database_dsn):
+@pytest.fixture(scope="module")
+def daemon(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    for running in started(tmp_path_factory.mktemp("rotation") / "state", new_database()):
         with running.desk() as desk:
-            for name, prefix in (("single", f"{SINGLE}/32"), ("many", f"{MANY}0/24")):
+            for name, prefix in NASES.items():
                 add_nas(
                     desk,
                     name=name,
@@ -155,9 +158,9 @@ def test_no_packet_is_refused_while_secrets_rotate_under_load(daemon: Daemon) ->
 
 
 def test_each_method_is_served_under_either_secret_in_turn(daemon: Daemon) -> None:
-    rotate(daemon, "single")
-    wait_for_secret(daemon, NEW, SINGLE, valid=True)
-    with FakeNas(daemon, address=SINGLE) as nas:
+    rotate(daemon, "turns")
+    wait_for_secret(daemon, NEW, TURNS, valid=True)
+    with FakeNas(daemon, address=TURNS) as nas:
         for secret in (OLD, NEW, NEW, OLD):
             nas.digests = SecretDigests(secret)
             assert nas.ask(record(nas), daemon.accounting_port) is not None
@@ -173,37 +176,37 @@ def test_each_method_is_served_under_either_secret_in_turn(daemon: Daemon) -> No
 
 
 def test_an_unsigned_password_is_accepted_at_once_under_a_secret_that_nothing_proved(daemon: Daemon) -> None:
-    rotate(daemon, "many")
-    wait_for_secret(daemon, NEW, f"{MANY}9", valid=True)
+    rotate(daemon, "unproved")
+    wait_for_secret(daemon, NEW, f"{UNPROVED}9", valid=True)
     for number, secret in enumerate((OLD, NEW) * 3, 20):
-        with FakeNas(daemon, secret=secret, address=f"{MANY}{number}") as nas:
+        with FakeNas(daemon, secret=secret, address=f"{UNPROVED}{number}") as nas:
             reply = nas.ask(nas.login_request(b"alice", b"wonderland", signed=False), daemon.access_port)
             assert reply is not None
             assert reply.code == Code.ACCESS_ACCEPT
 
 
 def test_what_the_packets_prove_reaches_the_database_and_says_when_to_finish(daemon: Daemon) -> None:
-    rotate(daemon, "single")
-    wait_for_secret(daemon, NEW, SINGLE, valid=True)
+    rotate(daemon, "proved")
+    wait_for_secret(daemon, NEW, PROVED, valid=True)
     with daemon.desk() as desk:
-        nas_row = get_nas(desk.connection, "single")
+        nas_row = get_nas(desk.connection, "proved")
         wait_until(lambda: find_rotation(desk.connection, nas_row).new_packets >= 10, "the recorder's evidence")
         rotation = find_rotation(desk.connection, nas_row)
         assert rotation.old_packets == 0
         assert rotation.is_safe_to_finish(datetime.now(UTC))
-    assert answered_under(daemon, OLD, SINGLE)
+    assert answered_under(daemon, OLD, PROVED)
     with daemon.desk() as desk:
         wait_until(lambda: find_rotation(desk.connection, nas_row).old_packets, "the packet under the old secret")
         assert not find_rotation(desk.connection, nas_row).is_safe_to_finish(datetime.now(UTC))
     found = daemon.metrics()
-    assert found['sms_aaa_nas_secret_proofs_total{nas="single",secret="new"}'] >= 10
-    assert found['sms_aaa_nas_secret_proofs_total{nas="single",secret="old"}'] == 1
+    assert found['sms_aaa_nas_secret_proofs_total{nas="proved",secret="new"}'] >= 10
+    assert found['sms_aaa_nas_secret_proofs_total{nas="proved",secret="old"}'] == 1
 
 
 def test_a_cancelled_rotation_leaves_the_old_secret_alone_valid(daemon: Daemon) -> None:
-    rotate(daemon, "single")
-    wait_for_secret(daemon, NEW, SINGLE, valid=True)
+    rotate(daemon, "cancelled")
+    wait_for_secret(daemon, NEW, CANCELLED, valid=True)
     with daemon.desk() as desk:
-        cancel_rotation(desk, get_nas(desk.connection, "single"), now=datetime.now(UTC), anyway=True)
-    wait_for_secret(daemon, NEW, SINGLE, valid=False)
-    assert answered_under(daemon, OLD, SINGLE)
+        cancel_rotation(desk, get_nas(desk.connection, "cancelled"), now=datetime.now(UTC), anyway=True)
+    wait_for_secret(daemon, NEW, CANCELLED, valid=False)
+    assert answered_under(daemon, OLD, CANCELLED)

@@ -22,9 +22,8 @@ from sms_aaa.rules.secret import Secret
 from sms_aaa.server.access import WORK_WAITING_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from sms_aaa.server.postgres import EmbeddedPostgres
 
 LONG_ROUNDS = 3_000_000
 """PBKDF2 with SHA-256: half a second and more on any machine."""
@@ -39,17 +38,9 @@ def pbkdf2(password: bytes, rounds: int, salt: bytes = b"salt") -> bytes:
 
 
 @pytest.fixture(scope="module")
-def daemon(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    import psycopg
-
-    from sms_aaa.db.schema import upgrade
-
-    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-        connection.execute("create database slow_password_tests")
-    dsn = postgres.dsn_for("slow_password_tests")
-    upgrade(dsn)
+def daemon(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     settings = {"SMS_AAA_ACCESS_WORKERS": "1", "SMS_AAA_ACCESS_PASSWORD_THREADS": "1"}
-    for running in started(tmp_path_factory.mktemp("slow") / "state", dsn, **settings):
+    for running in started(tmp_path_factory.mktemp("slow") / "state", new_database(), **settings):
         with running.desk() as desk:
             make_nas(desk)
             make_plan(desk, sessions=0)
@@ -62,8 +53,6 @@ def daemon(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory)
         with FakeNas(running) as nas:
             wait_until(lambda: nas.login(b"last", b"quick password"), "the replica with the provisioned rows")
         yield running
-    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-        connection.execute("drop database slow_password_tests with (force)")
 
 
 @pytest.fixture

@@ -171,11 +171,16 @@ def check_has_proof(checked: Checked) -> None:
 def _plan(connection: Connection, name: str | None) -> PlanVersionRow:
     if name is None:
         raise Invalid("plan", "none is given, and the user name is in no realm that has one", "name a plan")
-    plan = db_plans.find_in_force(connection, name)
+    return get_sold(connection, name)
+
+
+def get_sold(connection: Connection, name: str, at: datetime | None = None) -> PlanVersionRow:
+    """The version of a plan that is sold at an instant to come (None, or before the plan was: now)."""
+    plan = db_plans.find_in_force(connection, name, at) or db_plans.find_in_force(connection, name)
     if plan is None:
-        upcoming = db_plans.find_latest(connection, name)
-        is_not_yet = "there is no plan" if upcoming is None else "not yet in force is plan"
-        raise Refused(RefusedKind.NOT_FOUND, f"{is_not_yet} {name}", "see `sms-aaa plan list`")
+        is_not_yet = db_plans.find_latest(connection, name) is not None
+        what = f"not yet in force is plan {name}" if is_not_yet else f"there is no plan {name}"
+        raise Refused(RefusedKind.NOT_FOUND, what, "see `sms-aaa plan list`")
     return plan
 
 

@@ -1,0 +1,94 @@
+"""Prices that were worked out by hand, through `sms-aaa tariff rate`: the files in cases/ are for reading.
+
+Every case is run as a user would run it: a tariff file, a usage file, an account file, the command's JSON. What a case
+expects is a part of the output: amounts compare as numbers, lists in order, and what is not named is not looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from sms_aaa.cli.main import main
+
+CASES = Path(__file__).parent / "cases"
+CASES_MIN = 150
+
+NAMES = {"exact": "amount_exact", "rounded": "amount_rounded", "minor": "amount_minor"}
+"""The short names that cases use; all others are those of the output."""
+
+
+def read_cases() -> list[Any]:
+    return [
+        pytest.param(document["tariff"], case, id=f"{path.stem[:2]}: {case['name']}")
+        for path in sorted(CASES.glob("*.toml"))
+        for document in [tomllib.loads(path.read_text(), parse_float=Decimal)]
+        for case in document["case"]
+    ]
+
+
+ALL = read_cases()
+
+
+def test_there_are_enough_cases_and_each_has_a_name_of_its_own() -> None:
+    names = [case.id for case in ALL]
+    assert len(names) == len(set(names)) >= CASES_MIN
+
+
+def price(folder: Path, tariffs: dict[str, Any], case: dict[str, Any], *options: str) -> dict[str, Any]:
+    """The command's JSON. Each tariff lies in the folder as a file of its own: a change of plan names another."""
+    for name, tariff in tariffs.items():
+        (folder / f"{name}.json").write_text(json.dumps({"tariff": tariff}, default=str))
+    (folder / "usage.jsonl").write_text(case["usage"])
+    (folder / "account.json").write_text(json.dumps(case.get("account", {}), default=str))
+    files = {"--tariff": f"{case['tariff']}.json", "--usage": "usage.jsonl", "--account": "account.json"}
+    arguments = [word for option, name in files.items() for word in (option, str(folder / name))]
+    done = CliRunner(env={}).invoke(main, ["tariff", "rate", *arguments, "--json", *options])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def compare(expected: dict[str, Any], found: dict[str, Any]) -> None:
+    """AssertionError at the first difference."""
+    for key, value in expected.items():
+        if key == "components":
+            amounts = {part["name"]: part["amount_exact"] for part in found["components"]}
+            assert {name: Decimal(amounts[name]) for name in value} == {n: Decimal(a) for n, a in value.items()}, key
+        elif key == "buckets":
+            left = {bucket["name"]: Decimal(bucket["left"]) for bucket in found["buckets"]}
+            assert {name: left[name] for name in value} == {name: Decimal(amount) for name, amount in value.items()}, (
+                key
+            )
+        elif key == "uncovered":
+            assert sum(Decimal(part["quantity"]) for part in found[key]) == value, key
+        elif isinstance(value, list):
+            # What a cycle opens with is the same in every case, and is in its amounts.
+            parts = [part for part in found[key] if part.get("what") != "opening"]
+            assert len(parts) == len(value), (key, parts)
+            for wanted, part in zip(value, parts, strict=True):
+                compare(wanted, part)
+        elif isinstance(value, dict):
+            compare(value, found[key])
+        else:
+            name = NAMES.get(key, key)
+            assert same(value, found[name]), (name, value, found[name])
+
+
+def same(expected: object, found: object) -> bool:
+    if isinstance(found, str) and isinstance(expected, str | int) and not isinstance(expected, bool):
+        try:
+            return Decimal(expected) == Decimal(found)
+        except ArithmeticError:
+            return expected == found
+    return expected == found
+
+
+@pytest.mark.parametrize(("tariffs", "case"), ALL)
+def test_a_price_is_what_was_worked_out_by_hand(tmp_path: Path, tariffs: dict[str, Any], case: dict[str, Any]) -> None:
+    compare(case["expect"], price(tmp_path, tariffs, case))
