@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from flows.test_charging import MB, NIGHT, STORIES, TIERS, Given, Story, Used, World, stories
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg.types.json import Jsonb
 
 from sms_aaa.db import bulk_storing
 from sms_aaa.db.engine import connect
@@ -196,3 +198,17 @@ def test_nothing_of_a_batch_is_there_that_ended_between_two_statements(
     world.assert_books()
     world.assert_lawful()
     connection.rollback()
+
+
+def test_a_money_bucket_of_more_than_a_bigint_counts_stays_out_and_pays(connection: Connection) -> None:
+    part = UsageComponent("all", Measure.TOTAL, MB, (Tier(None, 10**12),))
+    world = bulk_world(connection, Story(Tariff("EUR", (), (part,)), False, (), (FIRST,), (0,), (1,)))
+    terms = BucketTerms("money", None, 10**20)
+    connection.execute(
+        """insert into bucket (account_id, name, kind, currency, terms, priority, from_at, granted)
+           values (%s, 'money', 'top-up', 'EUR', %s, 1, '2026-09-01', %s)""",
+        (world.accounts[0], Jsonb(msgspec.to_builtins(terms)), terms.amount),
+    )
+    world.run((0,))
+    assert world.not_set_wise == 1
+    assert connection.execute("select used::text from bucket").fetchone() == (str(10 * 10**12),)
