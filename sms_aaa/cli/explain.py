@@ -16,6 +16,8 @@ from sms_aaa.cli.usage import cycle_options, exact, find_cycles
 from sms_aaa.cli.verbs import Verb
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.usage import DeltaRow
     from sms_aaa.flows.explaining import ExplainedLine, ExplainedSlice, Explanation, PacketAway, SeenPacket
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
     from sms_aaa.rules.session import Place
 
 _COLUMNS = (
-    "component", "session_id", "acct_session_id", "nas", "seq", "slice", "from_at", "to_at", "is_cut", "quantity",
-    "total_before", "exact", "before_in", "before_out", "after_in", "after_out", "run", "wrapped",
+    "component", "session_id", "acct_session_id", "nas", "seq", "slice", "from_at", "to_at", "is_cut", "slot",
+    "band", "key", "quantity", "covered", "uncovered", "buckets", "generation", "run_kind", "total_before",
+    "exact", "before_in", "before_out", "after_in", "after_out", "run", "wrapped",
 )  # fmt: skip
 
 
@@ -54,6 +57,7 @@ class _Packets:
 @cycle_options
 @click.option("--packets", is_flag=True, help="Down to the packets, where this node's journal still has them.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="So many deltas.")
+@click.option("--page", type=click.IntRange(1, 1_000_000), default=1, show_default=True, help="The next so many.")
 @listing_options
 @pass_caller
 def explain(
@@ -66,18 +70,22 @@ def explain(
     *,
     packets: bool,
     limit: int,
+    page: int,
     form: Format,
 ) -> None:
     """Explain what a subscriber's cycle comes to: total, slices, readings, packets.
 
-    Each slice says which octets of which session fell into which tier. What is cut at the edge of the cycle says so.
+    Each slice says which octets of which session fell into which slot, bucket and tier, by which rule. What is cut says
+    so. A cycle's price goes from the exact sum by discount, cap and rounding to what is posted.
 
     Example: sms-aaa explain alice --component data --packets
     """
     from sms_aaa.db.feed import get_database_id
 
     with caller.connect() as connection:
-        found = _explain(connection, name, at, cycle, component=component, session_id=session_id, limit=limit)
+        found = _explain(
+            connection, name, at, cycle, component=component, session_id=session_id, limit=limit, page=page
+        )
         database_id = get_database_id(connection)
     seen = _Packets(caller, packets, database_id)
     if form is Format.JSON:
@@ -101,11 +109,14 @@ def _explain(
     component: str | None,
     session_id: int | None,
     limit: int,
+    page: int,
 ) -> list[Explanation]:
     from sms_aaa.flows.explaining import explain as explain_cycle
 
     found = [
-        explain_cycle(connection, one, component=component, session_id=session_id, limit=limit)
+        explain_cycle(
+            connection, one, component=component, session_id=session_id, limit=limit, offset=(page - 1) * limit
+        )
         for one in find_cycles(connection, name, at, cycle)
     ]
     if component is not None and not any(one.lines for one in found):
@@ -120,20 +131,31 @@ def _show(one: Explanation, seen: _Packets) -> None:
     heading(f"cycle {_time(usage.starts_at)} to {_time(usage.ends_at)}: {total}")
     for line in one.lines:
         _show_line(line, usage.currency, seen)
+    for row in one.adjustments:
+        amount = money(row.amount_minor, usage.currency).text
+        of = f"corrects charge {row.charge_id}" if row.charge_id is not None else "adds a line"
+        say(f"  adjustment {row.id} of {row.component}: {amount}, {row.reason}, {of}")
     for delta in one.unrated:
         say(f"  not rated yet: {_delta_text(delta)}")
     if not one.is_whole:
-        say("  there is more: these are the deltas of one session, or the first of many (--limit)")
+        say("  there is more: these are the deltas of one session, or a part of many (--limit, --page)")
 
 
 def _show_line(line: ExplainedLine, currency: str, seen: _Packets) -> None:
     row = line.line.row
     posted = money(row.posted_minor, currency).text
     if line.line.component is None:
-        say(f"  {row.component}: {posted}, the fee of {row.plan}")
+        what = "short of the minimum" if row.kind == "minimum" else "the fee" if row.kind != "bound" else "the bound"
+        say(f"  {row.component}: {posted}, {what} of {row.plan}")
         return
     price = exact(int(row.numerator), line.line.denominator, currency).text
-    say(f"  {row.component}: {posted} posted, {price} exact, {row.quantity} octets by {row.plan}")
+    counts = _measure(line)
+    say(f"  {row.component}: {posted} posted, {price} exact, {row.quantity} {counts} by {row.plan}")
+    if row.covered or row.carried:
+        say(f"    and {row.covered} {counts} covered; {row.carried} were carried on from the plan before")
+    steps = line.line.steps
+    if len(steps) > 2:
+        say(f"    {', then '.join(f'{step.name} {_step_text(step.amount, currency)}' for step in steps)}")
     for part in line.slices:
         _show_slice(line, part, currency, seen)
 
@@ -142,9 +164,22 @@ def _show_slice(line: ExplainedLine, part: ExplainedSlice, currency: str, seen: 
     rated, denominator = part.rated, line.line.denominator
     price = exact(int(rated.numerator), denominator, currency).text
     span = f"{_time(part.from_at)} to {_time(part.to_at)}"
-    say(f"    {span}: {rated.quantity} octets after {rated.total_before}: {price}")
+    counts = _measure(line)
+    say(f"    {span}: {rated.quantity} {counts} after {rated.total_before}: {price}")
     if part.is_cut:
-        say(f"      cut at the edge of the cycle out of {_time(part.delta.from_at)} to {_time(part.delta.to_at)}")
+        row, delta = line.line.row, part.delta
+        crosses = delta.from_at < row.starts_at or delta.to_at > row.ends_at
+        edge = "the edge of the cycle" if crosses else "an edge of a slot, band, plan or bucket"
+        say(f"      cut at {edge} out of {_time(part.delta.from_at)} to {_time(part.delta.to_at)}")
+    if (rule := _rule_text(part)) is not None:
+        say(f"      {rule}")
+    for use in part.uses:
+        name = use.bucket or "that is gone"
+        say(f"      bucket {use.bucket_id} {name}: covers {use.covered} {counts}, which takes {use.taken} of it")
+    if rated.uncovered:
+        say(f"      {rated.uncovered} {counts} behind a bucket that blocks: an overrun, at no price")
+    if rated.generation > 1:
+        say(f"      generation {rated.generation}, by run {rated.run_id} ({rated.run or 'unknown'})")
     for tier in part.parts:
         say(f"      {_tier_text(line, tier, currency)}")
     say(f"      {_delta_text(part.delta)}")
@@ -179,6 +214,18 @@ def _document(one: Explanation, seen: _Packets) -> dict[str, object]:
         "is_whole": one.is_whole,
         "adds_up": one.adds_up if one.is_whole else None,
         "components": [_line_document(line, usage.currency, seen) for line in one.lines],
+        "adjustments": [
+            {
+                "id": row.id,
+                "at": row.at,
+                "component": row.component,
+                "charge_id": row.charge_id,
+                "run_id": row.run_id,
+                "amount_minor": row.amount_minor,
+                "reason": row.reason,
+            }
+            for row in one.adjustments
+        ],
         "unrated": [_delta_document(delta, seen) for delta in one.unrated],
     }
 
@@ -192,15 +239,30 @@ def _line_document(line: ExplainedLine, currency: str, seen: _Packets) -> dict[s
         "plan": row.plan,
         "posted_minor": row.posted_minor,
         "quantity": row.quantity if is_usage else None,
+        "carried": row.carried if is_usage else None,
+        "covered": row.covered if is_usage else None,
         "numerator": int(row.numerator) if is_usage else None,
         "denominator": line.line.denominator if is_usage else None,
+        "steps": [{"step": step.name, "amount": _step_text(step.amount, currency)} for step in line.line.steps],
         "slices": [
             {
                 "slice": part.rated.slice,
                 "from_at": part.from_at,
                 "to_at": part.to_at,
                 "is_cut": part.is_cut,
+                "slot": part.slot,
+                "band": part.band,
+                "key": part.key,
                 "quantity": part.rated.quantity,
+                "covered": part.rated.covered,
+                "uncovered": part.rated.uncovered,
+                "priced": part.rated.priced,
+                "uses": [
+                    {"bucket_id": use.bucket_id, "bucket": use.bucket, "covered": use.covered, "taken": use.taken}
+                    for use in part.uses
+                ],
+                "generation": part.rated.generation,
+                "run": part.rated.run,
                 "total_before": part.rated.total_before,
                 "numerator": int(part.rated.numerator),
                 "exact": exact(int(part.rated.numerator), line.line.denominator, currency),
@@ -269,9 +331,29 @@ def _row(line: ExplainedLine, part: ExplainedSlice, currency: str) -> tuple[Cell
     price = exact(int(rated.numerator), line.line.denominator, currency)
     return (
         line.line.row.component, delta.session_id, delta.acct_session_id, delta.nas, delta.seq, rated.slice,
-        part.from_at, part.to_at, part.is_cut, rated.quantity, rated.total_before, price, delta.before_in,
+        part.from_at, part.to_at, part.is_cut, part.slot, part.band, part.key, rated.quantity, rated.covered,
+        rated.uncovered, " ".join(f"{use.bucket_id}:{use.covered}:{use.taken}" for use in part.uses), rated.generation,
+        rated.run, rated.total_before, price, delta.before_in,
         delta.before_out, delta.after_in, delta.after_out, delta.run, delta.wrapped,
     )  # fmt: skip
+
+
+def _measure(line: ExplainedLine) -> str:
+    return line.line.component.measure.kind.value if line.line.component is not None else ""
+
+
+def _rule_text(part: ExplainedSlice) -> str | None:
+    """Slot, band and key, where the tariff has more than the one that all usage is of."""
+    from sms_aaa.rules.slots import ANY_BAND, ANYTIME
+    from sms_aaa.rules.tariff import DEFAULT_KEY
+
+    said = [("slot", part.slot, ANYTIME), ("band", part.band, ANY_BAND), ("key", part.key, DEFAULT_KEY)]
+    told = [f"{word} {value}" for word, value, default in said if value not in {None, default}]
+    return ", ".join(told) or None
+
+
+def _step_text(amount: Fraction, currency: str) -> str:
+    return str(exact(amount.numerator, amount.denominator, currency).value)
 
 
 def _tier_text(line: ExplainedLine, tier: PricePart, currency: str) -> str:
@@ -281,7 +363,7 @@ def _tier_text(line: ExplainedLine, tier: PricePart, currency: str) -> str:
     price = exact(tier.price_picounits * component.rate_unit, component.denominator, currency).text
     cost = exact(tier.numerator, component.denominator, currency).text
     where = f"tier {octets(tier.tier_from).text} {bound}"
-    return f"{where}: {tier.quantity} octets at {price} per {component.unit.label}: {cost}"
+    return f"{where}: {tier.quantity} {component.measure.kind} at {price} per {component.unit.label}: {cost}"
 
 
 def _delta_text(delta: DeltaRow) -> str:

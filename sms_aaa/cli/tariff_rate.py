@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gc
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from sms_aaa.cli.caller import Caller, pass_caller
 from sms_aaa.cli.exits import Exit, Failure
+from sms_aaa.cli.output import note
 from sms_aaa.cli.plan_file import load_document
 from sms_aaa.cli.verbs import Verb
 
@@ -43,8 +45,15 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 @click.option("--engine", type=click.Choice(["python", "sql"]), default="python", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--summary", is_flag=True, help="Without what each slice came to.")
+@pass_caller
 def rate(
-    tariff_file: Path, usage_file: Path, account_file: Path | None, engine: str, as_json: bool, summary: bool
+    caller: Caller,
+    tariff_file: Path,
+    usage_file: Path,
+    account_file: Path | None,
+    engine: str,
+    as_json: bool,
+    summary: bool,
 ) -> None:
     """Price a file of usage by a tariff, by the daemon's own rules: without daemon, settings, network or clock.
 
@@ -57,7 +66,8 @@ def rate(
 
     # A million lines are millions of objects that stay to the end: looking for garbage among them would take a third.
     gc.disable()
-    result = _evaluate(tariff_file, usage_file, account_file, engine, keeps_charged=not summary)
+    with _kernel(caller, engine) as kernel:
+        result = _evaluate(tariff_file, usage_file, account_file, kernel, keeps_charged=not summary)
     if as_json:
         write_json(result, with_rated=not summary)
     else:
@@ -65,7 +75,7 @@ def rate(
 
 
 def _evaluate(
-    tariff_file: Path, usage_file: Path, account_file: Path | None, engine: str, *, keeps_charged: bool
+    tariff_file: Path, usage_file: Path, account_file: Path | None, kernel: Kernel, *, keeps_charged: bool
 ) -> Result:
     from sms_aaa.radius.dictionary import ATTRIBUTES
     from sms_aaa.rules.evaluation import Evaluation
@@ -89,7 +99,7 @@ def _evaluate(
             first_us=first_us,
             begins=session_begins(lines),
             is_subscribed=not any(isinstance(line, Subscribe) for line in lines),
-            kernel=_kernel(engine),
+            kernel=kernel,
             keeps_charged=keeps_charged,
             rate_kbps=tariffs.rate_kbps,
             duplicates=reader.duplicates,
@@ -103,12 +113,22 @@ def _evaluate(
         ) from wrong
 
 
-def _kernel(engine: str) -> Kernel:
+@contextmanager
+def _kernel(caller: Caller, engine: str) -> Iterator[Kernel]:
+    """The pricing kernel; that of SQL needs the database, and says what it did not price."""
     from sms_aaa.rules.cycle_setting import charge_each
 
-    if engine == "sql":
-        raise Failure(Exit.INVALID, "--engine sql: is not built yet", "price with --engine python")
-    return charge_each
+    if engine == "python":
+        yield charge_each
+        return
+    from sms_aaa.db.bulk_scratch import open_scratch
+    from sms_aaa.flows.sql_kernel import SqlKernel
+
+    with caller.connect_anyhow() as connection, open_scratch(connection):
+        kernel = SqlKernel(connection)
+        yield kernel
+        for reason, slices in kernel.refused.items():
+            note(f"{slices} slices were priced without SQL: {reason}")
 
 
 def _account(file: Path | None, document: dict[str, Any] | None, tariff: Tariff) -> Account:

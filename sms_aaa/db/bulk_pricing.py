@@ -71,10 +71,15 @@ piece as (
 
 def insert_priced(connection: Connection, features: Features) -> int:
     """Fills bulk_priced from what db/bulk_rating.py prepared; how many rows."""
-    return connection.execute(_statement(features).encode()).rowcount
+    return connection.execute(_statement(features, _PLACED).encode()).rowcount
 
 
-def _statement(features: Features) -> str:
+def insert_pieces_priced(connection: Connection, features: Features) -> int:
+    """The same, where the slices are in bulk_piece already."""
+    return connection.execute(_statement(features, "piece as (select * from bulk_piece)").encode()).rowcount
+
+
+def _statement(features: Features, pieces: str) -> str:
     rounds = features.rounds
     levels = [_entry(features)]
     levels += [_round(number, is_first=number == 1) for number in range(1, rounds + 1)]
@@ -90,7 +95,7 @@ def _statement(features: Features) -> str:
     # A session's total goes on over cycles, a meter's does not.
     scope = "account_id, part_n, scope, scope_meter" if features.has_sessions else "account_id, cycle_no, meter_n"
     return f"""
-with {_PLACED},
+with {pieces},
 totalled as (
   select *, start + int8_total(rest{rounds}) over (partition by {scope} {_ORDER})
               as total_after

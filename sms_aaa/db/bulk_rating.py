@@ -264,7 +264,7 @@ def insert_buckets(connection: Connection) -> list[TermsRow]:
            select w.account_id, w.first_no,
                   row_number() over (partition by w.account_id, w.first_no
                     order by w.priority, w.until_at nulls last, w.created_at, w.id),
-                  w.id, w.available, w.from_at, w.until_at, w.terms_hash,
+                  w.id, least(w.available, 9223372036854775807), w.from_at, w.until_at, w.terms_hash,
                   w.reserved <> 0 or w.first_no <> w.last_no
                     or (w.from_at > w.first_at and w.from_at < w.last_at and w.from_at <> all(w.cycle_starts))
                     or (w.until_at > w.first_at and w.until_at < w.last_at and w.until_at <> all(w.cycle_starts))

@@ -251,13 +251,17 @@ def insert_suspense(connection: Connection, deltas: Iterable[QueuedDelta], reaso
 
 @dataclass(frozen=True, slots=True)
 class UsageTotalRow:
-    """A component's total in a cycle, as `usage` shows it."""
+    """A component's total in a cycle, as `usage` shows it; of kind `minimum` what its usage was short of it.
+
+    `quantity` is what was priced, `carried` of it by the plan before; `covered` by buckets is beside it.
+    """
 
     account_id: int
     cycle_id: int
     starts_at: datetime
     ends_at: datetime
     currency: str
+    zone: str
     subscription_id: int
     plan_version_id: int
     plan: str
@@ -265,6 +269,8 @@ class UsageTotalRow:
     component_id: int
     kind: str
     quantity: int
+    carried: int
+    covered: int
     numerator: int
     posted_minor: int
 
@@ -274,27 +280,32 @@ def list_usage_totals(connection: Connection, account_id: int, at: datetime | No
     with connection.cursor(row_factory=class_row(UsageTotalRow)) as cursor:
         return cursor.execute(
             """select c.account_id, c.id as cycle_id, c.starts_at, c.ends_at, a.currency, t.subscription_id,
-                      k.plan_version_id, p.name as plan, k.name as component, k.id as component_id, k.kind,
-                      t.quantity, t.numerator, t.posted_minor
+                      a.zone, k.plan_version_id, p.name as plan, k.name as component, k.id as component_id,
+                      coalesce(t.kind, k.kind) as kind, t.quantity, t.carried, t.covered, t.numerator, t.posted_minor
                from cycle c join account a on a.id = c.account_id
-               join (select account_id, cycle_id, subscription_id, component_id, quantity, numerator, posted_minor
+               join (select account_id, cycle_id, subscription_id, component_id, null as kind, quantity, carried,
+                            covered, numerator, posted_minor
                      from usage_total
                      union all
-                     select account_id, cycle_id, subscription_id, component_id, 0, 0, sum(amount_minor)::bigint
-                     from charge where kind <> 'usage' group by 1, 2, 3, 4) t
+                     select account_id, cycle_id, subscription_id, component_id,
+                            case when kind = 'minimum' then kind end, 0, 0, 0, 0, sum(amount_minor)::bigint
+                     from charge where kind <> 'usage' group by 1, 2, 3, 4, 5) t
                  on t.account_id = c.account_id and t.cycle_id = c.id
                join component k on k.id = t.component_id
                join plan_version v on v.id = k.plan_version_id join plan p on p.id = v.plan_id
                where c.account_id = %(account)s
                  and (%(at)s::timestamptz is null or c.starts_at <= %(at)s and c.ends_at > %(at)s)
-               order by c.starts_at, t.subscription_id, k.kind, k.id""",
+               order by c.starts_at, t.subscription_id, k.kind, k.id, t.kind nulls first""",
             {"account": account_id, "at": at},
         ).fetchall()
 
 
 @dataclass(frozen=True, slots=True)
 class RatedRow:
-    """What one slice of a delta cost in one component."""
+    """What one slice of a delta cost in one component: quantity = covered + uncovered + what was priced.
+
+    `uses`: bucket id, usage covered, amount taken, three numbers a bucket. `run`: the kind of the rating run.
+    """
 
     session_id: int
     seq: int
@@ -303,20 +314,74 @@ class RatedRow:
     slice: int
     generation: int
     run_id: int
+    run: str | None
     cycle_id: int
     quantity: int
+    covered: int
+    uncovered: int
     total_before: int
     numerator: int
+    uses: list[int] | None
+
+    @property
+    def priced(self) -> int:
+        return self.quantity - self.covered - self.uncovered
 
 
 def list_rated(connection: Connection, account_id: int, deltas: Sequence[tuple[int, int]]) -> list[RatedRow]:
-    """The rated slices of these (session, seq) deltas."""
+    """The rated slices of these (session, seq) deltas that count: of each component the highest generation."""
     with connection.cursor(row_factory=class_row(RatedRow)) as cursor:
         return cursor.execute(
-            """select session_id, seq, subscription_id, component_id, slice, generation, run_id, cycle_id, quantity,
-                      total_before, numerator
-               from rated_usage
-               where account_id = %s and (session_id, seq) in (select * from unnest(%s::bigint[], %s::int[]))
-               order by session_id, seq, component_id, slice""",
-            (account_id, [session for session, _ in deltas], [seq for _, seq in deltas]),
+            """select r.session_id, r.seq, r.subscription_id, r.component_id, r.slice, r.generation, r.run_id,
+                      n.kind as run, r.cycle_id, r.quantity, r.covered, r.uncovered, r.total_before, r.numerator, r.uses
+               from (select r.*, max(r.generation) over (partition by r.session_id, r.seq, r.component_id) as latest
+                     from unnest(%s::bigint[], %s::int[]) w(session_id, seq)
+                     join rated_usage r on r.session_id = w.session_id and r.seq = w.seq
+                     where r.account_id = %s) r
+               left join rating_run n on n.id = r.run_id
+               where r.generation = r.latest
+               order by r.session_id, r.seq, r.component_id, r.slice""",
+            ([session for session, _ in deltas], [seq for _, seq in deltas], account_id),
+        ).fetchall()
+
+
+def list_edges(connection: Connection, account_id: int) -> list[datetime]:
+    """Where an account's deltas are cut whatever the tariff: at its cycles, changes of plan and buckets."""
+    rows = connection.execute(
+        """with payer as (select id, coalesce(charging_head_id, id) as head_id from account where id = %s),
+           used as (select b.from_at, b.until_at from payer p join bucket b on b.account_id in (p.id, p.head_id))
+           select starts_at from payer p join cycle c on c.account_id = p.id
+           union select lower(u.during) from payer p join assignment g on g.account_id = p.id
+                 join subscription u on u.service_id = g.service_id where not lower_inf(u.during)
+           union select from_at from used union select until_at from used where until_at is not null""",
+        (account_id,),
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def list_bucket_names(connection: Connection, bucket_ids: Sequence[int]) -> dict[int, str]:
+    rows = connection.execute("select id, name from bucket where id = any(%s)", (int8s(bucket_ids),)).fetchall()
+    return {int(row[0]): str(row[1]) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class AdjustmentRow:
+    """What a closed cycle was corrected by."""
+
+    id: int
+    at: datetime
+    component: str
+    charge_id: int | None
+    run_id: int | None
+    amount_minor: int
+    reason: str
+
+
+def list_adjustments(connection: Connection, account_id: int, cycle_id: int) -> list[AdjustmentRow]:
+    with connection.cursor(row_factory=class_row(AdjustmentRow)) as cursor:
+        return cursor.execute(
+            """select j.id, j.at, k.name as component, j.charge_id, j.run_id, j.amount_minor, j.reason
+               from adjustment j join component k on k.id = j.component_id
+               where j.account_id = %s and j.cycle_id = %s order by j.id""",
+            (account_id, cycle_id),
         ).fetchall()

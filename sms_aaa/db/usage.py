@@ -216,9 +216,16 @@ class DeltaRow:
 
 
 def list_deltas(
-    connection: Connection, *, account_id: int, start: datetime, end: datetime, session_id: int | None, limit: int
+    connection: Connection,
+    *,
+    account_id: int,
+    start: datetime,
+    end: datetime,
+    session_id: int | None,
+    limit: int,
+    offset: int = 0,
 ) -> list[DeltaRow]:
-    """The account's deltas that lie at least in part in [start, end), in order of time."""
+    """The account's deltas that lie at least in part in [start, end), in order of time, those behind `offset`."""
     with connection.cursor(row_factory=class_row(DeltaRow)) as cursor:
         return cursor.execute(
             """select d.session_id, s.acct_session_id, n.name as nas, d.seq, d.from_at, d.to_at, d.octets_in,
@@ -228,6 +235,13 @@ def list_deltas(
                from usage_delta d join session_all s on s.id = d.session_id join nas n on n.id = s.nas_id
                where d.account_id = %(account)s and d.to_at >= %(start)s and d.from_at < %(end)s
                  and (%(session)s::bigint is null or d.session_id = %(session)s)
-               order by d.to_at, d.session_id, d.seq limit %(limit)s""",
-            {"account": account_id, "start": start, "end": end, "session": session_id, "limit": limit},
+               order by d.to_at, d.session_id, d.seq limit %(limit)s offset %(offset)s""",
+            {
+                "account": account_id,
+                "start": start,
+                "end": end,
+                "session": session_id,
+                "limit": limit,
+                "offset": offset,
+            },
         ).fetchall()

@@ -146,7 +146,19 @@ def _prepare(connection: Connection, shelf: PlanShelf, now: datetime) -> tuple[l
     ]
     db_bulk.insert_parts(
         connection,
-        [_part(n, number, ordinal, part, priced, terms) for n, (number, ordinal, part, priced) in enumerate(parts)],
+        [
+            part_row(
+                n,
+                number,
+                ordinal,
+                priced.component_ids[part.name],
+                part,
+                priced.plan.tariff.currency,
+                slots=slot_mask(priced.plan.tariff, part.slots),
+                covers=[cover_mask(priced.plan.tariff, part, one) for one in terms],
+            )
+            for n, (number, ordinal, part, priced) in enumerate(parts)
+        ],
     )
     rounds = db_bulk.judge_buckets(
         connection,
@@ -164,7 +176,7 @@ def _prepare(connection: Connection, shelf: PlanShelf, now: datetime) -> tuple[l
     features = Features(
         rounds=rounds,
         has_sessions=has_sessions,
-        has_increments=any(_has_increments(part) for part in usage),
+        has_increments=any(has_increments(part) for part in usage),
         has_order=has_sessions or db_bulk.is_ordered(connection),
     )
     return left, features
@@ -202,10 +214,18 @@ def _calendar(asked: CalendarAsked, priced: PricedPlan) -> tuple[Any, ...]:
     )
 
 
-def _part(
-    n: int, plan_version_id: int, ordinal: int, part: UsageComponent, priced: PricedPlan, terms: Sequence[BucketTerms]
+def part_row(
+    n: int,
+    plan_version_id: int,
+    ordinal: int,
+    component_id: int,
+    part: UsageComponent,
+    currency: str,
+    *,
+    slots: int,
+    covers: Sequence[int],
 ) -> BulkPart:
-    tariff = priced.plan.tariff
+    """A row of bulk_part. `slots`: the bits of those that it is for; `covers`: those in which each bucket covers it."""
     steps = steps_of(part)
     is_narrow = steps.narrow_max >= 0
     narrow = [tuple(each // steps.factor if is_narrow else 0 for each in row) for row in (steps.units, steps.bases)]
@@ -214,11 +234,10 @@ def _part(
     # The price is (numerator x kept) / denominator; the cap is brought to the same denominator.
     denominator = part.denominator * DISCOUNT_PARTS
     cap = None if shape.maximum_picounits is None else shape.maximum_picounits * (denominator // PICOUNITS)
-    decimals = exponent(tariff.currency)
+    decimals = exponent(currency)
     return BulkPart(
         (
-            n, plan_version_id, ordinal, priced.component_ids[part.name], slot_mask(tariff, part.slots),
-            [cover_mask(tariff, part, one) for one in terms],
+            n, plan_version_id, ordinal, component_id, slots, list(covers),
             int(Measure.UPLOAD in part.measure.directions), int(Measure.DOWNLOAD in part.measure.directions),
             int(part.measure is Measure.SECONDS), int(part.measure is Measure.EVENTS), part.scope is Scope.SESSION,
             part.grace_quantity, max(part.minimum_quantity, part.initial_increment), part.initial_increment,
@@ -227,12 +246,12 @@ def _part(
             steps.narrow_max, list(narrow[0]), list(narrow[1]), steps.connect // steps.factor if is_narrow else 0,
             maximum if is_narrow else None, denominator, DISCOUNT_PARTS - shape.discount_billionths, cap,
             10 ** (decimals if shape.rounding_scale is None else shape.rounding_scale), 10**decimals,
-            _MODES[shape.rounding], tariff.currency, revenue(part.name),
+            _MODES[shape.rounding], currency, revenue(part.name),
         )
     )  # fmt: skip
 
 
-def _has_increments(part: UsageComponent) -> bool:
+def has_increments(part: UsageComponent) -> bool:
     """Whether a billable quantity may be another than the quantity."""
     return bool(
         part.grace_quantity or part.minimum_quantity or part.initial_increment > 1 or part.following_increment > 1

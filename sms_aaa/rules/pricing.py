@@ -166,6 +166,29 @@ def amount_minor(part: UsageComponent, currency: str, numerator: int) -> int:
     return int(amount * 10 ** exponent(currency))
 
 
+@dataclass(frozen=True, slots=True)
+class PriceStep:
+    """What a price of a cycle came to by a step of its way to the ledger, in units of the currency."""
+
+    name: str
+    amount: Fraction
+
+
+def price_steps(part: UsageComponent, currency: str, exact: Fraction) -> tuple[PriceStep, ...]:
+    """exact, then discount, cap and the component's own rounding where it has them, then posted. Credits likewise."""
+    shape = part.shape
+    steps = [PriceStep("exact", exact)]
+    discounted = exact * Fraction(DISCOUNT_PARTS - shape.discount_billionths, DISCOUNT_PARTS)
+    if shape.discount_billionths:
+        steps.append(PriceStep("discount", discounted))
+    if shape.maximum_picounits is not None:
+        steps.append(PriceStep("cap", min(discounted, Fraction(shape.maximum_picounits, PICOUNITS))))
+    own = rounded(part, currency, steps[-1].amount)
+    if shape.rounding_scale is not None:
+        steps.append(PriceStep("rounded", own))
+    return (*steps, PriceStep("posted", round_to(own, exponent(currency), shape.rounding)))
+
+
 def posted_minor(part: UsageComponent, currency: str, quantity: int) -> int:
     """`amount_minor` of a cycle's usage so far, for a component whose scope is the cycle."""
     return amount_minor(part, currency, price_numerator(part, quantity))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from make import make_usage, rate_all, utc
+from make import make_nas, make_usage, rate_all, utc
 from office import Office
 
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.usage import insert_deltas, insert_queue
 from sms_aaa.flows.closing import close_cycles
+from sms_aaa.flows.explaining import explain, find_usage
 from sms_aaa.flows.reconciling import CLOSED_LAW, SESSION_LAW, reconcile
 from sms_aaa.flows.rerating import rerate_group
 from sms_aaa.rules.instants import INSTANT_MIN
@@ -145,3 +146,33 @@ def test_what_was_spoiled_is_named_by_its_laws(books: Books, spoil: str, laws: s
     books.connection.execute("set local session_replication_role = replica")
     books.connection.execute(spoil)
     assert books.broken() == laws
+
+
+def test_a_cycle_is_explained_by_generations_buckets_tiers_and_steps(books: Books) -> None:
+    rerate_group(books.connection, books.shelf, books.account_id, since_us=INSTANT_MIN, now=utc(NOW))
+    make_nas(books.desk)
+    books.connection.execute(
+        """insert into session (id, nas_id, nas_key, acct_session_id, life, state, service_id, account_id, username,
+             started_at, updated_at, seconds, octets_in, octets_out, reading_at, reading_seconds, reading_in,
+             reading_out, reading_gigawords, reading_node, reading_sequence, reading_offset, run, deltas, received_at)
+           select d.session_id, n.id, '', d.session_id::text, 1, 1, d.service_id, d.account_id, 'x', d.from_at, d.to_at,
+             0, 0, 0, d.to_at, 0, 0, 0, false, '', 0, 0, 1, 0, d.to_at
+           from usage_delta d cross join (select min(id) as id from nas) n"""
+    )
+    usage = find_usage(books.connection, books.shelf, books.account_id, utc(NOW))
+    assert usage is not None
+    told = explain(books.connection, usage, component=None, session_id=None, limit=10)
+    assert told.is_whole
+    assert told.adds_up
+    up = next(line for line in told.lines if line.line.row.component == "up")
+    assert [(use.bucket, use.covered) for part in up.slices for use in part.uses] == [
+        ("bucket-1", 1_500_000_000), ("bucket-2", 5 * GB // 3 - 1_500_000_000), ("bucket-2", 5 * GB // 3),
+        ("bucket-2", 2_000_000_000 - (5 * GB // 3 - 1_500_000_000) - 5 * GB // 3),
+    ]  # fmt: skip
+    assert {(part.slot, part.key, part.is_cut) for part in up.slices} == {("anytime", "default", False)}
+    assert up.slices[-1].rated.uncovered == up.line.row.covered - 3_500_000_000
+    assert max(part.rated.generation for part in up.slices) == 2
+    assert [step.name for step in up.line.steps] == ["exact", "posted"]
+    second = explain(books.connection, usage, component="down", session_id=None, limit=1, offset=1)
+    assert [part.rated.session_id for line in second.lines for part in line.slices] == [3]
+    assert not second.is_whole

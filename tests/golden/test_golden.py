@@ -41,7 +41,9 @@ def test_there_are_enough_cases_and_each_has_a_name_of_its_own() -> None:
     assert len(names) == len(set(names)) >= CASES_MIN
 
 
-def price(folder: Path, tariffs: dict[str, Any], case: dict[str, Any], *options: str) -> dict[str, Any]:
+def price(
+    folder: Path, tariffs: dict[str, Any], case: dict[str, Any], *options: str, dsn: str | None = None
+) -> dict[str, Any]:
     """The command's JSON. Each tariff lies in the folder as a file of its own: a change of plan names another."""
     for name, tariff in tariffs.items():
         (folder / f"{name}.json").write_text(json.dumps({"tariff": tariff}, default=str))
@@ -49,7 +51,7 @@ def price(folder: Path, tariffs: dict[str, Any], case: dict[str, Any], *options:
     (folder / "account.json").write_text(json.dumps(case.get("account", {}), default=str))
     files = {"--tariff": f"{case['tariff']}.json", "--usage": "usage.jsonl", "--account": "account.json"}
     arguments = [word for option, name in files.items() for word in (option, str(folder / name))]
-    done = CliRunner(env={}).invoke(main, ["tariff", "rate", *arguments, "--json", *options])
+    done = CliRunner(env={"SMS_AAA_DATABASE_DSN": dsn}).invoke(main, ["tariff", "rate", *arguments, "--json", *options])
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
@@ -92,3 +94,12 @@ def same(expected: object, found: object) -> bool:
 @pytest.mark.parametrize(("tariffs", "case"), ALL)
 def test_a_price_is_what_was_worked_out_by_hand(tmp_path: Path, tariffs: dict[str, Any], case: dict[str, Any]) -> None:
     compare(case["expect"], price(tmp_path, tariffs, case))
+
+
+def test_both_engines_give_the_same_answers_to_the_letter(tmp_path: Path, database_dsn: str) -> None:
+    for param in ALL:
+        tariffs, case = param.values
+        by_python = price(tmp_path, tariffs, case)
+        by_sql = price(tmp_path, tariffs, case, "--engine", "sql", dsn=database_dsn)
+        assert by_sql == by_python, case["name"]
+        compare(case["expect"], by_sql)
