@@ -127,7 +127,7 @@ def show(caller: Caller, name: str, form: Format) -> None:
         row = get_nas(connection, name)
         live = count_live_of_nas(connection, row.id)
         evidence = evidence_cells(connection, row)
-    facts({**dict(zip(_COLUMNS, _cells(row), strict=True)), "live_sessions": live, **evidence}, form)
+    facts({**dict(zip(_COLUMNS, _cells(row), strict=True)), "zone": row.zone, "live_sessions": live, **evidence}, form)
 
 
 @nas.command("set")
@@ -136,6 +136,7 @@ def show(caller: Caller, name: str, form: Format) -> None:
 @_dialect
 @_policy
 @_coa_port
+@click.option("--zone", help='Where it is, for rating keys of tariffs; "" for nowhere.')
 @secret_options
 @click.option("--change-secret", is_flag=True, help="Ask for a new secret.")
 @yes_option
@@ -148,6 +149,7 @@ def set_(
     dialect: Dialect | None,
     message_authenticator: MessageAuthenticatorPolicy | None,
     coa_port: int | None,
+    zone: str | None,
     *,
     secret: str | None,
     secret_stdin: bool,
@@ -168,7 +170,7 @@ def set_(
 
     wants_secret = change_secret or secret is not None or secret_stdin or generate
     given = given_secret(secret, from_stdin=secret_stdin, generate=generate) if wants_secret else None
-    if given is None and not any((address, dialect, message_authenticator, coa_port)):
+    if given is None and zone is None and not any((address, dialect, message_authenticator, coa_port)):
         raise click.UsageError("Nothing to change: give at least one option.")
     with caller.connect() as connection:
         if message_authenticator is MessageAuthenticatorPolicy.YES:
@@ -181,6 +183,7 @@ def set_(
             dialect=dialect,
             message_authenticator=message_authenticator,
             coa_port=coa_port,
+            zone=zone,
             allow_weak=allow_weak,
         )
         strength = get_nas(connection, name).secret_strength

@@ -25,6 +25,7 @@ class NasRow:
     dialect: str
     message_authenticator: str
     coa_port: int
+    zone: str | None
     created_at: datetime
     observed_from: datetime
     signs_since: datetime | None
@@ -35,7 +36,7 @@ class NasRow:
 
 
 _QUERY = sql.SQL(
-    """select n.id, n.name, n.prefix::text, n.dialect, n.message_authenticator, n.coa_port, n.created_at,
+    """select n.id, n.name, n.prefix::text, n.dialect, n.message_authenticator, n.coa_port, n.zone, n.created_at,
               n.observed_from, n.signs_since, s.id as secret_id, s.created_at as secret_since,
               s.strength as secret_strength,
               exists (select from nas_secret o where o.nas_id = n.id and o.retired_at is null and o.id < s.id)
@@ -89,10 +90,12 @@ def update_nas(
     message_authenticator: MessageAuthenticatorPolicy,
     coa_port: int,
     prefix: str,
+    zone: str | None,
 ) -> None:
     connection.execute(
-        "update nas set dialect = %s, message_authenticator = %s, coa_port = %s, prefix = %s where id = %s",
-        (dialect.value, message_authenticator.value, coa_port, prefix, nas_id),
+        """update nas set dialect = %s, message_authenticator = %s, coa_port = %s, prefix = %s, zone = %s
+           where id = %s""",
+        (dialect.value, message_authenticator.value, coa_port, prefix, zone, nas_id),
     )
 
 

@@ -342,3 +342,13 @@ def test_refusals_are_listed_while_the_database_is_away(node, stocked):
     # Without a replica nothing tells whose decisions these are: said, and none are shown.
     assert "this node has no replica" in answer.err
     assert answer.code == 0
+
+
+def test_a_zone_is_for_rating_keys_and_can_be_taken_back(stocked):
+    assert stocked.type("nas", "show", "bng1", "--json").json()["zone"] is None
+    assert stocked.done("nas", "set", "bng1", "--zone", "abroad") == "NAS bng1 changed\n"
+    assert stocked.type("nas", "show", "bng1", "--json").json()["zone"] == "abroad"
+    stocked.done("nas", "set", "bng1", "--coa-port", "1700")
+    assert stocked.type("nas", "show", "bng1", "--json").json()["zone"] == "abroad"
+    stocked.done("nas", "set", "bng1", "--zone", "")
+    assert stocked.type("nas", "show", "bng1", "--json").json()["zone"] is None

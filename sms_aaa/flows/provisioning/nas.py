@@ -70,9 +70,10 @@ def set_nas(
     dialect: Dialect | None = None,
     message_authenticator: MessageAuthenticatorPolicy | None = None,
     coa_port: int | None = None,
+    zone: str | None = None,
     allow_weak: bool = False,
 ) -> None:
-    """Changes what is given and leaves the rest.
+    """Changes what is given and leaves the rest. A zone of "" is none; it counts for usage that is rated from now on.
 
     A secret is the one valid from now on; see nas_secrets.py for the gentle way. Another prefix, or the policy `auto`
     given anew, begins a new observation: what was sent before proves nothing of it.
@@ -85,7 +86,10 @@ def set_nas(
         "dialect": (dialect or Dialect(nas.dialect)).value,
         "message_authenticator": (message_authenticator or MessageAuthenticatorPolicy(nas.message_authenticator)).value,
         "coa_port": coa_port or nas.coa_port,
+        "zone": nas.zone if zone is None else zone or None,
     }
+    if zone:
+        check_name("zone", zone)
     try:
         db_nas.update_nas(
             desk.connection,
@@ -93,7 +97,8 @@ def set_nas(
             prefix=str(after["prefix"]),
             dialect=Dialect(str(after["dialect"])),
             message_authenticator=MessageAuthenticatorPolicy(str(after["message_authenticator"])),
-            coa_port=int(after["coa_port"]),
+            coa_port=int(after["coa_port"] or nas.coa_port),
+            zone=after["zone"] if after["zone"] is None else str(after["zone"]),
         )
     except UniqueViolation as taken:
         raise Refused(RefusedKind.CONFLICT, f"another NAS is at {after['prefix']}", "see `sms-aaa nas list`") from taken
@@ -109,6 +114,7 @@ def set_nas(
         "dialect": nas.dialect,
         "message_authenticator": nas.message_authenticator,
         "coa_port": nas.coa_port,
+        "zone": nas.zone,
     }
     desk.record("changed", "nas", nas.id, before=before, after={**after, "secret_changed": secret is not None})
 
