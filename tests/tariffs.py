@@ -129,14 +129,15 @@ def buckets(
     if measure is None:
         return terms
     blocks = draw(st.booleans())
+    overage = draw(st.sampled_from(Overage)) if blocks else Overage.CHARGE
     return replace(
         terms,
         increment=draw(STEPS),
         factor_parts=draw(st.integers(0, 10 * FACTOR_PARTS)),
         connect_fee=draw(st.integers(0, 10**6)),
         blocks=blocks,
-        overage=draw(st.sampled_from(Overage)) if blocks else Overage.CHARGE,
-        keeps_overage=draw(st.booleans()),
+        overage=overage,
+        keeps_overage=overage is Overage.ABSORB and draw(st.booleans()),
     )
 
 

@@ -31,6 +31,8 @@ COMMANDS = {
     "rejects": ("sms_aaa.cli.rejects:rejects", "The last refusals, with their reasons."),
     "lockouts": ("sms_aaa.cli.lockouts:lockouts", "Who is kept out after failed logins: list, clear."),
     "cycle": ("sms_aaa.cli.cycle:cycle", "Billing cycles: list, close."),
+    "account": ("sms_aaa.cli.account:account", "How subscribers are charged: show, set, join, leave."),
+    "bucket": ("sms_aaa.cli.bucket:bucket", "What is used before usage costs: grant, top-up, reserve and more."),
     "usage": ("sms_aaa.cli.usage:usage", "What was used, when, and what it costs: show, export."),
     "explain": ("sms_aaa.cli.explain:explain", "From an amount down to the packets."),
     "ledger": ("sms_aaa.cli.ledger:ledger", "The books: entries, and the trial balance."),

@@ -100,7 +100,7 @@ MONEY_LAWS: tuple[tuple[str, LiteralString], ...] = (
                                       when debit like 'revenue:%' then -amount_minor else 0 end) as earned,
                              sum(case 'unbilled-receivable' when debit then amount_minor
                                       when credit then -amount_minor else 0 end) as owed
-                      from entry group by 1, 2, 3, 4) e
+                      from entry where cycle_id is not null group by 1, 2, 3, 4) e
              using (account_id, cycle_id, subscription_id, component_id)
            left join component k on k.id = component_id
            cross join lateral (select case when k.kind = 'recurring' then e.owed else e.earned end as ledger) s
@@ -136,7 +136,8 @@ MONEY_LAWS: tuple[tuple[str, LiteralString], ...] = (
                   x.kind || ' of ' || case when c.id is null then 'no such cycle' else 'no such subscription' end
            from (select 'total' as kind, account_id, cycle_id, subscription_id from usage_total
                  union select 'charge', account_id, cycle_id, subscription_id from charge
-                 union select 'entry', account_id, cycle_id, subscription_id from entry) x
+                 union select 'entry', account_id, cycle_id, subscription_id from entry
+                 where cycle_id is not null) x
            left join cycle c on c.id = x.cycle_id and c.account_id = x.account_id
            left join subscription u on u.id = x.subscription_id
            where c.id is null or u.id is null""",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sms_aaa.db import bucket_changes as db_changes
 from sms_aaa.db import buckets as db_buckets
 from sms_aaa.db import charging as db_charging
 from sms_aaa.db.buckets import NewBucket
@@ -23,6 +24,8 @@ from sms_aaa.rules.buckets import BucketKind, BucketTerms
 from sms_aaa.rules.closing import granted_amount, roll_over
 from sms_aaa.rules.cycle import Cycle
 from sms_aaa.rules.instants import instant_of, instant_us
+from sms_aaa.rules.ledger import Event, post
+from sms_aaa.rules.money import PICOUNITS, exponent
 from sms_aaa.rules.recurring import share_run
 
 if TYPE_CHECKING:
@@ -105,6 +108,7 @@ def close_buckets(connection: Connection, *, now: datetime, grace: timedelta, li
         share = rolled[row.id].granted if row.id in rolled else 0
         closed.append((row.id, share, row.granted - row.used - share))
     db_buckets.update_closed(connection, closed, now)
+    _post_breakage(connection, ended, closed)
     dirty = [DirtyRow(bucket.account_id, instant_us(bucket.from_at), ROLLED_OVER) for bucket in rolled.values()]
     dirty += _keep_overage(connection, [row for row in ended if row.terms.get("keeps_overage")])
     _note_dirty(connection, dirty)
@@ -195,6 +199,16 @@ def _keep_overage(connection: Connection, ended: Sequence[EndedRow]) -> Iterator
             yield DirtyRow(row.account_id, instant_us(row.from_at), KEPT_OVERAGE)
     if more:
         db_buckets.update_kept(connection, more)
+
+
+def _post_breakage(connection: Connection, ended: Sequence[EndedRow], closed: Sequence[tuple[int, int, int]]) -> None:
+    """What was paid for and is lost is earned by that, in whole minor units."""
+    for row, (_, _, expired) in zip(ended, closed, strict=True):
+        if row.currency is not None and row.terms["kind"] == BucketKind.TOP_UP:
+            amount_minor = expired * 10 ** exponent(row.currency) // PICOUNITS
+            entry = post(Event.BUCKET_EXPIRY, amount_minor, row.currency)
+            if entry is not None:
+                db_changes.insert_money(connection, row.account_id, entry, bucket_id=row.id)
 
 
 def _note_dirty(connection: Connection, rows: Sequence[DirtyRow]) -> None:

@@ -68,7 +68,13 @@ BUCKET = Section(
             "What becomes of usage beyond one that blocks: it costs the component's price, is not allowed, or is free.",
             '"absorb"',
         ),
-        Key("keeps_overage", Form.FLAG, "Whether usage beyond it is taken from the next grant.", "true", default=False),
+        Key(
+            "keeps_overage",
+            Form.FLAG,
+            "Whether usage beyond it, absorbed, is taken from the next grant.",
+            "true",
+            default=False,
+        ),
         Key("shared", Form.FLAG, "Whether the account's charging group may use it.", "true", default=False),
         Key(
             "member_maximum",

@@ -80,6 +80,10 @@ class BucketTerms:
             raise ValueError("a bucket's amount, factor and connect fee are not negative, its increment is above 0")
         if self.overage is not Overage.CHARGE and not self.blocks:
             raise ValueError("only a bucket that blocks says what becomes of usage beyond it")
+        if self.keeps_overage and self.overage is not Overage.ABSORB:
+            raise ValueError(
+                "usage is taken from the next grant only if it costs nothing now: overage absorb, of blocks"
+            )
 
     def can_cover(self, measure: Measure) -> bool:
         """Whether it counts what a component of this measure counts, or is of money, which pays for any."""

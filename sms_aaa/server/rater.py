@@ -12,9 +12,11 @@ from sms_aaa.db.engine import Conflict, Connection, Poison, join_by_key
 from sms_aaa.flows.bulk import BULK_MIN
 from sms_aaa.flows.closing import close_cycles, list_next
 from sms_aaa.flows.cycles import open_cycles, postpone_next
+from sms_aaa.flows.granting import close_buckets
 from sms_aaa.flows.meters import RaterMemory
 from sms_aaa.flows.rating import rate_batch, suspend_next
 from sms_aaa.flows.rerating import rerate_group
+from sms_aaa.flows.reserving import expire_holds
 from sms_aaa.flows.shelf import PlanShelf
 from sms_aaa.flows.suspense import retry_mended
 from sms_aaa.metrics import Word
@@ -47,6 +49,8 @@ CYCLES_BATCH_MAX = 1000
 CYCLES_SECONDS = 5.0
 CLOSING_BATCH_MAX = 200
 CLOSING_SECONDS = 60.0
+BUCKETS_BATCH_MAX = 1000
+BUCKETS_SECONDS = 10.0
 POSTPONED = timedelta(hours=1)
 GAUGES_SECONDS = 2.0
 
@@ -65,7 +69,7 @@ class Rater:
         self._child = child
         self._counters = child.counters
         self._shelf = PlanShelf()
-        self._due = {"cycles": 0.0, "gauges": 0.0, "groups": 0.0, "closing": 0.0, "suspense": 0.0}
+        self._due = {"cycles": 0.0, "gauges": 0.0, "groups": 0.0, "closing": 0.0, "suspense": 0.0, "buckets": 0.0}
         self._limits: dict[int, int] = {}
         self._tries: dict[int, int] = {}
         self._bulk_from: dict[int, float] = {}
@@ -172,6 +176,9 @@ class Rater:
         if now >= self._due["groups"]:
             self._clean_groups(connection, now)
             self._due["groups"] = time.monotonic() + CLEANING_SECONDS
+        if now >= self._due["buckets"]:
+            is_full = self._keep_buckets(connection)
+            self._due["buckets"] = time.monotonic() + (0 if is_full else BUCKETS_SECONDS)
         if now >= self._due["suspense"]:
             self._due["suspense"] = now + SUSPENSE_SECONDS
             self._retry_suspense(connection)
@@ -240,6 +247,27 @@ class Rater:
     def _after_refused_group(self, head_id: int, refused: BaseException) -> None:
         self._counters[Word.RATE_FAULTS] += 1
         self._child.log.error("group-refused", account=head_id, reason=type(refused).__name__)
+
+    def _keep_buckets(self, connection: Connection) -> bool:
+        """Ends holds that have lasted long enough, and closes buckets that are over; whether more may be left.
+
+        What cannot be done is left for the next time.
+        """
+        now = datetime.now(UTC)
+        try:
+            expired = expire_holds(connection, now=now, limit=BUCKETS_BATCH_MAX)
+            connection.commit()
+            closed = close_buckets(connection, now=now, grace=self._grace, limit=BUCKETS_BATCH_MAX)
+            connection.commit()
+        except (*Conflict, *Poison, AssertionError) as refused:
+            connection.rollback()
+            self._after_refused_buckets(refused)
+            return False
+        return BUCKETS_BATCH_MAX in {expired, closed}
+
+    def _after_refused_buckets(self, refused: BaseException) -> None:
+        self._counters[Word.RATE_FAULTS] += 1
+        self._child.log.error("buckets-refused", reason=type(refused).__name__)
 
     def _open_cycles(self, connection: Connection) -> bool:
         """Whether there may be more to open. One that cannot be opened is tried again later: the others go on."""

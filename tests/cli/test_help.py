@@ -32,6 +32,11 @@ CHANGES = {
     "bind",
     "unbind",
     "upgrade",
+    "grant",
+    "top-up",
+    "expire",
+    "join",
+    "leave",
 }
 NOT_LISTINGS = CHANGES | {"serve", "demo", "load", "export", "rate", "schema"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from sms_aaa.db import bucket_changes as db_changes
@@ -16,11 +17,10 @@ from sms_aaa.flows.provisioning.accounts import get_account
 from sms_aaa.flows.provisioning.desk import Desk, Invalid, Refused, RefusedKind
 from sms_aaa.rules.instants import instant_us
 from sms_aaa.rules.ledger import Event, post
-from sms_aaa.rules.money import PICOUNITS, exponent, minor_of
+from sms_aaa.rules.money import PICOUNITS, minor_of
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from fractions import Fraction
 
     from sms_aaa.db.buckets import BucketRow
     from sms_aaa.db.engine import Connection
@@ -69,22 +69,17 @@ def top_up(desk: Desk, new: ToGrant, *, now: datetime) -> int:
     bucket_id = grant_bucket(desk, new, now=now)
     if new.terms.measure is None:
         account = get_account(desk.connection, new.name)
-        amount_minor = new.terms.amount * 10 ** exponent(account.currency) // PICOUNITS
+        amount_minor = _paid_minor(Fraction(new.terms.amount, PICOUNITS), account.currency)
         entry = post(Event.TOP_UP, amount_minor, account.currency)
-        if entry is not None:
-            db_changes.insert_money(desk.connection, account.id, entry, bucket_id=bucket_id)
+        assert entry is not None
+        db_changes.insert_money(desk.connection, account.id, entry, bucket_id=bucket_id)
     return bucket_id
 
 
 def take_payment(desk: Desk, name: str, amount: Fraction, note: str) -> int:
     """Money that came in for no invoice and no bucket is the customer's credit; minor units."""
     account = get_account(desk.connection, name)
-    try:
-        amount_minor = minor_of(amount, account.currency)
-    except ValueError as fault:
-        raise Invalid("AMOUNT", str(fault), 'write an amount such as "10.00"') from fault
-    if amount_minor <= 0:
-        raise Invalid("AMOUNT", "is not above zero", 'write an amount such as "10.00"')
+    amount_minor = _paid_minor(amount, account.currency)
     entry = post(Event.PAYMENT, amount_minor, account.currency)
     assert entry is not None
     db_changes.insert_money(desk.connection, account.id, entry, note=note)
@@ -110,3 +105,14 @@ def end_bucket(desk: Desk, bucket_id: int, *, now: datetime) -> None:
     after = {"until": now.isoformat()}
     before = {"until": row.until_at.isoformat() if row.until_at is not None else None}
     desk.record("expired", "bucket", bucket_id, before=before, after=after)
+
+
+def _paid_minor(amount: Fraction, currency: str) -> int:
+    remedy = 'write an amount such as "10.00"'
+    try:
+        amount_minor = minor_of(amount, currency)
+    except ValueError as fault:
+        raise Invalid("AMOUNT", str(fault), remedy) from fault
+    if amount_minor <= 0:
+        raise Invalid("AMOUNT", "is not above zero", remedy)
+    return amount_minor

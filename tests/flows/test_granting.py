@@ -1,0 +1,245 @@
+"""Buckets of plans over cycles: granted once, rolled over, their overage kept; and groups that share them."""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+from make import make_desk, make_nas, make_subscriber, make_usage, rate_all, utc
+
+from sms_aaa.db.engine import connect
+from sms_aaa.db.ledger import list_balances
+from sms_aaa.db.partitions import create_ahead
+from sms_aaa.db.rating import list_usage_totals
+from sms_aaa.db.reconcile import list_violations
+from sms_aaa.db.reconcile_buckets import BUCKET_LAWS
+from sms_aaa.db.usage import insert_deltas, insert_queue
+from sms_aaa.flows.cycles import open_cycles
+from sms_aaa.flows.granting import close_buckets
+from sms_aaa.flows.provisioning.accounts import join_group, leave_group
+from sms_aaa.flows.provisioning.buckets import ToGrant, end_bucket, grant_bucket, top_up
+from sms_aaa.flows.provisioning.desk import Refused
+from sms_aaa.flows.provisioning.plans import add_plan
+from sms_aaa.flows.rerating import rerate_group
+from sms_aaa.flows.shelf import PlanShelf
+from sms_aaa.rules.buckets import BucketKind, BucketTerms
+from sms_aaa.rules.instants import instant_us
+from sms_aaa.rules.measure import Measure
+from sms_aaa.rules.money import PICOUNITS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from sms_aaa.db.engine import Connection
+
+GB = 10**9
+BEGAN = utc("2026-09-10 22:00:00")  # midnight of 11 September in Berlin: 20 of 30 days
+OCTOBER, NOVEMBER, DECEMBER = (utc(f"2026-{day} 22:00:00") for day in ("09-30", "10-31", "11-30"))
+NOVEMBER += timedelta(hours=1)  # winter time
+DECEMBER += timedelta(hours=1)
+
+PLAN = """
+name = "home"
+[policy]
+[tariff]
+currency = "EUR"
+[[tariff.usage]]
+name = "data"
+measure = "total"
+price = "0.50"
+per = "GB"
+[[tariff.bucket]]
+name = "month"
+measure = "total"
+amount = "30 GB"
+prorate = true
+shared = true
+{bucket}
+[[tariff.bucket]]
+name = "hello"
+measure = "total"
+amount = "5 GB"
+kind = "promotion"
+priority = 500
+valid = "90d"
+slots = ["night"]
+[[tariff.slot]]
+name = "night"
+from = "02:00"
+to = "03:00"
+"""
+
+
+class World:
+    """Alice on a plan with 30 GB a month, since 11 September."""
+
+    def __init__(self, connection: Connection, bucket: str) -> None:
+        self.connection = connection
+        self.desk = make_desk(connection)
+        make_nas(self.desk)
+        add_plan(self.desk, tomllib.loads(PLAN.format(bucket=bucket), parse_float=Decimal), default_currency="EUR")
+        self.accounts = {name: self._subscribe(name) for name in ("alice", "bob")}
+        for month in (BEGAN, OCTOBER, NOVEMBER, DECEMBER):
+            create_ahead(connection, month)
+        self.shelf = PlanShelf()
+        self.number = 0
+
+    def _subscribe(self, name: str) -> tuple[int, int]:
+        """(account, service)."""
+        service_id = make_subscriber(self.desk, name=name, plan="home")
+        for table in ("subscription", "assignment"):
+            self.connection.execute(
+                f"update {table} set during = tstzrange(%s, null) where service_id = %s", (BEGAN, service_id)
+            )
+        self.connection.execute(
+            "update cycle_due set due_at = %s from subscription u where u.id = subscription_id and u.service_id = %s",
+            (BEGAN, service_id),
+        )
+        return self.connection.execute("select max(id) from account").fetchone()[0], service_id
+
+    def open(self, now: datetime) -> None:
+        while open_cycles(self.connection, self.shelf, now=now, limit=100) >= 100:
+            pass
+
+    def use(self, at: datetime, gigabytes: int, name: str = "alice") -> None:
+        account_id, service_id = self.accounts[name]
+        usage = make_usage(self.number, account_id, service_id, at=at, octets_out=gigabytes * GB)
+        self.number += 1
+        insert_deltas(self.connection, [usage])
+        insert_queue(self.connection, [usage])
+        rate_all(self.connection, self.shelf, now=at)
+
+    def close(self, now: datetime) -> int:
+        """Closes cycles that are over, and the buckets that only they could use."""
+        self.connection.execute(
+            "update cycle set state = 2, closed_at = %s where ends_at <= %s and state = 1", (now, now)
+        )
+        return close_buckets(self.connection, now=now, grace=timedelta(), limit=100)
+
+    def rerate(self) -> None:
+        dirty = self.connection.execute("select head_account_id, from_at from dirty_group").fetchall()
+        for head_id, from_at in dirty:
+            rerate_group(self.connection, self.shelf, head_id, since_us=instant_us(from_at), now=DECEMBER)
+
+    def buckets(self, name: str = "alice") -> list[tuple[str, str, int, int, int]]:
+        """(name, kind, GB granted, used, overrun) of one account, the oldest first; night's gift aside."""
+        rows = self.connection.execute(
+            "select name, kind, granted, used, overrun from bucket where account_id = %s and name <> 'hello'"
+            " order by from_at, id",
+            (self.accounts[name][0],),
+        ).fetchall()
+        return [(row[0], row[1], *(int(value) // GB for value in row[2:])) for row in rows]
+
+    def posted(self, at: datetime, name: str = "alice") -> int:
+        rows = list_usage_totals(self.connection, self.accounts[name][0], at)
+        return sum(row.posted_minor for row in rows)
+
+
+@pytest.fixture
+def connection(database_dsn: str) -> Iterator[Connection]:
+    with connect(database_dsn, name="test") as opened:
+        yield opened
+        for law, statement in BUCKET_LAWS:
+            assert opened.execute(statement).fetchall() == [], law
+        opened.rollback()
+
+
+def test_a_cycle_grants_once_and_the_first_one_its_part(connection):
+    world = World(connection, "")
+    world.open(OCTOBER)
+    world.use(OCTOBER + timedelta(days=2), 7)
+    world.open(OCTOBER + timedelta(days=3))
+    assert world.buckets() == [("month", "allowance", 20, 0, 0), ("month", "allowance", 30, 7, 0)]
+    gifts = connection.execute("select count(*), min(granted) from bucket where name = 'hello'").fetchone()
+    assert gifts == (2, 5 * GB)  # one of each subscriber, when it began and never again
+
+
+def test_what_is_left_rolls_over_once_and_is_used_first(connection):
+    world = World(connection, 'rollover = { minimum = "1 GB", maximum = "12 GB" }')
+    world.use(OCTOBER - timedelta(days=1), 6)
+    world.open(OCTOBER)
+    world.use(OCTOBER + timedelta(days=1), 31)  # before September is closed: 1 GB is charged
+    assert world.posted(OCTOBER) == 50
+    assert world.close(OCTOBER + timedelta(days=3)) == 2
+    assert world.close(OCTOBER + timedelta(days=3)) == 0
+    world.rerate()
+    assert world.posted(OCTOBER) == 0
+    assert world.buckets() == [
+        ("month", "allowance", 20, 6, 0),
+        ("month", "allowance", 30, 19, 0),
+        ("month", "rollover", 12, 12, 0),
+    ]
+    ended = connection.execute(
+        """select kind, quantity / 1000000000 from bucket_entry where kind in ('expire', 'roll-out')
+             and bucket_id = (select min(id) from bucket where account_id = %s and name = 'month') order by kind""",
+        (world.accounts["alice"][0],),
+    ).fetchall()
+    assert ended == [("expire", 2), ("roll-out", 12)]
+    world.open(NOVEMBER)
+    world.close(NOVEMBER + timedelta(days=3))
+    # 11 GB of October are left; what was rolled over is not again.
+    assert world.buckets()[-1] == ("month", "rollover", 11, 0, 0)
+
+
+def test_overage_that_is_kept_is_taken_from_the_next_grant(connection):
+    world = World(connection, 'blocks = true\noverage = "absorb"\nkeeps_overage = true')
+    world.use(OCTOBER - timedelta(days=1), 24)
+    world.open(OCTOBER)
+    assert world.posted(OCTOBER - timedelta(days=1)) == 0
+    assert world.buckets() == [("month", "allowance", 20, 20, 4), ("month", "allowance", 30, 4, 0)]
+    world.use(OCTOBER - timedelta(hours=2), 40)  # late, before September is closed
+    world.close(OCTOBER + timedelta(days=3))
+    assert world.buckets() == [("month", "allowance", 20, 20, 44), ("month", "allowance", 30, 30, 14)]
+    world.open(NOVEMBER)
+    assert world.buckets()[-1] == ("month", "allowance", 30, 14, 0)
+
+
+def test_members_use_what_the_head_shares_while_they_are_in_its_group(connection):
+    world = World(connection, "")
+    world.open(OCTOBER)
+    with pytest.raises(Refused, match="no charging group"):
+        leave_group(world.desk, "bob")
+    join_group(world.desk, "bob", "alice")
+    for name, head in (("alice", "bob"), ("bob", "alice")):
+        with pytest.raises(Refused):
+            join_group(world.desk, name, head)
+    world.use(OCTOBER + timedelta(days=1), 40, "bob")
+    assert (world.buckets("alice")[-1][3], world.buckets("bob")[-1][3]) == (30, 10)
+    assert leave_group(world.desk, "bob") == "alice"
+    world.use(OCTOBER + timedelta(days=2), 25, "bob")
+    assert world.posted(OCTOBER, "bob") == 250
+    kinds = connection.execute("select kind from event where object_kind = 'account' order by id").fetchall()
+    assert kinds == [("account.joined-group",), ("account.left-group",)]
+
+
+def test_a_bucket_in_retrospect_has_its_usage_rated_again_and_one_that_is_ended_covers_no_more(connection):
+    world = World(connection, "")
+    now = OCTOBER + timedelta(days=2)
+    world.use(now - timedelta(days=1), 31)
+    assert world.posted(OCTOBER) == 50
+    terms = BucketTerms("sorry", Measure.TOTAL, 10 * GB, kind=BucketKind.PROMOTION)
+    bucket_id = grant_bucket(world.desk, ToGrant("alice", terms, OCTOBER, None), now=now)
+    world.rerate()
+    assert world.posted(OCTOBER) == 0
+    end_bucket(world.desk, bucket_id, now=now)
+    world.use(now + timedelta(days=1), 1)
+    assert world.posted(OCTOBER) == 50
+
+
+def test_money_that_was_paid_is_deferred_until_it_is_lost(connection):
+    world = World(connection, "")
+    now = OCTOBER + timedelta(days=2)
+    terms = BucketTerms("card", None, 10 * PICOUNITS, kind=BucketKind.TOP_UP)
+    top_up(world.desk, ToGrant("alice", terms, now, now + timedelta(days=1)), now=now)
+    assert _balances(connection) == {"cash": 1000, "deferred-revenue": -1000}
+    assert close_buckets(connection, now=now + timedelta(days=2), grace=timedelta(), limit=10) == 1
+    assert _balances(connection) == {"cash": 1000, "deferred-revenue": 0, "revenue:breakage": -1000}
+    assert [law for law, violations in list_violations(connection) if violations] == []
+
+
+def _balances(connection: Connection) -> dict[str, int]:
+    return {row.ledger_account: row.balance_minor for row in list_balances(connection)}
