@@ -103,6 +103,7 @@ comment on column bucket.thresholds is 'Percent, ascending, that used and reserv
 create index bucket_account on bucket (account_id, from_at) where closed_at is null;
 create unique index bucket_of_cycle on bucket (cycle_id, subscription_id, name) where kind in ('allowance', 'promotion');
 create index bucket_ends on bucket (until_at) where closed_at is null;
+create index bucket_subscription on bucket (subscription_id) where closed_at is null;
 create index bucket_follows on bucket (follows_id) where follows_id is not null;
 
 -- Whoever moves a bucket, by whatever statement: the event is in the transaction that reaches the threshold, and once.
@@ -254,6 +255,10 @@ create function subscription_ends() returns trigger language plpgsql as $$
 begin
     insert into cycle_due (subscription_id, due_at) values (new.id, coalesce(upper(new.during), now()))
     on conflict (subscription_id) do update set due_at = least(cycle_due.due_at, excluded.due_at);
+    -- What a plan grants in a cycle ends with the subscription to it.
+    update bucket set until_at = upper(new.during)
+    where subscription_id = new.id and cycle_id is not null and closed_at is null
+      and from_at < upper(new.during) and until_at > upper(new.during);
     return null;
 end $$;
 create trigger subscription_ends after update on subscription for each row

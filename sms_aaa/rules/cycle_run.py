@@ -71,6 +71,7 @@ def run_cycle(setting: Setting, before: Book) -> CycleRun:
     book.begin(setting)
     steps = _steps(setting, book)
     batches = _batches(setting, steps, [*book.edges(), *steps])
+    _open_early(run, {placed.subscription for batch in batches for *_, placed in batch})
     for number, (begin, batch) in enumerate(zip(steps, batches, strict=True)):
         if begin > setting.start_us:
             book.end_buckets(begin)
@@ -91,6 +92,18 @@ def _steps(setting: Setting, book: Book) -> list[int]:
     return sorted(step for step in begins | ends if setting.start_us <= step < setting.end_us)
 
 
+def _open_early(run: CycleRun, used: set[int]) -> None:
+    """The totals of contracts whose usage lies outside of them: in a cycle that they do not run in, or before it."""
+    setting = run.setting
+    for contract in setting.contracts:
+        end_us = contract.end_us
+        runs = contract.start_us < setting.end_us and (end_us is None or end_us > setting.start_us)
+        begins_within = runs and contract.start_us > setting.start_us
+        is_first = contract.number == 1
+        if contract.number in used and (not runs or (is_first and begins_within)):
+            _open_totals(run, contract, max(setting.start_us, contract.start_us) if runs else setting.start_us)
+
+
 def _open(run: CycleRun, begin_us: int, step: int) -> None:
     """The contracts that begin at this instant, or with the cycle."""
     setting = run.setting
@@ -98,7 +111,8 @@ def _open(run: CycleRun, begin_us: int, step: int) -> None:
         end_us = contract.end_us
         if max(contract.start_us, setting.start_us) != begin_us or (end_us is not None and end_us <= begin_us):
             continue
-        _open_totals(run, contract, begin_us)
+        if all((contract.number, part.name) not in run.begun for part in contract.tariff.usage):
+            _open_totals(run, contract, begin_us)
         open_buckets(run.book, setting, contract, begin_us, step, share_run(contract.term, setting.cycle))
 
 

@@ -230,6 +230,16 @@ def test_a_bucket_in_retrospect_has_its_usage_rated_again_and_one_that_is_ended_
     assert world.posted(OCTOBER) == 50
 
 
+def test_what_a_plan_grants_ends_with_the_subscription_to_it(connection):
+    world = World(connection, "")
+    world.open(OCTOBER)
+    ends = OCTOBER + timedelta(days=4)
+    connection.execute("update subscription set during = tstzrange(lower(during), %s)", (ends,))
+    lasting = "select until_at from bucket where name = 'month' and from_at = %s"
+    assert connection.execute(lasting, (OCTOBER,)).fetchall() == [(ends,)] * 2
+    assert connection.execute(lasting, (BEGAN,)).fetchall() == [(OCTOBER,)] * 2
+
+
 def test_money_that_was_paid_is_deferred_until_it_is_lost(connection):
     world = World(connection, "")
     now = OCTOBER + timedelta(days=2)
