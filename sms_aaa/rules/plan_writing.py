@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sms_aaa.rules.bucket_keys import BUCKET, ROLLOVER
 from sms_aaa.rules.buckets import FACTOR_PARTS
-from sms_aaa.rules.measure import Kind, quantity_text
+from sms_aaa.rules.measure import Kind, Unit, quantity_text
 from sms_aaa.rules.money import ABSTRACT, PICOUNITS, exponent
 from sms_aaa.rules.tariff import DISCOUNT_PARTS, Model, Scope
 from sms_aaa.rules.tariff_keys import BAND, BOUND, KEY, ONE_TIME, RECURRING, SLOT, TARIFF
@@ -151,6 +151,8 @@ def _usage(part: UsageComponent, currency: str) -> Row:
     own = part.tiers[0].rate_unit
     is_package = part.model is Model.PACKAGE
     is_plain = is_package or (part.model is Model.GRADUATED and len(part.tiers) == 1 and _is_price_only(part.tiers[0]))
+    # A price per so many of a unit reads as a component in base units: one in another unit says so in its tier.
+    is_plain &= is_package or not own or part.rate_unit == min(unit.size for unit in Unit if unit.kind is kind)
     return _kept(
         USAGE,
         name=part.name,
