@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from sms_aaa.rules.buckets import BucketKind, Grant
+from sms_aaa.rules.buckets import FACTOR_PARTS, BucketKind, Grant
 from sms_aaa.rules.closing import granted_amount, roll_over
 from sms_aaa.rules.covering import Bucket
 from sms_aaa.rules.instants import SECOND_US, instant_of, instant_us
@@ -27,18 +27,33 @@ _PLAN_IDS, _STEPS, _LINE_IDS = 10**15, 10**6, 10**18
 
 @dataclass(slots=True)
 class Held:
-    """A bucket in an evaluation. `granted`: before `rolled` of it was taken out to be rolled over."""
+    """A bucket in an evaluation. `granted`: before `rolled` of it was taken out to be rolled over.
+
+    `by_session`: what sessions took of it; kept only where there are reservations.
+    """
 
     key: BucketKey
     bucket: Bucket
     granted: int
     rolled: int = 0
     is_over: bool = False
+    by_session: dict[Session, int] = field(default_factory=dict)
 
     def copy(self) -> Held:
         bucket = self.bucket
         same = replace(bucket, reserved=dict(bucket.reserved), covered=dict(bucket.covered), taken=dict(bucket.taken))
-        return Held(self.key, same, self.granted, self.rolled, self.is_over)
+        return Held(self.key, same, self.granted, self.rolled, self.is_over, dict(self.by_session))
+
+    def take(self, session: Session, taken: Fraction | int) -> None:
+        """Notes what a session took of it: whole base units, or begun picounits."""
+        self.by_session[session] = self.by_session.get(session, 0) + int(-(-taken // 1))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is used to the base unit, by anybody: while some of it is left, nobody has missed any."""
+        terms = self.bucket.terms
+        is_whole = terms.increment == 1 and terms.factor_parts == FACTOR_PARTS and not terms.connect_fee
+        return is_whole and terms.member_maximum is None and self.left > 0
 
     @property
     def left(self) -> Fraction:
@@ -143,10 +158,12 @@ class Book:
         """Puts it into the book, with what is known of its later life."""
         bucket = held.bucket
         bucket.owner = owner
-        bucket.reserved = dict(self.holds.get(held.key, {}))
         held.rolled = self.rolled.get(held.key, 0)
         if held.rolled:
             bucket.grant = replace(bucket.grant, granted=held.granted - held.rolled)
+        for session, amount in self.holds.get(held.key, {}).items():
+            # A bucket that turns out smaller, since its subscription ended early, cannot hold all that it did.
+            bucket.reserved[session] = max(min(amount, int(held.left)), 0)
         self.buckets.append(held)
 
 

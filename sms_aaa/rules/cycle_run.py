@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from sms_aaa.rules.bucket_book import Book, open_buckets, plan_ends, reset_buckets
 from sms_aaa.rules.charging import Charging, Fact, cut
 from sms_aaa.rules.cycle_setting import Placed
+from sms_aaa.rules.instants import INSTANT_MIN
 from sms_aaa.rules.pricing import price_numerator
 from sms_aaa.rules.recurring import share_run
 from sms_aaa.rules.slicing import Span, cut_spans
@@ -22,11 +23,14 @@ from sms_aaa.rules.slots import Calendar
 from sms_aaa.rules.tariff import Carry, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from sms_aaa.rules.charging import Charged, Slice
     from sms_aaa.rules.cycle_setting import Contract, Known, Setting
     from sms_aaa.rules.tariff import UsageComponent
+
+
+_BEFORE_ALL = (INSTANT_MIN, (), 0)
 
 
 @dataclass(slots=True)
@@ -42,6 +46,8 @@ class Sum:
 class CycleRun:
     """What came of a cycle. `book` is as it stands after its last usage, `after` as the next cycle finds it.
 
+    `edges`: where slices are cut; `last_step` and `last_key`: what a slice must lie behind that is still to be added.
+
     By (contract, component): `sums`; `begun`: the quantity and the numerator that its total began with; `openings`:
     P(0), where it began with that. `blocked`: uncovered usage by (component, bucket id).
     """
@@ -49,13 +55,40 @@ class CycleRun:
     setting: Setting
     charging: Charging
     book: Book
-    after: Book
+    edges: list[int]
+    last_step: int
+    last_key: tuple[int, tuple[object, ...], int] = _BEFORE_ALL
     charged: list[tuple[int, Charged]] = field(default_factory=list)
     sums: dict[tuple[int, str], Sum] = field(default_factory=dict)
     begun: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
     openings: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
     blocked: dict[tuple[str, int], int] = field(default_factory=dict)
     paid: Fraction = Fraction(0)
+    _after: Book | None = None
+
+    @property
+    def after(self) -> Book:
+        if self._after is None:
+            self._after = self.book.copy()
+            self._after.end_buckets(self.setting.end_us)
+        return self._after
+
+    def touch(self) -> None:
+        """Its book was changed."""
+        self._after = None
+
+    def add(self, known: Known) -> bool:
+        """Charges a fact that lies behind all others, as a run with it would; False if it does not lie there."""
+        keyed = list(_keyed(self.setting, known, self.edges, _calendars(self.setting)))
+        for to_us, order, index, placed in keyed:
+            is_open = any(number == placed.subscription for number, _ in self.begun)
+            if not is_open or placed.piece.from_us < self.last_step or (to_us, order, index) <= self.last_key:
+                return False
+        for to_us, order, index, placed in keyed:
+            self.last_key = (to_us, order, index)
+            _charge(self, [placed])
+        self.touch()
+        return True
 
     @property
     def contracts(self) -> list[Contract]:
@@ -67,10 +100,11 @@ class CycleRun:
 def run_cycle(setting: Setting, before: Book) -> CycleRun:
     """The cycle, from a copy of the book that the one before left."""
     book = before.copy()
-    run = CycleRun(setting, Charging([], {}, book.session_totals), book, book)
     book.begin(setting)
     steps = _steps(setting, book)
-    batches = _batches(setting, steps, [*book.edges(), *steps])
+    edges = sorted({edge for edge in (*book.edges(), *steps) if setting.start_us < edge < setting.end_us})
+    run = CycleRun(setting, Charging([], {}, book.session_totals), book, edges, steps[-1])
+    batches = _batches(setting, steps, edges)
     _open_early(run, {placed.subscription for batch in batches for *_, placed in batch})
     for number, (begin, batch) in enumerate(zip(steps, batches, strict=True)):
         if begin > setting.start_us:
@@ -78,9 +112,11 @@ def run_cycle(setting: Setting, before: Book) -> CycleRun:
         reset_buckets(book, setting, begin, number)
         _open(run, begin, number)
         run.charging.buckets = book.usable_from(begin)
-        _charge(run, [placed for *_, placed in sorted(batch)])
-    run.after = book.copy()
-    run.after.end_buckets(setting.end_us)
+        batch.sort()
+        if batch:
+            *_, last = batch
+            run.last_key = max(run.last_key, last[:3])
+        _charge(run, [placed for *_, placed in batch])
     return run
 
 
@@ -151,18 +187,25 @@ _Keyed = tuple[int, tuple[object, ...], int, Placed]
 def _batches(setting: Setting, steps: list[int], edges: list[int]) -> list[list[_Keyed]]:
     """The cycle's slices, by the step that they follow; each with what puts it in canonical order."""
     batches: list[list[_Keyed]] = [[] for _ in steps]
-    start_us, end_us = setting.start_us, setting.end_us
-    inside = sorted({edge for edge in edges if start_us < edge < end_us})
-    calendars = {
+    calendars = _calendars(setting)
+    for known in setting.known:
+        for keyed in _keyed(setting, known, edges, calendars):
+            begin_us = keyed[3].piece.from_us
+            batches[bisect_right(steps, begin_us) - 1 if len(steps) > 1 else 0].append(keyed)
+    return batches
+
+
+def _keyed(setting: Setting, known: Known, edges: Sequence[int], calendars: Mapping[int, Calendar]) -> Iterator[_Keyed]:
+    for piece, contract in _slices(setting, known, edges, calendars):
+        placed = Placed(piece, contract.tariff.usage, contract.number, setting.number)
+        yield piece.to_us, known.order, piece.index, placed
+
+
+def _calendars(setting: Setting) -> dict[int, Calendar]:
+    return {
         contract.number: Calendar(contract.term.zone, contract.tariff.slots, contract.tariff.holidays)
         for contract in setting.contracts
     }
-    for known in setting.known:
-        for piece, contract in _slices(setting, known, inside, calendars):
-            placed = Placed(piece, contract.tariff.usage, contract.number, setting.number)
-            batch = batches[bisect_right(steps, piece.from_us) - 1] if len(steps) > 1 else batches[0]
-            batch.append((piece.to_us, known.order, piece.index, placed))
-    return batches
 
 
 def _slices(
@@ -210,5 +253,14 @@ def _charge(run: CycleRun, placed: Sequence[Placed]) -> None:
             run.blocked[place] = run.blocked.get(place, 0) + each.uncovered
         for _, share in each.paid:
             run.paid += share
+        if setting.has_reservations:
+            _note_taken(run, each)
         if setting.keeps_charged:
             run.charged.append((number, each))
+
+
+def _note_taken(run: CycleRun, charged: Charged) -> None:
+    taken = [*((use.bucket_id, Fraction(use.taken)) for use in charged.uses), *charged.paid]
+    for bucket_id, share in taken:
+        held = next(each for each in run.book.buckets if each.bucket.grant.bucket_id == bucket_id)
+        held.take(charged.slice.fact.session, share)

@@ -102,6 +102,7 @@ class Setting:
     member_id: Callable[[str], int]
     kernel: Kernel
     keeps_charged: bool
+    has_reservations: bool
 
     @property
     def start_us(self) -> int:

@@ -65,6 +65,7 @@ from sms_aaa.rules.usage_lines import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sms_aaa.rules.bucket_book import Held
     from sms_aaa.rules.cycle import Cycle
     from sms_aaa.rules.cycle_lines import ComponentLine, Sheet
     from sms_aaa.rules.cycle_run import CycleRun
@@ -135,6 +136,7 @@ class Evaluation:
         self._last = 0  # the last cycle that something was told of
         self._now_us = first_us
         self._is_subscribed = is_subscribed
+        self._has_reservations = False
         self._dated: list[Dated] = []
         self._instead: dict[int, Tariff] = {}
         self._contracts: tuple[Contract, ...] = ()
@@ -251,7 +253,9 @@ class Evaluation:
         last = self._index(max(used.from_us, used.to_us - 1), used.line)
         for number in range(first, last + 1):
             self._known[number].append(known)
-        self._forget(first)
+        is_newest = first == last == len(self._runs) - 1 and first >= len(self._closed)
+        if not (is_newest and self._runs[first].add(known)):
+            self._forget(first)
 
     def _read(self, packet: Packet) -> None:
         """A packet, by the rules of sessions: what it adds is usage."""
@@ -273,15 +277,29 @@ class Evaluation:
             self._reservations.spend(session, self._amount_charged() - before)
 
     def _reserve(self, line: Reserve) -> None:
+        if not self._has_reservations:
+            self._has_reservations = True
+            self._forget(0)
         run = self._run(self._index(line.at_us, line.line))
         begin_us = self._begins.get(line.session, line.at_us)
         asked = Asked(line, self._member_id(line.member), min(begin_us, line.at_us))
-        self._reservations.reserve(asked, run, self._money().available)
-        self._forget(0)
+        self._hold(line.session, run, self._reservations.reserve(asked, run, self._money().available))
 
     def _give_back(self, session: str, state: HoldState) -> None:
-        if self._reservations.give_back(session, self._run(self._last).book, state):
-            self._forget(0)
+        run = self._run(self._last)
+        self._hold(session, run, self._reservations.give_back(session, run.book, state))
+
+    def _hold(self, session: str, run: CycleRun, changes: list[tuple[Held, int]]) -> None:
+        """What a session holds now. Where nobody missed any of it, nothing that was evaluated comes out differently."""
+        is_last = run is self._runs[-1]
+        begun_us = run.setting.start_us
+        if not is_last or not all(held.is_plain and held.bucket.grant.from_us >= begun_us for held, _ in changes):
+            self._forget(0 if changes else len(self._runs))
+            return
+        for held, change in changes:
+            reserved = held.bucket.reserved
+            reserved[session] = reserved.get(session, 0) + change
+        run.touch()
 
     def _expire(self) -> None:
         for session in self._reservations.expired(self._now_us):
@@ -421,7 +439,7 @@ class Evaluation:
             setting = Setting(
                 at, self._cycle(at), self._contracts, self._known[at], self._given[at], self._resets[at],
                 self._rolled, self._reservations.by_bucket, account.before.totals if at == 0 else {},
-                self._member_id, self._kernel, self._keeps,
+                self._member_id, self._kernel, self._keeps, self._has_reservations,
             )  # fmt: skip
             self._runs.append(run_cycle(setting, before))
         return self._runs[number]

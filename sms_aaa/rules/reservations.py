@@ -61,8 +61,11 @@ class Reservations:
     by_bucket: dict[BucketKey, dict[object, int]] = field(default_factory=dict)
     money: dict[str, Fraction] = field(default_factory=dict)
 
-    def reserve(self, asked: Asked, run: CycleRun, available: Fraction | None) -> None:
-        """Holds what there is of it. `run`: all usage so far; `available`: money, None: any amount."""
+    def reserve(self, asked: Asked, run: CycleRun, available: Fraction | None) -> list[tuple[Held, int]]:
+        """Holds what there is of it. `run`: all usage so far; `available`: money, None: any amount.
+
+        What it holds of buckets, which the run's book does not show yet.
+        """
         line = asked.line
         place = _place(asked, run)
         if line.amount is not None:
@@ -74,7 +77,8 @@ class Reservations:
             grant = _hold_units(asked, run, place, part, available)
         for held, taken in grant.takes:
             sessions = self.by_bucket.setdefault(held.key, {})
-            sessions[line.session] = sessions.get(line.session, 0) + taken
+            before = held.by_session.get(line.session, 0) + held.bucket.reserved.get(line.session, 0)
+            sessions[line.session] = before + taken
         if grant.amount:
             self.money[line.session] = self.money.get(line.session, Fraction(0)) + grant.amount
         taken_of = [(held.bucket.grant.bucket_id, taken) for held, taken in grant.takes]
@@ -84,16 +88,18 @@ class Reservations:
                 taken_of, grant.amount, line.until_us,
             )
         )  # fmt: skip
+        return grant.takes
 
-    def give_back(self, session: str, book: Book, state: HoldState) -> bool:
-        """What a session holds and has not used; whether that changes what others may use."""
-        given_back = self.money.pop(session, None) is not None
+    def give_back(self, session: str, book: Book, state: HoldState) -> list[tuple[Held, int]]:
+        """What a session holds and has not used; of buckets, which the book still shows as held."""
+        given_back = []
+        self.money.pop(session, None)
         for held in book.buckets:
             sessions = self.by_bucket.get(held.key, {})
             unused = held.bucket.reserved.get(session, 0)
-            if session in sessions:
+            if session in sessions and unused:
                 sessions[session] -= unused
-                given_back = given_back or bool(unused)
+                given_back.append((held, -unused))
         for hold in self.holds:
             if hold.session == session and hold.state is HoldState.HELD:
                 hold.state = state

@@ -106,6 +106,22 @@ def test_a_summary_leaves_the_slices_out(tmp_path: Path) -> None:
     assert whole == summary
 
 
+def test_what_is_held_is_nobody_elses(tmp_path: Path) -> None:
+    """5 of 10 s are held, beside 4 that the same session used before; so another one finds 1."""
+    lines = [
+        {"kind": "grant", "at": "2026-01-01T00:00:00Z", "name": "card", "quantity": 10, "unit": "s"},
+        {"session": "a", "from": "2026-01-01T01:00:00Z", "seconds": 4},
+        {"kind": "reserve", "session": "a", "seconds": 5},
+        {"session": "b", "from": "2026-01-01T01:10:00Z", "seconds": 6},
+        {"kind": "settle", "session": "a", "from": "2026-01-01T02:00:00Z", "seconds": 5},
+    ]
+    for count, used, held in ((4, 5, 5), (5, 10, 0)):
+        answer = json.loads(priced(tmp_path, lines[:count], "--json"))
+        assert [(row["used"], row["reserved"]) for row in answer["buckets"]] == [(str(used), str(held))]
+        covered = {row["line"]: row["quantity"] for row in answer["rated"] if row["what"] == "bucket"}
+        assert covered == {2: "4", 4: "1", **({5: "5"} if count == 5 else {})}
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
