@@ -25,11 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from psycopg import Cursor
+    from psycopg import Connection, Cursor
     from psycopg.abc import Buffer
     from psycopg.sql import Composed
-
-    from sms_aaa.db.engine import Connection
 
 _INT4, _INT8, _TIMESTAMPTZ, _NUMERIC = 23, 20, 1184, 1700
 _INT4_ARRAY, _INT8_ARRAY, _TIMESTAMPTZ_ARRAY, _NUMERIC_ARRAY = 1007, 1016, 1185, 1231
@@ -240,7 +238,7 @@ def node_field(node: str) -> bytes:
     return field(node.encode())
 
 
-def copy_rows(connection: Connection, statement: str | Composed, rows: Iterable[bytes]) -> None:
+def copy_rows(connection: Connection[Any], statement: str | Composed, rows: Iterable[bytes]) -> None:
     """A `copy ... from stdin (format binary)` of rows that are packed already: a count of fields, then each field.
 
     They are sent a chunk at a time: the server stores one while the next is packed.

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import Connection as PsycopgConnection
 
+import sms_aaa.db.binary  # noqa: F401 - a connection takes over the adapters that were registered before it was made
 from sms_aaa.db.meanwhile import BusyConnection
 
 Connection = PsycopgConnection[Any]

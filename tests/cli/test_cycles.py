@@ -27,7 +27,7 @@ def told(stocked, node):
         Said(status="start", at=LONG_AGO, seconds=0, octets_in=0, octets_out=0),
         Said(status="stop", at=LONG_AGO + timedelta(minutes=5), seconds=300, octets_in=GB, octets_out=50 * GB),
     )
-    node.rate(NOW + timedelta(minutes=1))
+    node.rate(datetime.now(UTC) + timedelta(minutes=1))
     return stocked
 
 
@@ -62,7 +62,7 @@ def test_a_subscriber_goes_from_one_plan_to_another(told, node):
     assert said == f"alice is on plan home-100 from {later} 12:00:00Z on\n"
     again = told.type("subscriber", "set-plan", "alice", "metered")
     assert (again.code, "is to change at" in again.err) == (Exit.CONFLICT, True)
-    node.rate(NOW + timedelta(minutes=2))
+    node.rate(datetime.now(UTC) + timedelta(minutes=2))
     assert "0.50 EUR" in told.done("cycle", "list", "alice")
 
 

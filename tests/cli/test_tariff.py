@@ -106,7 +106,7 @@ WORDS = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(tariffs(), st.lists(st.tuples(AMOUNTS, st.integers(0, 9)), min_size=1, max_size=3))
 def test_an_example_costs_what_tariff_rate_makes_it(tariff, usage):
     begin = datetime(2001, 1, 1, tzinfo=UTC)

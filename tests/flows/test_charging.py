@@ -441,7 +441,7 @@ def connection(database_dsn: str) -> Iterator[Connection]:
 
 
 STORIES = settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # an example takes a tenth of a second: too long to shrink
@@ -520,7 +520,7 @@ def set_wise_stories(draw: st.DrawFn) -> Story:
 PLAIN_TERMS = {"increment": 1, "factor_parts": 10**6, "connect_fee": 0, "member_maximum": None}
 
 
-@settings(STORIES, max_examples=15)
+@settings(STORIES, max_examples=6)
 @given(set_wise_stories())
 def test_what_is_rated_set_wise_is_what_the_rules_make_of_it(connection: Connection, story: Story) -> None:
     connection.rollback()
@@ -535,7 +535,7 @@ def test_what_is_rated_set_wise_is_what_the_rules_make_of_it(connection: Connect
     assert world.again() == 0
 
 
-@settings(STORIES, max_examples=8)
+@settings(STORIES, max_examples=4)
 @given(stories())
 def test_what_does_not_fit_set_wise_is_rated_beside_what_does(connection: Connection, story: Story) -> None:
     connection.rollback()

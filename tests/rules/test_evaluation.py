@@ -80,7 +80,7 @@ def came(evaluation: Evaluation) -> tuple:
     return sorted(totals), buckets, result.money, result.amount, result.amount_rounded
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(tariffs(), used(), ZONES, st.randoms(use_true_random=False))
 def test_the_order_of_arrival_does_not_matter(
     tariff: Tariff, lines: list[Used], zone: str, chance: random.Random
@@ -92,7 +92,7 @@ def test_the_order_of_arrival_does_not_matter(
     assert came(evaluate(tariff, closed, zone)) == came(evaluate(tariff, [*lines, Close(100, END_US)], zone))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(tariffs(), used(instants=True), st.data())
 def test_any_cut_of_usage_comes_to_the_same(tariff: Tariff, lines: list[Used], data: st.DataObject) -> None:
     """At an instant no edge of any tariff lies between two parts.
@@ -126,7 +126,7 @@ def amounts_of(line: Used) -> tuple[int, ...]:
     return amounts.upload, amounts.download, amounts.seconds, amounts.events, amounts.units
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(tariffs(), used(), ZONES)
 def test_what_repeats_counts_once(tariff: Tariff, lines: list[Used], zone: str) -> None:
     once = [changed(line, seq=number, session=line.session or "c") for number, line in enumerate(lines)]
@@ -135,7 +135,7 @@ def test_what_repeats_counts_once(tariff: Tariff, lines: list[Used], zone: str) 
     assert evaluation.result().duplicates == len(once) + 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(tariffs(), used(), ZONES)
 def test_all_adds_up(tariff: Tariff, lines: list[Used], zone: str) -> None:
     result = evaluate(tariff, [*lines, Close(100, None)], zone).result()
@@ -162,7 +162,7 @@ def test_all_adds_up(tariff: Tariff, lines: list[Used], zone: str) -> None:
         assert held.bucket.used + held.bucket.held <= held.granted
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(tariffs(), used(), used(), ZONES)
 def test_late_usage_comes_to_what_it_would_have_come_to(
     tariff: Tariff, early: list[Used], late: list[Used], zone: str

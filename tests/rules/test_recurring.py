@@ -172,7 +172,7 @@ def spans_of(begin: datetime, lengths: list[timedelta], gap: timedelta) -> list[
 GAPS = st.one_of(st.just(timedelta()), st.timedeltas(timedelta(minutes=1), timedelta(days=3)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(FEES, BEGINS, LENGTHS, GAPS, ZONES, st.integers(1, 31))
 def test_what_is_charged_less_what_comes_back_is_what_was_run(
     component: RecurringComponent,
@@ -231,7 +231,7 @@ def round_half_away_plainly(number: Fraction) -> int:
     return whole if number >= 0 else -whole
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(FEES, BEGINS, ZONES, st.integers(1, 31))
 def test_periods_tile_and_an_accounts_months_are_its_cycles(
     component: RecurringComponent, begin: datetime, zone: str, anchor_day: int

@@ -104,7 +104,7 @@ def assert_within(result: Result) -> None:
         assert held.bucket.used + held.bucket.held + held.rolled <= held.granted
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(tariffs(), st.lists(documents(), min_size=1, max_size=8), st.booleans())
 def test_any_lines_are_priced_or_refused(tariff: Tariff, texts: list[dict[str, object]], is_prepaid: bool) -> None:
     account = Account(is_prepaid=is_prepaid, credit_limit=Fraction(0) if is_prepaid else None, money=Fraction(5))

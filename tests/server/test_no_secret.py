@@ -343,7 +343,7 @@ def _ask(world: World) -> None:
         ("ledger", "list"), ("ledger", "balance"),
         ("reconcile",), ("db", "check"), ("db", "status"), ("config", "show"), ("config", "show", "--json"),
     ):  # fmt: skip
-        world.type(*words, codes=(0, 1, 2))  # 2: one that wants to be told more
+        world.type(*words, codes=(0, 1, 2, 6))  # 2: one that wants to be told more; 6: one that asks
     ports = ("--auth-port", str(world.daemon.access_port), "--acct-port", str(world.daemon.accounting_port))
     password = world.mark("of-the-load").decode().replace("%", "%%")
     load = (
