@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from sms_aaa.rules.buckets import Overage
+from sms_aaa.rules.charging import Total
 from sms_aaa.rules.evaluation_result import Hold, HoldState
 from sms_aaa.rules.money import PICOUNITS
-from sms_aaa.rules.pricing import price_numerator, shaped
+from sms_aaa.rules.reserving import Promise, Want, cost_of, funds_of, hold_money, promise, usable_for
 from sms_aaa.rules.slots import Calendar, band_segments, slot_segments
 from sms_aaa.rules.tariff import Scope
 
 if TYPE_CHECKING:
     from sms_aaa.rules.bucket_book import Book, Held
+    from sms_aaa.rules.covering import Bucket
     from sms_aaa.rules.cycle_run import CycleRun
     from sms_aaa.rules.cycle_setting import BucketKey, Contract
     from sms_aaa.rules.tariff import UsageComponent
@@ -45,15 +46,6 @@ class _Place:
 
 
 @dataclass(slots=True)
-class _Grant:
-    """What is granted so far; `takes`: of buckets, in their units; `amount` of money, in units of the currency."""
-
-    granted: Fraction = Fraction(0)
-    takes: list[tuple[Held, int]] = field(default_factory=list)
-    amount: Fraction = Fraction(0)
-
-
-@dataclass(slots=True)
 class Reservations:
     """`by_bucket`: what sessions hold, or used of what they held. `money`: by session, in units of the currency."""
 
@@ -68,27 +60,30 @@ class Reservations:
         """
         line = asked.line
         place = _place(asked, run)
+        open_ = {held.bucket.grant.bucket_id: held for held in run.book.buckets if not held.is_over}
         if line.amount is not None:
             measure, quantity = None, line.amount
-            grant = _hold_money(asked, run, place, line.amount / PICOUNITS, available)
+            promised = _promise_money(asked, run, place, line.amount, available)
         else:
             part = _component(line, place)
             measure, quantity = part.measure, Fraction(part.measure.of(line.amounts))
-            grant = _hold_units(asked, run, place, part, available)
-        for held, taken in grant.takes:
+            promised = _promise_usage(asked, run, place, part, available)
+        takes = [(open_[hold.bucket_id], hold.quantity) for hold in promised.holds]
+        for held, taken in takes:
             sessions = self.by_bucket.setdefault(held.key, {})
             before = held.by_session.get(line.session, 0) + held.bucket.reserved.get(line.session, 0)
             sessions[line.session] = before + taken
-        if grant.amount:
-            self.money[line.session] = self.money.get(line.session, Fraction(0)) + grant.amount
-        taken_of = [(held.bucket.grant.bucket_id, taken) for held, taken in grant.takes]
+        owed = Fraction(promised.owed_picounits, PICOUNITS)
+        if owed:
+            self.money[line.session] = self.money.get(line.session, Fraction(0)) + owed
+        taken_of = [(hold.bucket_id, hold.quantity) for hold in promised.holds]
         self.holds.append(
             Hold(
-                line.line, line.at_us, line.session, measure, quantity, grant.granted, grant.granted < quantity,
-                taken_of, grant.amount, line.until_us,
+                line.line, line.at_us, line.session, measure, quantity, Fraction(promised.granted),
+                promised.granted < quantity, taken_of, owed, line.until_us,
             )
         )  # fmt: skip
-        return grant.takes
+        return takes
 
     def give_back(self, session: str, book: Book, state: HoldState) -> list[tuple[Held, int]]:
         """What a session holds and has not used; of buckets, which the book still shows as held."""
@@ -134,116 +129,33 @@ def _component(line: Reserve, place: _Place) -> UsageComponent:
     return next((part for part in fitting if part.measure.of(line.amounts)), fitting[0])
 
 
-def _usable(asked: Asked, run: CycleRun, part: UsageComponent, place: _Place, *, money: bool) -> list[Held]:
-    at_us = asked.line.at_us
-    found = [
-        held
-        for held in run.book.buckets
-        if not held.is_over
-        and (held.bucket.terms.measure is None) is money
-        and held.bucket.is_of(asked.member)
-        and held.bucket.is_usable(at_us, at_us)
-        and held.bucket.is_for(part, place.key, place.slot)
-    ]
-    return sorted(found, key=lambda held: held.bucket.grant.order)
+def _promise_usage(
+    asked: Asked, run: CycleRun, place: _Place, part: UsageComponent, available: Fraction | None
+) -> Promise:
+    """As the daemon promises it (reserving.py), on top of what was used."""
+    line, contract = asked.line, place.contract.number
+    total = run.charging.totals.get((contract, run.setting.number, part.name), Total())
+    before = total.quantity
+    if part.scope is Scope.SESSION:
+        before = run.charging.session_totals.get((contract, part.name, line.session), 0)
+    want = Want(part, part.measure.of(line.amounts), line.session, asked.member, place.key, place.slot, line.at_us)
+    return promise(want, _open_buckets(run), cost_of(part, total, before, 0), available)
 
 
-def _hold_units(asked: Asked, run: CycleRun, place: _Place, part: UsageComponent, available: Fraction | None) -> _Grant:
-    line, grant = asked.line, _Grant()
-    left = part.measure.of(line.amounts)
-    for held in _usable(asked, run, part, place, money=False):
-        # What the session holds already is spoken for; the rest is looked at through a copy.
-        copy = held.copy().bucket
-        copy.used += copy.reserved.pop(line.session, 0)
-        use = copy.use(left, line.session, asked.member)
-        if use.taken:
-            grant.takes.append((held, use.taken))
-        grant.granted += use.quantity
-        left -= use.quantity
-        if left and held.bucket.terms.blocks:
-            if held.bucket.terms.overage is Overage.CHARGE:
-                break
-            grant.granted += left if held.bucket.terms.overage is Overage.ABSORB else 0
-            return grant
-    if left:
-        _price(asked, run, place, part, left, available, grant)
-    return grant
+def _promise_money(
+    asked: Asked, run: CycleRun, place: _Place, picounits: Fraction, available: Fraction | None
+) -> Promise:
+    """An amount by itself: of the money buckets that pay for anything here, then of the account's own money."""
+    want = Want(
+        place.contract.tariff.usage[0], 0, asked.line.session, asked.member, place.key, place.slot, asked.line.at_us
+    )
+    money = [bucket for bucket in usable_for(want, _open_buckets(run)) if bucket.terms.measure is None]
+    amount = picounits / PICOUNITS
+    if available is not None:
+        amount = min(amount, funds_of(money, available))
+    holds, owed = hold_money(money, amount)
+    return Promise(int(amount * PICOUNITS), tuple(holds), owed)
 
 
-def _price(
-    asked: Asked,
-    run: CycleRun,
-    place: _Place,
-    part: UsageComponent,
-    left: int,
-    available: Fraction | None,
-    grant: _Grant,
-) -> None:
-    """Grants what money pays for of the rest."""
-    promised = _usable(asked, run, part, place, money=True)
-    funds = sum((_free(held) for held in promised), Fraction(0))
-    if available is None:
-        grant.granted += left
-        return
-    cost = _costs(asked, run, place, part)
-    quantity = _most(left, funds + available, cost)
-    grant.granted += quantity
-    _take_money(promised, cost(quantity), grant)
-
-
-def _hold_money(asked: Asked, run: CycleRun, place: _Place, amount: Fraction, available: Fraction | None) -> _Grant:
-    grant = _Grant()
-    promised = _usable(asked, run, place.contract.tariff.usage[0], place, money=True)
-    funds = sum((_free(held) for held in promised), Fraction(0))
-    held = amount if available is None else min(amount, funds + available)
-    grant.granted = held * PICOUNITS
-    _take_money(promised, held, grant)
-    return grant
-
-
-def _take_money(promised: list[Held], amount: Fraction, grant: _Grant) -> None:
-    """Of money buckets first, whole picounits; the rest of the account's own."""
-    for held in promised:
-        share = min(amount, _free(held))
-        if share > 0:
-            grant.takes.append((held, int(-(-share * PICOUNITS // 1))))
-            amount -= share
-    grant.amount = max(amount, Fraction(0))
-
-
-def _free(held: Held) -> Fraction:
-    """Whole picounits of a money bucket that nobody used or holds, in units of the currency."""
-    return Fraction(max(held.left // 1, 0), PICOUNITS)
-
-
-class _costs:  # noqa: N801 - a function with what it remembers
-    """What a further quantity costs on top of what was used: exactly, after discount and cap."""
-
-    def __init__(self, asked: Asked, run: CycleRun, place: _Place, part: UsageComponent) -> None:
-        scope = (place.contract.number, run.setting.number, part.name)
-        total = run.charging.totals.get(scope)
-        self._part = part
-        self._numerator = total.numerator if total else 0
-        self._quantity = total.quantity if total else 0
-        if part.scope is Scope.SESSION:
-            key = (place.contract.number, part.name, asked.line.session)
-            self._quantity = run.charging.session_totals.get(key, 0)
-
-    def __call__(self, quantity: int) -> Fraction:
-        part = self._part
-        more = price_numerator(part, self._quantity + quantity) - price_numerator(part, self._quantity)
-        return shaped(part, self._numerator + more) - shaped(part, self._numerator)
-
-
-def _most(quantity: int, funds: Fraction, cost: _costs) -> int:
-    """The most of a quantity that costs no more than this."""
-    if cost(quantity) <= funds:
-        return quantity
-    low, high = 0, quantity  # low can be paid, high cannot
-    while high - low > 1:
-        middle = (low + high) // 2
-        if cost(middle) <= funds:
-            low = middle
-        else:
-            high = middle
-    return low
+def _open_buckets(run: CycleRun) -> list[Bucket]:
+    return [held.bucket for held in run.book.buckets if not held.is_over]

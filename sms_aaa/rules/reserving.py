@@ -63,8 +63,7 @@ def promise(want: Want, buckets: Iterable[Bucket], cost: Callable[[int], Fractio
     `cost`: what so much more costs, in units of the currency. `credit`: what the account may still owe, in these units
     too, below zero if it owes more already; None: without limit, so nothing is held for what is granted against it.
     """
-    fitting = [bucket for bucket in buckets if _fits(bucket, want)]
-    usable = sorted(fitting, key=lambda bucket: bucket.grant.order)
+    usable = usable_for(want, buckets)
     holds: list[Hold] = []
     left = want.quantity
     for bucket in usable:
@@ -81,14 +80,34 @@ def promise(want: Want, buckets: Iterable[Bucket], cost: Callable[[int], Fractio
     if not left or credit is None:
         return Promise(want.quantity, tuple(holds), 0, left)
     money = [bucket for bucket in usable if bucket.terms.measure is None]
-    free = [Fraction(max(int(_free(bucket)), 0), PICOUNITS) for bucket in money]
-    paid = affordable(left, max(sum(free, credit), Fraction(0)), cost)
-    owed = cost(paid)
-    for bucket, there in zip(money, free, strict=True):
-        share = min(max(owed, Fraction(0)), there)
-        holds += [Hold(bucket.grant.bucket_id, _picounits(share))] if share else []
-        owed -= share
-    return Promise(want.quantity - left + paid, tuple(holds), _picounits(max(owed, Fraction(0))), paid)
+    paid = affordable(left, funds_of(money, credit), cost)
+    of_money, owed = hold_money(money, cost(paid))
+    return Promise(want.quantity - left + paid, (*holds, *of_money), owed, paid)
+
+
+def usable_for(want: Want, buckets: Iterable[Bucket]) -> list[Bucket]:
+    """Those that usage of the want's kind may use, in their order."""
+    fitting = (bucket for bucket in buckets if _fits(bucket, want))
+    return sorted(fitting, key=lambda bucket: bucket.grant.order)
+
+
+def funds_of(money: Iterable[Bucket], credit: Fraction) -> Fraction:
+    """What these money buckets have left for anybody, and `credit`: in units of the currency, not below zero."""
+    return max(sum(map(_free, money), credit), Fraction(0))
+
+
+def hold_money(money: Iterable[Bucket], amount: Fraction) -> tuple[list[Hold], int]:
+    """Holds an amount in units of the currency: of these buckets in their order, whole picounits; the rest is owed.
+
+    Beside the holds: the picounits of the rest.
+    """
+    holds = []
+    for bucket in money:
+        share = min(amount, _free(bucket))
+        if share > 0:
+            holds.append(Hold(bucket.grant.bucket_id, _picounits(share)))
+            amount -= share
+    return holds, _picounits(max(amount, Fraction(0)))
 
 
 def affordable(quantity: int, funds: Fraction, cost: Callable[[int], Fraction]) -> int:
@@ -147,7 +166,8 @@ def _unheld(bucket: Bucket, session: Session) -> Bucket:
 
 
 def _free(bucket: Bucket) -> Fraction:
-    return Fraction(bucket.grant.granted - bucket.used - bucket.held)
+    """Whole picounits of a money bucket that nobody used or holds, in units of the currency."""
+    return Fraction(max(int(bucket.grant.granted - bucket.used - bucket.held), 0), PICOUNITS)
 
 
 def _picounits(amount: Fraction) -> int:
