@@ -20,7 +20,6 @@ from sms_aaa.flows.shelf import PricedTariff
 from sms_aaa.rules.tariff import UsageComponent
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
     from datetime import datetime
 
     from sms_aaa.db.engine import Connection
@@ -97,11 +96,6 @@ class ShardMemory:
     version: int = -1
     standings: dict[tuple[int, int, int], Standing] = field(default_factory=dict)
     latest: dict[int, Standing] = field(default_factory=dict)
-
-    def forget(self, account_ids: Collection[int]) -> None:
-        """What is known of these accounts: somebody else moved their totals in this transaction."""
-        self.standings = {place: one for place, one in self.standings.items() if place[0] not in account_ids}
-        self.latest = {service: one for service, one in self.latest.items() if one.account_id not in account_ids}
 
 
 class RaterMemory:

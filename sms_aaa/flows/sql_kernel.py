@@ -16,6 +16,7 @@ from sms_aaa.flows.bulk import has_increments, part_row
 from sms_aaa.rules.charging import Charged
 from sms_aaa.rules.covering import Use
 from sms_aaa.rules.cycle_setting import charge_each
+from sms_aaa.rules.money import ABSTRACT
 from sms_aaa.rules.set_wise import SLOTS_MAX, is_set_wise_bucket, stops, swallows
 from sms_aaa.rules.tariff import Scope, SessionLimit
 
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from sms_aaa.rules.covering import Bucket, Session
     from sms_aaa.rules.cycle_setting import Placed
     from sms_aaa.rules.tariff import UsageComponent
-
-CURRENCY = "XXX"
-"""Of the rows of bulk_part: nothing is rounded here, so it does not matter."""
 
 
 class SqlKernel:
@@ -142,7 +140,7 @@ class _Batch:
             )
             for at, bucket in enumerate(self.buckets)
         ]
-        return part_row(number, 0, number, number, part, CURRENCY, slots=0, covers=covers)
+        return part_row(number, 0, number, number, part, ABSTRACT, slots=0, covers=covers)
 
     def _total(self, subscription: Hashable, cycle: Hashable, name: str) -> int:
         return self.charging.total(subscription, cycle, self.parts[subscription, name][1]).quantity

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from sms_aaa.rules.buckets import BucketTerms  # noqa: TC001 - msgspec reads the annotations of what it converts
 from sms_aaa.rules.measure import Measure, Unit
 from sms_aaa.rules.money import PICOUNITS, exponent
-from sms_aaa.rules.slots import ANY_BAND, ANYTIME, Band, Day, Holiday, Slot
+from sms_aaa.rules.slots import ANY_BAND, ANYTIME, Band, Holiday, Slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -319,11 +319,6 @@ class Tariff:
                         f"{direction} {_where(self, place)}is counted by {' and '.join(covering) or 'no component'},"
                         " not by exactly one"
                     )
-
-    @property
-    def has_holidays(self) -> bool:
-        """Whether a holiday is a day of its own kind here."""
-        return any(Day.HOLIDAY in slot.days for slot in self.slots)
 
     def component(self, name: str) -> UsageComponent:
         """The usage component of a name; StopIteration never: names come from the tariff itself."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import accumulate, pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sms_aaa.rules.cycle import cycle_at
+from sms_aaa.rules.charging import Fact, cut
+from sms_aaa.rules.instants import instant_of, instant_us
 from sms_aaa.rules.ledger import LedgerAccount, difference_entry, revenue
 from sms_aaa.rules.measure import Amounts, Kind, Measure, Unit
 from sms_aaa.rules.pricing import explain_price, posted_minor, price_numerator, rate
-from sms_aaa.rules.rating import UsageFact, cycles_of, price_cycle, slice_quantities, slices
-from sms_aaa.rules.tariff import Period, RecurringComponent, Tariff, Tier, UsageComponent
+from sms_aaa.rules.rating import slice_quantities
+from sms_aaa.rules.slots import ANYTIME, Band, Calendar, Slot
+from sms_aaa.rules.tariff import Switch, Tier, UsageComponent
 
 GB = Unit.GB.size
 TRAFFIC = [measure for measure in Measure if measure.kind is Kind.OCTETS]
@@ -136,14 +139,6 @@ def test_a_price_is_explained_tier_by_tier() -> None:
     assert explain_price(DATA, before=7, after=7) == ()
 
 
-def test_a_cycle_is_fees_and_usage_each_by_its_measure() -> None:
-    upload = UsageComponent("up", Measure.UPLOAD, GB, (Tier(None, 10**12),))
-    download = UsageComponent("down", Measure.DOWNLOAD, GB, (Tier(None, 2 * 10**12),))
-    tariff = Tariff("EUR", (RecurringComponent("fee", 2990, Period.MONTH),), (upload, download))
-    priced = price_cycle(tariff, octets_upload=3 * GB, octets_download=5 * GB)
-    assert [(part.name, part.amount_minor) for part in priced] == [("fee", 2990), ("up", 300), ("down", 1000)]
-
-
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**63 - 1), INSTANTS, st.sets(st.integers(1, 10**12), min_size=1, max_size=8))
 def test_slices_of_a_quantity_add_up_and_are_within_one_octet_of_linear(
@@ -176,50 +171,61 @@ def test_edges_outside_or_out_of_order_are_our_own_bug(hours: list[int]) -> None
         slice_quantities(3, start=start, end=start + timedelta(hours=2), edges=edges)
 
 
+NIGHTS = (Slot("night", (), 22 * 3600, 6 * 3600),)
+HALF_HOURS = (Band("first", 0, 1800), Band("second", 1800, 3600))
+
+
+def fact_of(octets: tuple[int, int], from_at: datetime, length: timedelta) -> Fact:
+    begin = instant_us(from_at)
+    return Fact(1, "s", 1, begin, begin, begin + length // MICROSECOND, "default", Amounts(*octets))
+
+
 @settings(max_examples=200, deadline=None)
 @given(
-    component=components(),
     octets=st.tuples(st.integers(0, 2**62), st.integers(0, 2**62)),
     from_at=INSTANTS,
-    length=st.timedeltas(timedelta(0), timedelta(days=200)),
+    length=st.timedeltas(timedelta(0), timedelta(days=9)),
     zone=ZONES,
-    anchor_day=st.integers(1, 31),
+    bands=st.sampled_from([(), HALF_HOURS]),
+    offsets=st.lists(st.integers(-(10**12), 10**12), max_size=4),
+    switch=st.sampled_from(Switch),
 )
 def test_slices_of_a_delta_tile_it_in_time_and_quantity(
-    component: UsageComponent,
     octets: tuple[int, int],
     from_at: datetime,
     length: timedelta,
     zone: str,
-    anchor_day: int,
+    bands: tuple[Band, ...],
+    offsets: list[int],
+    switch: Switch,
 ) -> None:
-    fact = UsageFact(*octets, from_at, from_at + length)
-    parts = slices(fact, component, cycles_of(fact, zone, anchor_day))
-    assert sum(part.quantity for part in parts) == component.measure.of(Amounts(upload=octets[0], download=octets[1]))
+    fact = fact_of(octets, from_at, length)
+    edges = [fact.from_us + offset for offset in offsets]
+    parts = cut(fact, Calendar(zone, NIGHTS, ()), bands, edges, switch)
+    for measure in TRAFFIC:
+        quantities = [part.quantity(measure) for part in parts]
+        assert sum(quantities) == measure.of(fact.amounts)
+        assert all(quantity >= 0 for quantity in quantities)
     assert [part.index for part in parts] == list(range(len(parts)))
-    assert (parts[0].from_at, parts[-1].to_at) == (fact.from_at, fact.to_at)
-    assert all(earlier.to_at == later.from_at == later.cycle.start for earlier, later in pairwise(parts))
+    assert (parts[0].from_us, parts[-1].to_us) == (fact.from_us, fact.to_us)
+    assert all(earlier.to_us == later.from_us for earlier, later in pairwise(parts))
     for part in parts:
-        assert part.quantity >= 0
-        assert part.cycle == cycle_at(part.from_at, zone, anchor_day)
-        assert part.to_at <= part.cycle.end
+        hour = instant_of(part.from_us).astimezone(ZoneInfo(zone)).hour
+        assert part.slot == ("night" if hour >= 22 or hour < 6 else ANYTIME)
+        assert not any(part.from_us < edge < part.to_us for edge in edges)
 
 
-def test_a_delta_across_a_cycle_edge_is_cut_there_linearly() -> None:
+def test_a_delta_across_an_edge_is_cut_there_linearly() -> None:
     edge = datetime(2026, 2, 1, tzinfo=UTC)
-    fact = UsageFact(100, 900, edge - timedelta(minutes=3), edge + timedelta(minutes=2))
-    assert [part.quantity for part in slices(fact, DATA, cycles_of(fact, "UTC", 1))] == [600, 400]
+    fact = fact_of((100, 900), edge - timedelta(minutes=3), timedelta(minutes=5))
+    parts = cut(fact, Calendar("UTC", (), ()), (), [instant_us(edge)], Switch.LINEAR)
+    assert [part.quantity(Measure.TOTAL) for part in parts] == [600, 400]
 
 
 def test_a_delta_that_ends_on_an_edge_belongs_before_it_and_one_without_length_after_it() -> None:
-    edge = datetime(2026, 2, 1, tzinfo=UTC)
-    early, late = UsageFact(1, 1, edge - timedelta(minutes=5), edge), UsageFact(1, 1, edge, edge)
-    (before,) = slices(early, DATA, cycles_of(early, "UTC", 1))
-    (after,) = slices(late, DATA, cycles_of(late, "UTC", 1))
-    assert before.cycle.end == edge == after.cycle.start
-
-
-def test_a_delta_over_more_than_a_century_is_refused() -> None:
-    fact = UsageFact(1, 1, datetime(1900, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC))
-    with pytest.raises(ValueError, match="crosses more than 1200 cycles"):
-        cycles_of(fact, "UTC", 1)
+    edge = datetime(2026, 2, 1, 22, tzinfo=UTC)
+    (before,), (after,) = (
+        cut(fact_of((1, 1), edge - length, length), Calendar("UTC", NIGHTS, ()), (), [instant_us(edge)], Switch.LINEAR)
+        for length in (timedelta(minutes=5), timedelta(0))
+    )
+    assert (before.slot, after.slot) == (ANYTIME, "night")
