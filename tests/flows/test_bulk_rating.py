@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 from flows.test_charging import MB, NIGHT, STORIES, TIERS, Given, Story, Used, World, stories
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
@@ -154,6 +154,18 @@ def test_sql_rates_as_the_rules_do(connection: Connection, story: Story) -> None
     world.assert_lawful()
     assert world.again() == 0
     assert any(one.from_minute == -9000 and one.until_minute == 9000 for one in story.buckets) or not world.not_set_wise
+
+
+@settings(STORIES, max_examples=4)
+@given(stories())
+def test_what_does_not_fit_set_wise_is_rated_beside_what_does(connection: Connection, story: Story) -> None:
+    connection.rollback()
+    world = bulk_world(connection, story)
+    world.run(story.arrival)
+    world.clean()
+    world.again()
+    assert world.stored_of_use() == world.expected()
+    world.assert_books()
 
 
 @STORIES

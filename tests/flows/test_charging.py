@@ -497,57 +497,6 @@ def test_usage_in_any_order_comes_to_the_same_once_its_groups_are_clean(connecti
     assert world.again() == 0
 
 
-@st.composite
-def set_wise_stories(draw: st.DrawFn) -> Story:
-    """Stories of which all can be rated set-wise."""
-    story = draw(stories())
-    tariff = story.tariff
-    usage = tuple(replace(part, bands=()) for part in tariff.usage if "unmetered" not in part.name)
-    buckets = tuple(
-        # One across the edge of a cycle does not fit where usage crosses it as well.
-        replace(
-            one,
-            terms=replace(one.terms, **PLAIN_TERMS),
-            **({"from_minute": 0, "until_minute": None} if number else {"from_minute": -900, "until_minute": 0}),
-        )
-        for number, one in enumerate(story.buckets)
-    )
-    bare = Tariff("EUR", (), complete_usage(()), slots=tariff.slots)
-    tariff = replace(tariff, bands=(), usage=complete_usage(usage, places(bare)))
-    return replace(story, tariff=tariff, is_group=False, buckets=buckets)
-
-
-PLAIN_TERMS = {"increment": 1, "factor_parts": 10**6, "connect_fee": 0, "member_maximum": None}
-
-
-@settings(STORIES, max_examples=6)
-@given(set_wise_stories())
-def test_what_is_rated_set_wise_is_what_the_rules_make_of_it(connection: Connection, story: Story) -> None:
-    connection.rollback()
-    world = World(connection, story, bulk_min=1)
-    world.open_cycles()
-    world.run(story.arrival)
-    assert world.not_set_wise == 0
-    world.clean()
-    world.again()
-    assert world.stored_of_use() == world.expected()
-    world.assert_books()
-    assert world.again() == 0
-
-
-@settings(STORIES, max_examples=4)
-@given(stories())
-def test_what_does_not_fit_set_wise_is_rated_beside_what_does(connection: Connection, story: Story) -> None:
-    connection.rollback()
-    world = World(connection, story, bulk_min=1)
-    world.open_cycles()
-    world.run(story.arrival)
-    world.clean()
-    world.again()
-    assert world.stored_of_use() == world.expected()
-    world.assert_books()
-
-
 @STORIES
 @given(stories(), st.integers(0, 10))
 def test_a_closed_cycle_keeps_its_charges_and_what_comes_later_is_adjusted(
