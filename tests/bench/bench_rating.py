@@ -5,7 +5,7 @@ deltas are put into usage_delta and the queue as the settler does it, then the l
 
 dense   four deltas an account and settled batch
 sparse  each account once a batch
-crossing  of these deltas, so many per cent lie across the edge of a cycle
+crossing  of these deltas, so many per cent lie across an edge: in the first kind that of a cycle, then that of a slot
 metered   of the services, so many per cent have no volume included: each of their deltas moves the ledger
 tariff    plain: one component. slots: two components, one by day and one by night, and two buckets, of which the first
           is for the night. directions: a component for upload and one for download, and the same two buckets
@@ -114,7 +114,8 @@ priority = 2
 SETTLED_BATCH = 1000
 DENSE = 4
 NOW = datetime(2026, 11, 10, 12, tzinfo=UTC)
-EDGE = datetime(2026, 10, 31, 23, tzinfo=UTC)  # midnight of 1 November in Berlin
+MIDNIGHT = datetime(2026, 10, 31, 23, tzinfo=UTC)  # of 1 November in Berlin
+MORNING = timedelta(hours=6)
 SECONDS_MAX = 230.0
 GRACE_DAYS = 3650
 """Nothing is over yet, so the loop's housekeeping finds no cycle to close: that would be work of another kind."""
@@ -189,9 +190,14 @@ def open_all(connection: Connection, asked: argparse.Namespace, spent: Spent, fo
     )
 
 
-def deltas_of(asked: argparse.Namespace, kind: str, first: int) -> Iterator[list[UsageDelta]]:
-    """Settled batches. Each delta is the first of its session: what it is called does not matter to rating."""
-    step = 0
+def deltas_of(asked: argparse.Namespace, kind: str, day: int) -> Iterator[list[UsageDelta]]:
+    """Settled batches. Each delta is the first of its session: what it is called does not matter to rating.
+
+    Each kind has a day of its own: what came before those of an earlier kind would be late usage.
+    """
+    step, first = 0, 1 + day * asked.deltas
+    noon = MIDNIGHT + timedelta(days=day, hours=12)
+    edge = MIDNIGHT + timedelta(days=day) + (MORNING if day else timedelta())
     per_account = DENSE if kind == "dense" else 1
     crossing = round(100 / asked.crossing) if asked.crossing else 0
     for start in range(0, asked.deltas, SETTLED_BATCH):
@@ -200,7 +206,7 @@ def deltas_of(asked: argparse.Namespace, kind: str, first: int) -> Iterator[list
             step = number // per_account
             # A stride that is prime, so that neighbours in time are no neighbours in the tables.
             account = step * 7919 % asked.accounts + 1
-            to_at = (EDGE if crossing and number % crossing == 0 else NOW) + timedelta(microseconds=number)
+            to_at = (edge if crossing and number % crossing == 0 else noon) + timedelta(microseconds=number)
             octets_in, octets_out = 1_000_000 + number % 997, 20_000_000 + number % 99_991
             batch.append(
                 make_usage(first + number, account, account, at=to_at, octets_in=octets_in, octets_out=octets_out)
@@ -208,9 +214,9 @@ def deltas_of(asked: argparse.Namespace, kind: str, first: int) -> Iterator[list
         yield batch
 
 
-def queue_up(connection: Connection, asked: argparse.Namespace, kind: str, first: int) -> None:
+def queue_up(connection: Connection, asked: argparse.Namespace, kind: str, day: int) -> None:
     taken = 0.0
-    for batch in deltas_of(asked, kind, first):
+    for batch in deltas_of(asked, kind, day):
         db_usage.insert_deltas(connection, batch)
         began = time.perf_counter()
         db_usage.insert_queue(connection, batch)
@@ -342,7 +348,7 @@ def main() -> None:
                 if asked.stored:
                     store(connection, asked)
                 for number, kind in enumerate(asked.kinds.split(",") * asked.rounds):
-                    queue_up(connection, asked, kind, 1 + number * asked.deltas)
+                    queue_up(connection, asked, kind, number)
                     rate_all(connection, server.dsn, asked, kind, folder)
                     if asked.prove:
                         broken = [law for law, rows in list_violations(connection) if rows]
