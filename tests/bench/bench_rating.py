@@ -162,9 +162,9 @@ def provision(connection: Connection, asked: argparse.Namespace) -> None:
            select n, n, 'EUR', 'Europe/Berlin', 1 from generate_series(1, %(count)s) n""",
         """insert into service (id, subscriber_id, identity_kind, identity, state) overriding system value
            select n, n, 1, 'user' || n, 1 from generate_series(1, %(count)s) n""",
-        "insert into assignment select n, n, tstzrange('2026-09-01', null) from generate_series(1, %(count)s) n",
+        "insert into assignment select n, n, tstzrange('2026-10-01', null) from generate_series(1, %(count)s) n",
         """insert into subscription (id, service_id, plan_version_id, during) overriding system value
-           select n, n, case when n %% 1000 < %(metered)s then 2 else 1 end, tstzrange('2026-09-01', null)
+           select n, n, case when n %% 1000 < %(metered)s then 2 else 1 end, tstzrange('2026-10-01', null)
            from generate_series(1, %(count)s) n""",
     ):
         connection.execute(statement, {"count": asked.accounts, "metered": asked.metered * 10})
