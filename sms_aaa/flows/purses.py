@@ -45,13 +45,14 @@ def pay(
     if difference_minor < 0:
         return _give_back(connection, states, meter, -difference_minor, minor)
     paid: list[tuple[int, int]] = []
+    member = meter.key.account_id
     for state in states:
         bucket = state.bucket
         if not difference_minor or not _pays_for(bucket, meter):
             continue
-        share = min(difference_minor, int(bucket.left(None)) // minor)
+        share = min(difference_minor, int(bucket.left_for(None, member)) // minor)
         if share > 0:
-            bucket.used += share * minor
+            _move(bucket, member, share * minor)
             difference_minor -= share
             paid.append((bucket.grant.bucket_id, share))
     return paid
@@ -67,10 +68,16 @@ def _give_back(
         bucket_id = state.bucket.grant.bucket_id
         share = min(amount_minor, had.get(bucket_id, 0), int(state.bucket.used) // minor)
         if share > 0:
-            state.bucket.used -= share * minor
+            _move(state.bucket, meter.key.account_id, -share * minor)
             amount_minor -= share
             given.append((bucket_id, -share))
     return given
+
+
+def _move(bucket: Bucket, member: int, picounits: int) -> None:
+    bucket.used += picounits
+    if bucket.terms.member_maximum is not None:
+        bucket.taken[member] = bucket.taken.get(member, 0) + picounits
 
 
 def _pays_for(bucket: Bucket, meter: Meter) -> bool:

@@ -228,7 +228,7 @@ class Charging:
         for bucket in money if picounits >= 0 else reversed(money):
             if not picounits:
                 break
-            share = bucket.pay(picounits, piece.fact.session)
+            share = bucket.pay(picounits, piece.fact.session, piece.fact.member)
             if share:
                 paid.append((bucket.grant.bucket_id, share))
                 picounits -= share

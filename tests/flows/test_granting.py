@@ -251,5 +251,32 @@ def test_money_that_was_paid_is_deferred_until_it_is_lost(connection):
     assert [law for law, violations in list_violations(connection) if violations] == []
 
 
+def test_a_member_is_paid_no_more_of_shared_money_than_its_share(connection):
+    """Bob's 10 GB beyond his and the shared allowance cost 5.00: 3.00 of them are paid, 2.00 owed."""
+    world = World(connection, "")
+    world.open(OCTOBER)
+    join_group(world.desk, "bob", "alice")
+    purse = BucketTerms(
+        "purse", None, 10 * PICOUNITS, kind=BucketKind.TOP_UP, is_shared=True, member_maximum=3 * PICOUNITS
+    )
+    top_up(world.desk, ToGrant("alice", purse, OCTOBER, None), now=OCTOBER)
+    for hour, (name, gigabytes) in enumerate((("bob", 64), ("bob", 6), ("alice", 2))):
+        world.use(OCTOBER + timedelta(days=1, hours=hour), gigabytes, name)
+    assert _balances(connection)["deferred-revenue"] == -1000 + 300 + 100
+    assert _balances(connection)["unbilled-receivable"] == 200
+    sorry = BucketTerms("sorry", Measure.TOTAL, 8 * GB, kind=BucketKind.PROMOTION)
+    grant_bucket(world.desk, ToGrant("bob", sorry, OCTOBER, None), now=OCTOBER + timedelta(days=2))
+    world.rerate()
+    # Of 1.00 nothing is owed any more, and 2.00 are given back: so much of his share is there again.
+    assert _balances(connection)["deferred-revenue"] == -1000 + 100 + 100
+    assert _balances(connection)["unbilled-receivable"] == 0
+    world.use(OCTOBER + timedelta(days=2), 10, "bob")
+    assert _balances(connection)["deferred-revenue"] == -1000 + 300 + 100
+    with connection.transaction(force_rollback=True):
+        connection.execute("update bucket_member set taken = taken + 1")
+        [shares] = [statement for law, statement in BUCKET_LAWS if "shares of members in money" in law]
+        assert len(connection.execute(shares).fetchall()) == 2
+
+
 def _balances(connection: Connection) -> dict[str, int]:
     return {row.ledger_account: row.balance_minor for row in list_balances(connection)}
