@@ -80,7 +80,10 @@ def load_buckets(
 
 
 def store_buckets(connection: Connection, states: Sequence[BucketState], run_id: int, *, is_again: bool) -> None:
-    """What they moved by since they were loaded. `is_again`: a re-rating, whose differences are adjustments."""
+    """What they moved by since they were loaded or stored.
+
+    `is_again`: a re-rating, whose differences are adjustments.
+    """
     uses: list[BucketUse] = []
     held: list[Held] = []
     for state in states:
@@ -107,6 +110,10 @@ def store_buckets(connection: Connection, states: Sequence[BucketState], run_id:
     if uses:
         db_use.update_buckets(connection, uses, kind="adjust" if is_again else "use", run_id=run_id)
     _store_shares(connection, states)
+    for state in states:
+        bucket = state.bucket
+        state.used, state.overrun = int(bucket.used), bucket.overrun
+        state.reserved, state.covered, state.taken = dict(bucket.reserved), dict(bucket.covered), dict(bucket.taken)
 
 
 def session_of(name: str) -> Hashable:

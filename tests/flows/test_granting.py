@@ -16,6 +16,7 @@ from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.rating import list_usage_totals
 from sms_aaa.db.reconcile import list_violations
 from sms_aaa.db.reconcile_buckets import BUCKET_LAWS
+from sms_aaa.db.reconcile_money import MONEY_LAWS
 from sms_aaa.db.usage import insert_deltas, insert_queue
 from sms_aaa.flows.cycles import open_cycles
 from sms_aaa.flows.granting import close_buckets
@@ -228,6 +229,48 @@ def test_a_bucket_in_retrospect_has_its_usage_rated_again_and_one_that_is_ended_
     end_bucket(world.desk, bucket_id, now=now)
     world.use(now + timedelta(days=1), 1)
     assert world.posted(OCTOBER) == 50
+
+
+def test_a_bucket_begins_and_ends_for_usage_too_that_was_rated_meanwhile(connection):
+    """While an operator thinks, or by a NAS whose clock is ahead, usage behind the instant has been rated already."""
+    world = World(connection, "")
+    now = OCTOBER + timedelta(days=2)
+    world.use(now - timedelta(days=1), 30)
+    terms = BucketTerms("gift", Measure.TOTAL, 10 * GB, kind=BucketKind.PROMOTION)
+    grant_bucket(world.desk, ToGrant("alice", terms, now, None), now=now)
+    assert connection.execute("select from dirty_group").fetchall() == []
+    world.use(now + timedelta(hours=1), 11)
+    assert world.posted(OCTOBER) == 50
+    bucket_id = grant_bucket(world.desk, ToGrant("alice", terms, now, None), now=now)
+    world.rerate()
+    assert world.posted(OCTOBER) == 0
+    end_bucket(world.desk, bucket_id, now=now + timedelta(minutes=30))
+    world.rerate()
+    assert world.posted(OCTOBER) == 50
+
+
+def test_money_in_retrospect_pays_what_is_still_owed_of_the_usage_of_its_time(connection):
+    world = World(connection, "")
+    second, now = OCTOBER + timedelta(days=2), OCTOBER + timedelta(days=4)
+    world.use(second - timedelta(days=1), 34)
+    world.use(second + timedelta(days=1), 6)
+    assert _balances(connection)["unbilled-receivable"] == 500
+    for name, euros in (("first", 1), ("second", 9)):
+        terms = BucketTerms(name, None, euros * PICOUNITS, kind=BucketKind.PROMOTION)
+        grant_bucket(world.desk, ToGrant("alice", terms, second, None), now=now)
+    for _ in range(2):  # the second time there is nothing left to be paid
+        connection.execute("update dirty_group set from_at = %s", (BEGAN,))
+        world.rerate()
+        assert _balances(connection) == {
+            "unbilled-receivable": 200, "deferred-revenue": 300, "revenue:data": -500,
+        }  # fmt: skip
+        connection.execute(
+            "insert into dirty_group (head_account_id, from_at, reason) values (%s, %s, 'test')",
+            (world.accounts["alice"][0], BEGAN),
+        )
+    used = connection.execute("select used from bucket where measure is null order by id").fetchall()
+    assert used == [(PICOUNITS,), (2 * PICOUNITS,)]
+    assert [law for law, statement in MONEY_LAWS if connection.execute(statement).fetchall()] == []
 
 
 def test_what_a_plan_grants_ends_with_the_subscription_to_it(connection):
