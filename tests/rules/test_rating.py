@@ -206,6 +206,7 @@ def test_slices_of_a_delta_tile_it_in_time_and_quantity(
         quantities = [part.quantity(measure) for part in parts]
         assert sum(quantities) == measure.of(fact.amounts)
         assert all(quantity >= 0 for quantity in quantities)
+    assert all(part.quantity(Measure.TOTAL) == sum(map(part.quantity, TRAFFIC[:2])) for part in parts)
     assert [part.index for part in parts] == list(range(len(parts)))
     assert (parts[0].from_us, parts[-1].to_us) == (fact.from_us, fact.to_us)
     assert all(earlier.to_us == later.from_us for earlier, later in pairwise(parts))
