@@ -102,7 +102,7 @@ comment on column bucket.follows_id is 'The grant before it, whose overage is ta
 comment on column bucket.thresholds is 'Percent, ascending, that used and reserved have not reached yet.';
 create index bucket_account on bucket (account_id, from_at) where closed_at is null;
 create unique index bucket_of_cycle on bucket (cycle_id, subscription_id, name) where kind in ('allowance', 'promotion');
-create index bucket_ends on bucket (until_at) where closed_at is null;
+create index bucket_ends on bucket (until_at, id) where closed_at is null;
 create index bucket_subscription on bucket (subscription_id) where closed_at is null;
 create index bucket_follows on bucket (follows_id) where follows_id is not null;
 

@@ -69,8 +69,8 @@ create temp table if not exists bulk_meter (
     subscription_id bigint, component_id integer, row_id tid, quantity bigint, numerator numeric, posted_minor bigint)
     on commit delete rows;
 create temp table if not exists bulk_bucket (
-    account_id bigint, cycle_no integer, rank integer, bucket_id bigint, row_id tid, available bigint, from_at timestamptz,
-    until_at timestamptz, terms_hash bigint, is_unfit boolean) on commit delete rows;
+    account_id bigint, cycle_no integer, rank integer, bucket_id bigint, row_id tid, available bigint,
+    from_at timestamptz, until_at timestamptz, terms_hash bigint, is_unfit boolean) on commit delete rows;
 create temp table if not exists bulk_terms (
     n integer, terms_hash bigint, is_fit boolean, stops boolean, swallows boolean) on commit delete rows;
 create temp table if not exists bulk_purse (

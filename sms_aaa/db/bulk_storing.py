@@ -92,8 +92,8 @@ def move_totals(connection: Connection, run_id: int) -> int:
              set quantity = p.quantity + p.priced, covered = t.covered + p.covered, numerator = p.numerator_after,
                  posted_minor = p.now_minor
              from posted p
-             where t.ctid = p.row_id and t.account_id = p.account_id and t.cycle_id = p.cycle_id and t.subscription_id = p.subscription_id
-               and t.component_id = p.component_id and t.quantity = p.quantity returning 1)
+             where t.ctid = p.row_id and t.account_id = p.account_id and t.cycle_id = p.cycle_id
+               and t.subscription_id = p.subscription_id and t.component_id = p.component_id and t.quantity = p.quantity returning 1)
            select (select count(*) from posted), (select count(*) from stored), (select count(*) from entered)""",
         (run_id,),
     ).fetchone()
@@ -134,7 +134,8 @@ def use_buckets(connection: Connection, run_id: int, rounds: int) -> None:
             stored as (
               update bucket b set used = b.used + u.covered, overrun = b.overrun + u.overrun
               from used u
-              where b.ctid = u.row_id and b.id = u.bucket_id and b.granted - b.used = u.available and b.reserved = 0 and b.closed_at is null
+              where b.ctid = u.row_id and b.id = u.bucket_id and b.granted - b.used = u.available and b.reserved = 0
+                and b.closed_at is null
               returning 1)
             select (select count(*) from used), (select count(*) from stored)""".encode(),  # noqa: S608 - numbers only
         {"run": run_id},
