@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from sms_aaa.db.binary import load_ints
+from sms_aaa.db.binary import instants, int4s, load_ints
 from sms_aaa.db.rating_queue import QueuedDelta
 
 if TYPE_CHECKING:
@@ -86,6 +86,22 @@ class BulkPart(Struct, frozen=True, gc=False):
     """A row of bulk_part, in its order; instants and arrays as psycopg adapts them."""
 
     values: tuple[Any, ...]
+
+
+class CalendarRow(Struct, frozen=True, gc=False):
+    """A row of bulk_calendar: the slots and the cycles that begin at each edge, by their numbers.
+
+    Instants as db/binary.py has them. `edges` has one more, past all others, where nothing begins.
+    """
+
+    n: int
+    plan_version_id: int
+    parts: int
+    switch: int
+    edges: list[int]
+    slots: list[int]
+    cycles: list[int]
+    cycle_starts: list[int]
 
 
 class TermsRow(Struct, frozen=True, gc=False):
@@ -186,12 +202,17 @@ def insert_owners(connection: Connection, since: datetime, until: datetime) -> l
     return [CalendarAsked(*row) for row in rows]
 
 
-def insert_calendars(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    """(n, plan version, count of its parts, switch, edges, slots, cycles, starts of the cycles) of each."""
+def insert_calendars(connection: Connection, rows: Sequence[CalendarRow]) -> None:
     connection.cursor().executemany(
         "insert into bulk_calendar values (%s, %s, %s, %s, %s::timestamptz[], %s::int[], %s::int[], %s::timestamptz[])",
-        rows,
-    )
+        [
+            (
+                row.n, row.plan_version_id, row.parts, row.switch, instants(row.edges), int4s(row.slots),
+                int4s(row.cycles), instants(row.cycle_starts),
+            )
+            for row in rows
+        ],
+    )  # fmt: skip
 
 
 def insert_parts(connection: Connection, parts: Sequence[BulkPart]) -> None:

@@ -93,7 +93,8 @@ def move_totals(connection: Connection, run_id: int) -> int:
                  posted_minor = p.now_minor
              from posted p
              where t.ctid = p.row_id and t.account_id = p.account_id and t.cycle_id = p.cycle_id
-               and t.subscription_id = p.subscription_id and t.component_id = p.component_id and t.quantity = p.quantity returning 1)
+               and t.subscription_id = p.subscription_id and t.component_id = p.component_id
+               and t.quantity = p.quantity returning 1)
            select (select count(*) from posted), (select count(*) from stored), (select count(*) from entered)""",
         (run_id,),
     ).fetchone()
