@@ -48,9 +48,6 @@ if TYPE_CHECKING:
     from sms_aaa.flows.shelf import PlanShelf, PricedPlan
     from sms_aaa.rules.tariff import UsageComponent
 
-BULK_MIN = 10_000
-"""Deltas that wait in a shard from which on they are rated in bulk: below, the statements take longer to be planned."""
-
 BULK_MAX = 100_000
 """Deltas in one transaction."""
 
@@ -82,7 +79,7 @@ def rate_in_bulk(
     run_id: int,
     *,
     now: datetime,
-    at_least: int = BULK_MIN,
+    at_least: int,
     limit: int = BULK_MAX,
 ) -> BulkRated | None:
     """Rates up to `limit` deltas of a locked shard's queue set-wise; None: fewer than `at_least` wait there."""
