@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sms_aaa.rules.plan import Plan
 
 STATEMENT_TIMEOUT_SECONDS = 3600
+_LEFT_OUT = ("fees", "bounds over fees", "top-ups and rolled-over buckets", "money buckets", "tiers carried on")
 _COLUMNS = ("account_id", "subscriber", "cycles", "old", "new", "difference")
 
 
@@ -33,8 +34,8 @@ _COLUMNS = ("account_id", "subscriber", "cycles", "old", "new", "difference")
 def dry_run(caller: Caller, file: Path, start: str, end: str, name: str | None, form: Format) -> None:
     """Price past usage by the tariff in FILE: what each account paid, what it would have, and the difference.
 
-    Usage with its minimums is compared, before money buckets pay; recurring fees and bounds over several components are
-    not, nor what was bought or rolled over from other cycles. It reads one snapshot and writes nothing.
+    Usage is compared, with its minimums and the bounds over it, before money buckets pay. Left out are fees, bounds
+    over fees, and what was bought or rolled over from other cycles. It reads one snapshot and writes nothing.
 
     Example: sms-aaa rating dry-run home-100-new.toml --from 2026-09-01 --to 2026-11-01 --plan home-100
     """
@@ -89,6 +90,7 @@ def _tell(found: list[Compared], names: dict[int, str], currency: str, form: For
             "old": old,
             "new": new,
             "difference": new - old,
+            "left_out": list(_LEFT_OUT),
         })  # fmt: skip
         return
     listing(_COLUMNS, rows, form)
@@ -97,3 +99,4 @@ def _tell(found: list[Compared], names: dict[int, str], currency: str, form: For
             f"total: old {money(old, currency).text}, new {money(new, currency).text}, "
             f"difference {money(new - old, currency).text}"
         )
+        say(f"left out of old and new: {', '.join(_LEFT_OUT)}")

@@ -48,9 +48,11 @@ piece as (
   where not p.is_cut
   union all
   select session_id, seq, account_id, to_at, slice, begin_at, end_at, owner_n, cycle_no, slot, part_n,
-         case when begin_at = from_at and is_whole_first or end_at = to_at and is_whole_last then whole
+         case when begin_at = from_at and is_whole_first or end_at = to_at and is_whole_last then one + other
               when is_whole_first or is_whole_last then 0
-              else div(2 * whole * end_us + all_us, 2 * all_us) - div(2 * whole * begin_us + all_us, 2 * all_us)
+              else div(2 * one * end_us + all_us, 2 * all_us) - div(2 * one * begin_us + all_us, 2 * all_us)
+                + case when other = 0 then 0
+                  else div(2 * other * end_us + all_us, 2 * all_us) - div(2 * other * begin_us + all_us, 2 * all_us) end
          end::bigint
   from (select w.*, extract(epoch from begin_at - from_at) * 1000000 as begin_us,
                extract(epoch from end_at - from_at) * 1000000 as end_us,
@@ -58,8 +60,9 @@ piece as (
         from (select p.session_id, p.seq, p.account_id, p.from_at, p.to_at, g.i - p.i as slice, p.owner_n,
                c.cycles[g.i] as cycle_no, c.slots[g.i] as slot, k.n as part_n,
                greatest(p.from_at, c.edges[g.i]) as begin_at, least(p.to_at, c.edges[g.i + 1]) as end_at,
-               (p.octets_in * k.is_in + p.octets_out * k.is_out + p.seconds * k.is_seconds
-                 + case when p.seq = 1 then k.is_event else 0 end)::numeric as whole,
+               (p.octets_in * k.is_in + p.seconds * k.is_seconds
+                 + case when p.seq = 1 then k.is_event else 0 end)::numeric as one,
+               (p.octets_out * k.is_out)::numeric as other,
                c.switch = 1 or k.is_event = 1 as is_whole_first, c.switch = 2 and k.is_event = 0 as is_whole_last
         from (select p.*, width_bucket(p.from_at, c.edges) as i,
                      width_bucket(p.to_at - interval '1 microsecond', c.edges) as j

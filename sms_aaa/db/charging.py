@@ -236,6 +236,18 @@ def list_rated_deltas(connection: Connection, account_ids: Sequence[int], since_
     return [RatedDeltaRow(*[*row[:18], int(row[18]), row[19]]) for row in rows if row[13] == row[20]]
 
 
+def is_rated_since(connection: Connection, account_ids: Sequence[int], since: datetime) -> bool:
+    """Whether anything was rated of what these accounts used after an instant."""
+    row = connection.execute(
+        """select exists (select from usage_delta d
+                          join rated_usage r on r.session_id = d.session_id and r.seq = d.seq and r.to_at = d.to_at
+                          where d.account_id = any(%(accounts)s) and d.to_at > %(since)s and r.to_at > %(since)s)""",
+        {"accounts": int8s(account_ids), "since": since},
+    ).fetchone()
+    assert row is not None
+    return bool(row[0])
+
+
 def list_places(connection: Connection, wanted: Sequence[tuple[int, int]]) -> list[tuple[TenureRow, int, int]]:
     """Of these (subscription id, cycle id) the tenure, and the start and the end of the cycle."""
     with connection.cursor(binary=True) as cursor:

@@ -66,7 +66,8 @@ BUCKET_LAWS: tuple[tuple[str, LiteralString], ...] = (
     (
         "shares of members and sessions are what rated usage took",
         """select format('bucket %s account %s', bucket_id, account_id), format('taken %s, rated %s', m.taken, r.taken)
-           from bucket_member m
+           from (select m.* from bucket_member m
+                 join bucket b on b.id = m.bucket_id and b.measure is not null) m
            full join (select u.bucket_id, r.account_id, sum(u.taken) as taken
                       from rated_now r
                       cross join lateral (select r.uses[3 * n + 1] as bucket_id, r.uses[3 * n + 3] as taken
@@ -74,5 +75,22 @@ BUCKET_LAWS: tuple[tuple[str, LiteralString], ...] = (
                       join bucket b on b.id = u.bucket_id and b.terms->>'member_maximum' is not null
                       where r.uses is not null group by 1, 2) r using (bucket_id, account_id)
            where coalesce(m.taken, 0) <> coalesce(r.taken, 0)""",
+    ),
+    (
+        # A bucket counts picounits and the ledger minor units: so each member's part of the whole is compared.
+        "shares of members in money are what the ledger says that it paid for them",
+        """select format('bucket %s account %s', bucket_id, account_id),
+                  format('taken %s of %s, by the ledger %s of %s', coalesce(m.taken, 0), b.used, coalesce(e.paid, 0),
+                         coalesce(e.whole, 0))
+           from bucket_member m
+           full join (select bucket_id, account_id, paid, sum(paid) over (partition by bucket_id) as whole
+                      from (select bucket_id, account_id,
+                                   sum(case when credit like 'revenue:%' then amount_minor else -amount_minor end)
+                                     as paid
+                            from entry where bucket_id is not null and component_id is not null group by 1, 2) p) e
+             using (bucket_id, account_id)
+           join (select id, used from bucket where measure is null and terms->>'member_maximum' is not null) b
+             on b.id = bucket_id
+           where coalesce(m.taken, 0) * greatest(coalesce(e.whole, 0), 1) <> coalesce(e.paid, 0) * b.used""",
     ),
 )

@@ -20,6 +20,7 @@ from sms_aaa.rules.covering import Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Mapping, Sequence
+    from fractions import Fraction
 
     from sms_aaa.db.bucket_use import BucketRow
     from sms_aaa.db.engine import Connection
@@ -38,7 +39,7 @@ class BucketState:
     overrun: int
     reserved: dict[Hashable, int]
     covered: dict[Hashable, int]
-    taken: dict[int, int]
+    taken: dict[int, Fraction | int]
 
 
 def load_buckets(
@@ -63,7 +64,7 @@ def load_buckets(
     covered: dict[int, dict[Hashable, int]] = defaultdict(dict)
     for use in db_use.list_session_uses(connection, ids, session_ids):
         covered[use.bucket_id][use.session_id] = use.covered
-    taken: dict[int, dict[int, int]] = defaultdict(dict)
+    taken: dict[int, dict[int, Fraction | int]] = defaultdict(dict)
     for share in db_use.list_member_uses(connection, ids):
         taken[share.bucket_id][share.account_id] = share.taken
     reserved: dict[int, dict[Hashable, int]] = defaultdict(dict)
@@ -79,7 +80,10 @@ def load_buckets(
 
 
 def store_buckets(connection: Connection, states: Sequence[BucketState], run_id: int, *, is_again: bool) -> None:
-    """What they moved by since they were loaded. `is_again`: a re-rating, whose differences are adjustments."""
+    """What they moved by since they were loaded or stored.
+
+    `is_again`: a re-rating, whose differences are adjustments.
+    """
     uses: list[BucketUse] = []
     held: list[Held] = []
     for state in states:
@@ -106,6 +110,10 @@ def store_buckets(connection: Connection, states: Sequence[BucketState], run_id:
     if uses:
         db_use.update_buckets(connection, uses, kind="adjust" if is_again else "use", run_id=run_id)
     _store_shares(connection, states)
+    for state in states:
+        bucket = state.bucket
+        state.used, state.overrun = int(bucket.used), bucket.overrun
+        state.reserved, state.covered, state.taken = dict(bucket.reserved), dict(bucket.covered), dict(bucket.taken)
 
 
 def session_of(name: str) -> Hashable:
@@ -123,7 +131,7 @@ def _store_shares(connection: Connection, states: Sequence[BucketState]) -> None
     if sessions:
         db_use.upsert_session_uses(connection, sessions)
     members = [
-        MemberUse(state.bucket.grant.bucket_id, member, taken)
+        MemberUse(state.bucket.grant.bucket_id, member, int(taken))
         for state in states
         for member, taken in state.bucket.taken.items()
         if taken != state.taken.get(member, 0)
@@ -133,7 +141,7 @@ def _store_shares(connection: Connection, states: Sequence[BucketState]) -> None
 
 
 def _state(
-    row: BucketRow, reserved: dict[Hashable, int], covered: dict[Hashable, int], taken: dict[int, int]
+    row: BucketRow, reserved: dict[Hashable, int], covered: dict[Hashable, int], taken: dict[int, Fraction | int]
 ) -> BucketState:
     granted = row.used if row.is_closed else row.granted
     grant = Grant(row.id, _terms_of(row.terms), granted, row.from_us, row.until_us, row.created_us)

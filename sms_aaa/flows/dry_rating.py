@@ -2,7 +2,8 @@
 
 Nothing is written. Usage goes through rules/charging.py in canonical order, from the beginning of each cycle, with the
 allowances that the tariff grants a cycle; those of another cycle, and what was bought, are not looked at. Compared is
-the price of usage with its minimums, before money buckets pay: recurring fees and bounds over them are not.
+the price of usage with its minimums and the bounds over it, before money buckets pay; fees, and bounds over them, are
+not.
 """
 
 from __future__ import annotations
@@ -188,5 +189,7 @@ def _allowances(tariff: Tariff, turns: Iterable[_Turn], head_id: int) -> list[Bu
 
 
 def _usage_minor(tariff: Tariff, numerators: dict[str, int], run: Fraction) -> int:
-    lines = closing_lines(replace(tariff, bounds=()), numerators, {}, run)
+    usage = {part.name for part in tariff.usage}
+    bounds = tuple(bound for bound in tariff.bounds if usage.issuperset(bound.components))
+    lines = closing_lines(replace(tariff, bounds=bounds), numerators, {}, run)
     return sum(line.amount_minor for line in lines)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sms_aaa.db.engine import Connection
     from sms_aaa.flows.meters import Meter
-    from sms_aaa.flows.purses import Purses
+    from sms_aaa.flows.purses import Paid, Purses
     from sms_aaa.flows.shelf import PlanShelf
 
 
@@ -56,6 +56,23 @@ def post(
     closed = {meter.key.cycle_id for meter in moved if meter.is_closed}
     adjusted = adjust_closed(connection, shelf, closed, run_id=run_id, reason=reason) if closed else 0
     return len(entries) + adjusted
+
+
+def post_paid(connection: Connection, paid: Sequence[Paid], purses: Purses, run_id: int) -> int:
+    """What money buckets pay of usage that was posted as owed: how many entries that made. The buckets are stored."""
+    found: list[PostedEntry] = []
+    for one in paid:
+        name, currency = one.meter.component.name, one.meter.currency
+        taken_back = ledger.post(Event.USAGE, -one.share_minor, currency, component=name)
+        used = ledger.post(Event.BUCKET_USE, one.share_minor, currency, component=name)
+        assert taken_back is not None
+        assert used is not None
+        found.append(PostedEntry(one.meter.key, run_id, taken_back))
+        found.append(PostedEntry(one.meter.key, run_id, used, one.bucket_id))
+    db_ledger.insert_entries(connection, found)
+    states = {id(state): state for of_account in purses.values() for state in of_account}
+    store_buckets(connection, list(states.values()), run_id, is_again=True)
+    return len(found)
 
 
 def _entries(

@@ -35,7 +35,8 @@ from sms_aaa.flows.charging import (
 )
 from sms_aaa.flows.meters import ShardMemory
 from sms_aaa.flows.placing import Visit, open_standings, place
-from sms_aaa.flows.posting import post
+from sms_aaa.flows.posting import post, post_paid
+from sms_aaa.flows.purses import pay_owed
 from sms_aaa.flows.weighing import cut_visits
 from sms_aaa.rules.instants import INSTANT_MAX
 from sms_aaa.rules.tariff import Scope
@@ -104,18 +105,25 @@ def rerate_group(
     stored = _take_back(past)
     charge(past.work, past.portions)
     rows = list(_differing(past, stored))
-    run_id = 0
+    run_id = entries = 0
     if rows:
         run_id = db_rating.insert_run(connection, program=__version__, started_at=now, kind="rerate")
         db_rating.add_to_run(connection, run_id, len({(row.session_id, row.seq) for row in rows}))
         db_charging.insert_charged(connection, rows, run_id)
-    entries = _store(connection, shelf, past, run_id) if rows else 0
+        entries = _store(connection, shelf, past, run_id)
+    purses = past.work.purses
+    paid = pay_owed(
+        connection, purses, [(portion.piece, meter, done.numerator) for portion, meter, done in past.work.charged]
+    )
+    if paid:
+        run_id = run_id or db_rating.insert_run(connection, program=__version__, started_at=now, kind="rerate")
+        entries += post_paid(connection, paid, purses, run_id)
     moved = tuple(
         (meter.key, meter.currency, posted[meter.key], meter.posted_minor)
         for meter in past.moved
         if posted[meter.key] != meter.posted_minor
     )
-    if actor is not None and rows:
+    if actor is not None and run_id:
         after = {"run": run_id, "rows": len(rows), "amounts": len(moved)}
         db_audit.insert_change(
             connection, actor, action="rerate", object_kind="account", object_id=head_id, before=None, after=after

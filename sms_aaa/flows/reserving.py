@@ -168,7 +168,7 @@ def _buckets(
 ) -> list[Bucket]:
     ids = [row.id for row in rows]
     reserved: dict[int, dict[Hashable, int]] = defaultdict(dict)
-    taken: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    taken: dict[int, dict[int, Fraction | int]] = defaultdict(lambda: defaultdict(int))
     for share in db_use.list_member_uses(connection, ids):
         taken[share.bucket_id][share.account_id] += share.taken
     for one in held:

@@ -63,6 +63,7 @@ class Slice:
         """What of the fact's quantity lies here: >= 0, and over all slices of the fact exactly all of it.
 
         The running total at an edge is round_half_up(quantity * elapsed / duration). Events lie where the fact begins.
+        A total is the sum of its directions: so the slices add up to the fact whatever measure counts each of them.
         """
         fact = self.fact
         whole = measure.of(fact.amounts)
@@ -73,6 +74,8 @@ class Slice:
             return whole if is_first else 0
         if self.switch is Switch.END:
             return whole if is_last else 0
+        if measure is Measure.TOTAL:
+            return self.quantity(Measure.UPLOAD) + self.quantity(Measure.DOWNLOAD)
         duration = fact.to_us - fact.from_us
         marks = [round_half_away(whole * (edge - fact.from_us), duration) for edge in (self.from_us, self.to_us)]
         return marks[1] - marks[0]
@@ -225,7 +228,7 @@ class Charging:
         for bucket in money if picounits >= 0 else reversed(money):
             if not picounits:
                 break
-            share = bucket.pay(picounits, piece.fact.session)
+            share = bucket.pay(picounits, piece.fact.session, piece.fact.member)
             if share:
                 paid.append((bucket.grant.bucket_id, share))
                 picounits -= share

@@ -46,7 +46,7 @@ class Bucket:
     used: Fraction | int = Fraction(0)
     reserved: dict[Session, int] = field(default_factory=dict)
     covered: dict[Session, int] = field(default_factory=dict)
-    taken: dict[int, int] = field(default_factory=dict)
+    taken: dict[int, Fraction | int] = field(default_factory=dict)
     overrun: int = 0
     owner: int | None = None
 
@@ -64,6 +64,11 @@ class Bucket:
         if not self.reserved:
             return self.grant.granted - self.used
         return self.grant.granted - self.used - self.held + self.reserved.get(session, 0)
+
+    def left_for(self, session: Session, member: int) -> Fraction | int:
+        """What this session of this member may still use of it; below zero, if the member took more than its share."""
+        left, maximum = self.left(session), self.terms.member_maximum
+        return left if maximum is None else min(left, maximum - self.taken.get(member, 0))
 
     def is_of(self, member: int) -> bool:
         """Whether a member of the group may use it."""
@@ -89,27 +94,35 @@ class Bucket:
     def use(self, quantity: int, session: Session, member: int) -> Use:
         """Covers what it can of `quantity` >= 0 of a unit bucket's usage."""
         terms = self.terms
-        left = int(self.left(session))
-        if terms.member_maximum is not None:
-            left = min(left, terms.member_maximum - self.taken.get(member, 0))
+        left = int(self.left_for(session, member))
         before = self.covered.get(session, 0)
         covers = min(quantity, self._reach(before, left) - before) if left > 0 or not terms.factor_parts else 0
         taken = self._takes(before + covers) - self._takes(before)
         if self._is_stepped:
             self.covered[session] = before + covers
-        if terms.member_maximum is not None:
-            self.taken[member] = self.taken.get(member, 0) + taken
+        self._note_share(member, taken)
         self._spend(taken, session)
         return Use(self.grant.bucket_id, covers, taken)
 
-    def pay(self, amount: Fraction, session: Session) -> Fraction:
-        """Pays what it can of an amount in picounits; below zero it is a refund, of at most what was used."""
-        paid = min(amount, self.left(session)) if amount >= 0 else max(amount, -self.used)
+    def pay(self, amount: Fraction, session: Session, member: int) -> Fraction:
+        """Pays what it can of an amount in picounits.
+
+        Below zero it is a refund, of at most what was used, and by the member, where members have shares.
+        """
+        if amount >= 0:
+            paid = max(min(amount, self.left_for(session, member)), 0)
+        else:
+            paid = -min(-amount, self.used if self.terms.member_maximum is None else self.taken.get(member, 0))
+        self._note_share(member, paid)
         if paid > 0:
             self._spend(paid, session)
         else:
             self.used += paid
         return Fraction(paid)
+
+    def _note_share(self, member: int, taken: Fraction | int) -> None:
+        if self.terms.member_maximum is not None:
+            self.taken[member] = self.taken.get(member, 0) + taken
 
     def _spend(self, taken: Fraction | int, session: Session) -> None:
         self.used += taken

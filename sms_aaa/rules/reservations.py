@@ -6,7 +6,7 @@ uses it first. What a session has used of it stays with it; what was given back 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ from sms_aaa.rules.slots import Calendar, band_segments, slot_segments
 from sms_aaa.rules.tariff import Scope
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sms_aaa.rules.bucket_book import Book, Held
     from sms_aaa.rules.covering import Bucket
     from sms_aaa.rules.cycle_run import CycleRun
@@ -47,11 +49,15 @@ class _Place:
 
 @dataclass(slots=True)
 class Reservations:
-    """`by_bucket`: what sessions hold, or used of what they held. `money`: by session, in units of the currency."""
+    """`by_bucket`: what sessions hold, or used of what they held. `money`: by session, in units of the currency.
+
+    `members`: whose a session is that ever held something.
+    """
 
     holds: list[Hold] = field(default_factory=list)
     by_bucket: dict[BucketKey, dict[object, int]] = field(default_factory=dict)
     money: dict[str, Fraction] = field(default_factory=dict)
+    members: dict[object, int] = field(default_factory=dict)
 
     def reserve(self, asked: Asked, run: CycleRun, available: Fraction | None) -> list[tuple[Held, int]]:
         """Holds what there is of it. `run`: all usage so far; `available`: money, None: any amount.
@@ -60,14 +66,16 @@ class Reservations:
         """
         line = asked.line
         place = _place(asked, run)
+        self.members.setdefault(line.session, asked.member)
+        buckets = [self._spoken_for(held.bucket) for held in run.book.buckets if not held.is_over]
         open_ = {held.bucket.grant.bucket_id: held for held in run.book.buckets if not held.is_over}
         if line.amount is not None:
             measure, quantity = None, line.amount
-            promised = _promise_money(asked, run, place, line.amount, available)
+            promised = _promise_money(asked, buckets, place, line.amount, available)
         else:
             part = _component(line, place)
             measure, quantity = part.measure, Fraction(part.measure.of(line.amounts))
-            promised = _promise_usage(asked, run, place, part, available)
+            promised = _promise_usage(asked, run, buckets, place, part, available)
         takes = [(open_[hold.bucket_id], hold.quantity) for hold in promised.holds]
         for held, taken in takes:
             sessions = self.by_bucket.setdefault(held.key, {})
@@ -84,6 +92,16 @@ class Reservations:
             )
         )  # fmt: skip
         return takes
+
+    def _spoken_for(self, bucket: Bucket) -> Bucket:
+        """As it is for who asks: what a member's sessions hold is of the member's share."""
+        if bucket.terms.member_maximum is None or not bucket.reserved:
+            return bucket
+        taken = dict(bucket.taken)
+        for session, quantity in bucket.reserved.items():
+            member = self.members[session]
+            taken[member] = taken.get(member, 0) + quantity
+        return replace(bucket, taken=taken)
 
     def give_back(self, session: str, book: Book, state: HoldState) -> list[tuple[Held, int]]:
         """What a session holds and has not used; of buckets, which the book still shows as held."""
@@ -130,7 +148,12 @@ def _component(line: Reserve, place: _Place) -> UsageComponent:
 
 
 def _promise_usage(
-    asked: Asked, run: CycleRun, place: _Place, part: UsageComponent, available: Fraction | None
+    asked: Asked,
+    run: CycleRun,
+    buckets: Sequence[Bucket],
+    place: _Place,
+    part: UsageComponent,
+    available: Fraction | None,
 ) -> Promise:
     """As the daemon promises it (reserving.py), on top of what was used."""
     line, contract = asked.line, place.contract.number
@@ -139,23 +162,19 @@ def _promise_usage(
     if part.scope is Scope.SESSION:
         before = run.charging.session_totals.get((contract, part.name, line.session), 0)
     want = Want(part, part.measure.of(line.amounts), line.session, asked.member, place.key, place.slot, line.at_us)
-    return promise(want, _open_buckets(run), cost_of(part, total, before, 0), available)
+    return promise(want, buckets, cost_of(part, total, before, 0), available)
 
 
 def _promise_money(
-    asked: Asked, run: CycleRun, place: _Place, picounits: Fraction, available: Fraction | None
+    asked: Asked, buckets: Sequence[Bucket], place: _Place, picounits: Fraction, available: Fraction | None
 ) -> Promise:
     """An amount by itself: of the money buckets that pay for anything here, then of the account's own money."""
     want = Want(
         place.contract.tariff.usage[0], 0, asked.line.session, asked.member, place.key, place.slot, asked.line.at_us
     )
-    money = [bucket for bucket in usable_for(want, _open_buckets(run)) if bucket.terms.measure is None]
+    money = [bucket for bucket in usable_for(want, buckets) if bucket.terms.measure is None]
     amount = picounits / PICOUNITS
     if available is not None:
-        amount = min(amount, funds_of(money, available))
-    holds, owed = hold_money(money, amount)
+        amount = min(amount, funds_of(money, available, asked.member))
+    holds, owed = hold_money(money, amount, asked.member)
     return Promise(int(amount * PICOUNITS), tuple(holds), owed)
-
-
-def _open_buckets(run: CycleRun) -> list[Bucket]:
-    return [held.bucket for held in run.book.buckets if not held.is_over]

@@ -80,8 +80,8 @@ def promise(want: Want, buckets: Iterable[Bucket], cost: Callable[[int], Fractio
     if not left or credit is None:
         return Promise(want.quantity, tuple(holds), 0, left)
     money = [bucket for bucket in usable if bucket.terms.measure is None]
-    paid = affordable(left, funds_of(money, credit), cost)
-    of_money, owed = hold_money(money, cost(paid))
+    paid = affordable(left, funds_of(money, credit, want.member), cost)
+    of_money, owed = hold_money(money, cost(paid), want.member)
     return Promise(want.quantity - left + paid, (*holds, *of_money), owed, paid)
 
 
@@ -91,19 +91,19 @@ def usable_for(want: Want, buckets: Iterable[Bucket]) -> list[Bucket]:
     return sorted(fitting, key=lambda bucket: bucket.grant.order)
 
 
-def funds_of(money: Iterable[Bucket], credit: Fraction) -> Fraction:
-    """What these money buckets have left for anybody, and `credit`: in units of the currency, not below zero."""
-    return max(sum(map(_free, money), credit), Fraction(0))
+def funds_of(money: Iterable[Bucket], credit: Fraction, member: int) -> Fraction:
+    """What these money buckets have left for a member, and `credit`: in units of the currency, not below zero."""
+    return max(sum((_free(bucket, member) for bucket in money), credit), Fraction(0))
 
 
-def hold_money(money: Iterable[Bucket], amount: Fraction) -> tuple[list[Hold], int]:
+def hold_money(money: Iterable[Bucket], amount: Fraction, member: int) -> tuple[list[Hold], int]:
     """Holds an amount in units of the currency: of these buckets in their order, whole picounits; the rest is owed.
 
     Beside the holds: the picounits of the rest.
     """
     holds = []
     for bucket in money:
-        share = min(amount, _free(bucket))
+        share = min(amount, _free(bucket, member))
         if share > 0:
             holds.append(Hold(bucket.grant.bucket_id, _picounits(share)))
             amount -= share
@@ -165,9 +165,12 @@ def _unheld(bucket: Bucket, session: Session) -> Bucket:
     )
 
 
-def _free(bucket: Bucket) -> Fraction:
-    """Whole picounits of a money bucket that nobody used or holds, in units of the currency."""
-    return Fraction(max(int(bucket.grant.granted - bucket.used - bucket.held), 0), PICOUNITS)
+def _free(bucket: Bucket, member: int) -> Fraction:
+    """Whole picounits of a money bucket that a member may use and nobody used or holds, in units of the currency."""
+    free, maximum = bucket.grant.granted - bucket.used - bucket.held, bucket.terms.member_maximum
+    if maximum is not None:
+        free = min(free, maximum - bucket.taken.get(member, 0))
+    return Fraction(max(int(free), 0), PICOUNITS)
 
 
 def _picounits(amount: Fraction) -> int:

@@ -28,6 +28,20 @@ included = "{included}"
 price = "{price}"
 per = "GB"
 """
+BOUNDS = """
+[[tariff.recurring]]
+name = "line"
+amount = "30.00"
+period = "month"
+[[tariff.bound]]
+name = "cap"
+components = ["data"]
+maximum = "4.20"
+[[tariff.bound]]
+name = "all"
+components = ["data", "line"]
+maximum = "1.00"
+"""
 
 
 def query(node, statement: str) -> list[tuple]:
@@ -92,8 +106,14 @@ def test_a_changed_tariff_over_past_usage_says_its_revenue_effect(stocked, used,
     assert (told["old"], told["new"], told["difference"]) == (posted, 500, 500 - posted)
     # By the tariff that it was rated by, it costs what it did.
     assert dry_run(stocked, PLAN_FILE, "--json").json()["difference"] == 0
-    assert "total: old" in dry_run(stocked, file).out
+    shown = dry_run(stocked, file).out
+    assert "total: old" in shown
+    assert "left out of old and new: fees, bounds over fees," in shown
+    assert told["left_out"][:2] == ["fees", "bounds over fees"]
     assert dry_run(stocked, file, "--csv").csv()[0]["new"] == "500"
+    # A bound over usage alone is looked at; one that has a fee in it is not, nor is the fee.
+    file.write_text(CHANGED.format(included="10 GB", price="0.10") + BOUNDS)
+    assert dry_run(stocked, file, "--json").json()["new"] == 420
     assert dry_run(stocked, file, "--plan", "nobodys").code == Exit.NOT_FOUND
     file.write_text(CHANGED.format(included="10 GB", price="-1"))
     assert dry_run(stocked, file).code == Exit.INVALID

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from flows.test_charging import MB, NIGHT, STORIES, TIERS, Given, Story, Used, World, stories
+from flows.test_charging import MB, NIGHT, STORIES, TIERS, Given, Story, Used, World, mixed, stories
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
@@ -88,6 +88,8 @@ def tariffs(draw: st.DrawFn) -> Tariff:
             replace(draw(components(f"{name}-day", usage[0].measure)), slots=("anytime",)),
             *usage[1:],
         ]
+        if len(usage) == 3 and draw(st.booleans()):
+            usage = mixed(usage[0], usage[2])
     usage += [draw(components("time", Measure.SECONDS)), draw(components("calls", Measure.EVENTS))][
         draw(st.integers(0, 2)) :
     ]

@@ -122,6 +122,15 @@ def components(draw: st.DrawFn, name: str, measure: Measure) -> UsageComponent:
     )
 
 
+def mixed(night: UsageComponent, day: UsageComponent) -> list[UsageComponent]:
+    """At night one component counts what two count by day: a delta that is cut there is counted by both measures."""
+    return [
+        replace(night, name="all-night", measure=Measure.TOTAL, slots=("night",)),
+        replace(day, name="down-day", measure=Measure.DOWNLOAD, slots=("anytime",)),
+        replace(day, name="up-day", measure=Measure.UPLOAD, slots=("anytime",)),
+    ]
+
+
 @st.composite
 def tariffs(draw: st.DrawFn) -> Tariff:
     slots = draw(st.sampled_from(((), (NIGHT,))))
@@ -129,6 +138,8 @@ def tariffs(draw: st.DrawFn) -> Tariff:
     usage = [draw(components("down", Measure.DOWNLOAD)), draw(components("up", Measure.UPLOAD))]
     if slots:
         usage = [replace(usage[0], slots=("night",)), replace(usage[0], name="down-day", slots=("anytime",)), usage[1]]
+        if draw(st.booleans()):
+            usage = mixed(usage[0], usage[2])
     if bands:
         usage[-1] = replace(usage[-1], bands=(FIRST_HOUR.name,))
     bare = Tariff("EUR", (), complete_usage(()), slots=slots, bands=bands)

@@ -16,6 +16,7 @@ from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.rating import list_usage_totals
 from sms_aaa.db.reconcile import list_violations
 from sms_aaa.db.reconcile_buckets import BUCKET_LAWS
+from sms_aaa.db.reconcile_money import MONEY_LAWS
 from sms_aaa.db.usage import insert_deltas, insert_queue
 from sms_aaa.flows.cycles import open_cycles
 from sms_aaa.flows.granting import close_buckets
@@ -71,6 +72,16 @@ slots = ["night"]
 name = "night"
 from = "02:00"
 to = "03:00"
+"""
+
+
+ALWAYS = """
+[[tariff.bucket]]
+name = "always"
+measure = "total"
+amount = "1 GB"
+kind = "promotion"
+slots = ["night"]
 """
 
 
@@ -230,14 +241,64 @@ def test_a_bucket_in_retrospect_has_its_usage_rated_again_and_one_that_is_ended_
     assert world.posted(OCTOBER) == 50
 
 
-def test_what_a_plan_grants_ends_with_the_subscription_to_it(connection):
+def test_a_bucket_begins_and_ends_for_usage_too_that_was_rated_meanwhile(connection):
+    """While an operator thinks, or by a NAS whose clock is ahead, usage behind the instant has been rated already."""
     world = World(connection, "")
+    now = OCTOBER + timedelta(days=2)
+    world.use(now - timedelta(days=1), 30)
+    terms = BucketTerms("gift", Measure.TOTAL, 10 * GB, kind=BucketKind.PROMOTION)
+    grant_bucket(world.desk, ToGrant("alice", terms, now, None), now=now)
+    assert connection.execute("select from dirty_group").fetchall() == []
+    world.use(now + timedelta(hours=1), 11)
+    assert world.posted(OCTOBER) == 50
+    bucket_id = grant_bucket(world.desk, ToGrant("alice", terms, now, None), now=now)
+    world.rerate()
+    assert world.posted(OCTOBER) == 0
+    end_bucket(world.desk, bucket_id, now=now + timedelta(minutes=30))
+    world.rerate()
+    assert world.posted(OCTOBER) == 50
+
+
+def test_money_in_retrospect_pays_what_is_still_owed_of_the_usage_of_its_time(connection):
+    world = World(connection, "")
+    second, now = OCTOBER + timedelta(days=2), OCTOBER + timedelta(days=4)
+    world.use(second - timedelta(days=1), 34)
+    world.use(second + timedelta(days=1), 6)
+    assert _balances(connection)["unbilled-receivable"] == 500
+    for name, euros in (("first", 1), ("second", 9)):
+        terms = BucketTerms(name, None, euros * PICOUNITS, kind=BucketKind.PROMOTION)
+        grant_bucket(world.desk, ToGrant("alice", terms, second, None), now=now)
+    for _ in range(2):  # the second time there is nothing left to be paid
+        connection.execute("update dirty_group set from_at = %s", (BEGAN,))
+        world.rerate()
+        assert _balances(connection) == {
+            "unbilled-receivable": 200, "deferred-revenue": 300, "revenue:data": -500,
+        }  # fmt: skip
+        connection.execute(
+            "insert into dirty_group (head_account_id, from_at, reason) values (%s, %s, 'test')",
+            (world.accounts["alice"][0], BEGAN),
+        )
+    used = connection.execute("select used from bucket where measure is null order by id").fetchall()
+    assert used == [(PICOUNITS,), (2 * PICOUNITS,)]
+    assert [law for law, statement in MONEY_LAWS if connection.execute(statement).fetchall()] == []
+
+
+def test_what_a_plan_grants_ends_with_the_subscription_to_it(connection):
+    world = World(connection, ALWAYS)
     world.open(OCTOBER)
     ends = OCTOBER + timedelta(days=4)
     connection.execute("update subscription set during = tstzrange(lower(during), %s)", (ends,))
-    lasting = "select until_at from bucket where name = 'month' and from_at = %s"
-    assert connection.execute(lasting, (OCTOBER,)).fetchall() == [(ends,)] * 2
-    assert connection.execute(lasting, (BEGAN,)).fetchall() == [(OCTOBER,)] * 2
+    lasting = "select until_at from bucket where name = %s and from_at = %s"
+    assert connection.execute(lasting, ("month", OCTOBER)).fetchall() == [(ends,)] * 2
+    assert connection.execute(lasting, ("month", BEGAN)).fetchall() == [(OCTOBER,)] * 2
+    assert connection.execute(lasting, ("always", BEGAN)).fetchall() == [(ends,)] * 2
+    # What is valid for a time of its own is so; and what ended with it goes on with it after all.
+    assert connection.execute(lasting, ("hello", BEGAN)).fetchall() == [(BEGAN + timedelta(days=90),)] * 2
+    connection.execute("update bucket set until_at = %s where id = 1", (OCTOBER - timedelta(days=1),))  # by hand
+    connection.execute("update subscription set during = tstzrange(lower(during), null)")
+    assert connection.execute(lasting, ("month", OCTOBER)).fetchall() == [(NOVEMBER,)] * 2
+    assert connection.execute(lasting, ("always", BEGAN)).fetchall() == [(None,)] * 2
+    assert connection.execute("select until_at from bucket where id = 1").fetchone() == (OCTOBER - timedelta(days=1),)
 
 
 def test_money_that_was_paid_is_deferred_until_it_is_lost(connection):
@@ -249,6 +310,33 @@ def test_money_that_was_paid_is_deferred_until_it_is_lost(connection):
     assert close_buckets(connection, now=now + timedelta(days=2), grace=timedelta(), limit=10) == 1
     assert _balances(connection) == {"cash": 1000, "deferred-revenue": 0, "revenue:breakage": -1000}
     assert [law for law, violations in list_violations(connection) if violations] == []
+
+
+def test_a_member_is_paid_no_more_of_shared_money_than_its_share(connection):
+    """Bob's 10 GB beyond his and the shared allowance cost 5.00: 3.00 of them are paid, 2.00 owed."""
+    world = World(connection, "")
+    world.open(OCTOBER)
+    join_group(world.desk, "bob", "alice")
+    purse = BucketTerms(
+        "purse", None, 10 * PICOUNITS, kind=BucketKind.TOP_UP, is_shared=True, member_maximum=3 * PICOUNITS
+    )
+    top_up(world.desk, ToGrant("alice", purse, OCTOBER, None), now=OCTOBER)
+    for hour, (name, gigabytes) in enumerate((("bob", 64), ("bob", 6), ("alice", 2))):
+        world.use(OCTOBER + timedelta(days=1, hours=hour), gigabytes, name)
+    assert _balances(connection)["deferred-revenue"] == -1000 + 300 + 100
+    assert _balances(connection)["unbilled-receivable"] == 200
+    sorry = BucketTerms("sorry", Measure.TOTAL, 8 * GB, kind=BucketKind.PROMOTION)
+    grant_bucket(world.desk, ToGrant("bob", sorry, OCTOBER, None), now=OCTOBER + timedelta(days=2))
+    world.rerate()
+    # Of 1.00 nothing is owed any more, and 2.00 are given back: so much of his share is there again.
+    assert _balances(connection)["deferred-revenue"] == -1000 + 100 + 100
+    assert _balances(connection)["unbilled-receivable"] == 0
+    world.use(OCTOBER + timedelta(days=2), 10, "bob")
+    assert _balances(connection)["deferred-revenue"] == -1000 + 300 + 100
+    with connection.transaction(force_rollback=True):
+        connection.execute("update bucket_member set taken = taken + 1")
+        [shares] = [statement for law, statement in BUCKET_LAWS if "shares of members in money" in law]
+        assert len(connection.execute(shares).fetchall()) == 2
 
 
 def _balances(connection: Connection) -> dict[str, int]:

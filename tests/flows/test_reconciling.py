@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ from make import Said, make_desk, make_nas, make_plan, make_subscriber, rate_all
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.positions import insert_quarantine
-from sms_aaa.flows.reconciling import FEE_LAW, LAW_ROWS_MAX, PRICE_LAW, Reconciliation, reconcile
+from sms_aaa.flows.reconciling import FEE_LAW, LAW_ROWS_MAX, PRICE_LAW, SIDES_LAW, Reconciliation, reconcile
 from sms_aaa.flows.settling import settle_accounting
 from sms_aaa.flows.shelf import PlanShelf
 
@@ -177,6 +178,49 @@ def test_a_law_shows_no_more_rows_than_its_bound(books: Books) -> None:
     books.spoil("delete from charge", "update usage_total set posted_minor = 7")
     found = {text: len(rows) for text, rows in books.broken().items()}
     assert found == {LEDGER_LAW: LAW_ROWS_MAX, PRICE_LAW: LAW_ROWS_MAX, FEE_LAW: LAW_ROWS_MAX}
+
+
+ROUTE_LAW = "every delta of an account is queued, rated or in suspense"
+LIVE_LAW = "a session is live or in the history, and every delta has one"
+HOURS_LAW = "usage by day is the sum of its hours"
+DAYS_LAW = "usage by day is the sum of the deltas"
+DEFERRED_LAW = "what is deferred is what fees beyond their cycle have not earned yet"
+PLACE_LAW = "what an account pays stands in a cycle of that account, for a subscription that exists"
+SUSPENDED = """insert into suspense (session_id, seq, to_at, account_id, reason)
+               select session_id, seq, to_at, account_id, 'x' from usage_delta"""
+
+
+@pytest.mark.parametrize(
+    ("spoil", "broken"),
+    [
+        ("update session set stopped_at = updated_at; insert into session_history select * from session",
+         {LIVE_LAW, "a session's totals are the sum of its deltas"}),
+        ("update usage_hour set octets_out = octets_out + 1", {HOURS_LAW}),
+        ("delete from usage_hour", {HOURS_LAW}),
+        ("delete from usage_day", {HOURS_LAW, DAYS_LAW}),
+        ("update session set nas_id = 77", {"every session's NAS, service and account are there"}),
+        ("update session set service_id = 77", {"every session's NAS, service and account are there"}),
+        ("update usage_delta set seq = 3 where seq = 2", {"a session's deltas are numbered without a gap", ROUTE_LAW}),
+        (SUSPENDED, {"no delta is both rated and waiting"}),
+        ("""insert into entry (account_id, cycle_id, subscription_id, component_id, debit, credit, amount_minor,
+              currency)
+            select account_id, cycle_id, subscription_id, component_id, 'deferred-revenue', 'revenue:monthly-fee', 7,
+              'EUR' from charge""", {DEFERRED_LAW}),
+        (f"""{ELSEWHERE}; insert into adjustment (account_id, cycle_id, subscription_id, component_id, charge_id,
+               amount_minor, reason)
+             select h.account_id, c.id, h.subscription_id, h.component_id, h.id, 7, 'x'
+             from charge h, (select max(id) as id from cycle) c""",
+         {"a charge that an adjustment corrects stands in the same cycle", LEDGER_LAW}),
+        ("update entry set debit = 'cash' where credit = 'revenue:monthly-fee'", {SIDES_LAW, LEDGER_LAW}),
+        ("update entry set credit = 'revenue:nobody' where credit = 'revenue:data'", {SIDES_LAW}),
+        ("delete from cycle", {PLACE_LAW, LEDGER_LAW, FEE_LAW}),
+    ],
+)  # fmt: skip
+def test_what_was_spoiled_is_named_by_its_laws(books: Books, spoil: str, broken: set[str]) -> None:
+    books.use(Said(status="interim", at=NOON + timedelta(hours=1), seconds=4200, octets_in=2 * GB, octets_out=4 * GB))
+    assert books.broken() == {}
+    books.spoil(spoil)
+    assert set(books.broken()) == broken
 
 
 def test_records_in_quarantine_are_counted_by_reason_and_break_no_law(books: Books) -> None:

@@ -12,7 +12,7 @@ from sms_aaa.rules.buckets import BucketTerms, Grant
 from sms_aaa.rules.covering import Bucket
 from sms_aaa.rules.measure import Measure
 from sms_aaa.rules.pricing import price_numerator
-from sms_aaa.rules.reserving import Want, affordable, promise, spread
+from sms_aaa.rules.reserving import Hold, Want, affordable, funds_of, hold_money, promise, spread
 from sms_aaa.rules.tariff import Tier, UsageComponent
 
 PART = UsageComponent("data", Measure.TOTAL, 10**6, (Tier(5_000, 0), Tier(None, 10**10)))
@@ -83,16 +83,32 @@ def test_the_order_is_priority_then_expiry_then_age_then_id(several):
     assert keys == sorted(keys)
 
 
-@given(st.integers(0, 10**6).map(lambda n: Fraction(n, 7)), st.lists(st.integers(-(10**6), 10**6), max_size=10))
-def test_money_is_paid_and_given_back_exactly_within_the_grant(granted, amounts):
-    bucket = bucket_of(BucketTerms("m", None, 0), int(granted))
-    paid = Fraction(0)
-    for amount in amounts:
-        share = bucket.pay(Fraction(amount, 3), "s")
-        assert abs(share) <= abs(Fraction(amount, 3))
-        paid += share
-        assert bucket.used == paid
-        assert 0 <= paid <= bucket.grant.granted
+@given(
+    st.integers(0, 10**6),
+    st.none() | st.integers(0, 10**6),
+    st.lists(st.tuples(st.integers(-(10**6), 10**6), st.integers(0, 1)), max_size=10),
+)
+def test_money_is_paid_and_given_back_exactly_within_the_grant_and_a_members_share(granted, maximum, amounts):
+    bucket = bucket_of(BucketTerms("m", None, 0, is_shared=True, member_maximum=maximum), granted)
+    paid = {0: Fraction(0), 1: Fraction(0)}
+    for amount, member in amounts:
+        wanted, before = Fraction(amount, 3), sum(paid.values())
+        share = bucket.pay(wanted, "s", member)
+        if wanted >= 0:
+            most = [wanted, granted - before] + ([] if maximum is None else [maximum - paid[member]])
+            assert share == min(most)
+        else:
+            assert share == -min(-wanted, before if maximum is None else paid[member])
+        paid[member] += share
+        assert bucket.used == sum(paid.values())
+
+
+def test_a_member_is_promised_no_more_money_than_its_share():
+    """What its sessions hold is a part of it (flows/reserving.py and rules/reservations.py note it as taken)."""
+    bucket = bucket_of(BucketTerms("m", None, 0, is_shared=True, member_maximum=3 * 10**12), 10 * 10**12)
+    bucket.taken = {1: Fraction(10**12)}
+    assert [funds_of([bucket], Fraction(0), member) for member in (1, 2)] == [2, 3]
+    assert hold_money([bucket], Fraction(5), 1) == ([Hold(1, 2 * 10**12)], 3 * 10**12)
 
 
 @given(st.lists(st.tuples(terms, st.integers(0, 500)), max_size=4), st.lists(st.integers(0, 600), max_size=6))

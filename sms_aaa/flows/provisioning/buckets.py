@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from sms_aaa.rules.buckets import BucketTerms
 
 GRANTED_LATE = "granted-in-retrospect"
-"""Why a group is dirty: usage that was rated may use a bucket that came to be later."""
+ENDED_LATE = "ended-in-retrospect"
+"""Why a group is dirty: usage that was rated already may use a bucket from an instant on, or may not any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,7 @@ def grant_bucket(desk: Desk, new: ToGrant, *, now: datetime) -> int:
         granted=new.terms.amount,
     )
     [bucket_id] = db_buckets.insert_buckets(desk.connection, [bucket])
-    if new.from_at < now:
-        db_charging.upsert_dirty(desk.connection, [DirtyRow(head_id, instant_us(new.from_at), GRANTED_LATE)])
+    _rate_again(desk.connection, head_id, new.from_at, GRANTED_LATE)
     after = {"subscriber": new.name, "bucket": new.terms.name, "kind": new.terms.kind, "granted": str(bucket.granted)}
     desk.record("granted", "bucket", bucket_id, before=None, after=after)
     return bucket_id
@@ -96,15 +96,25 @@ def get_bucket(connection: Connection, bucket_id: int) -> BucketRow:
 
 def end_bucket(desk: Desk, bucket_id: int, *, now: datetime) -> None:
     """It can be used no more from now on, nothing of it rolls over, and what is held of it is given back."""
+    account_id = get_bucket(desk.connection, bucket_id).account_id
+    [head_id] = db_charging.list_heads_of(desk.connection, [account_id])
+    db_queue.lock_shards(desk.connection, [head_id % SHARDS])
     row = get_bucket(desk.connection, bucket_id)
     if row.closed_at is not None or (row.until_at is not None and row.until_at <= now):
         raise Refused(RefusedKind.CONFLICT, f"bucket {bucket_id} is over", "see `sms-aaa bucket show`")
     if row.from_at >= now:
         raise Refused(RefusedKind.CONFLICT, f"bucket {bucket_id} has not begun", "expire it when it has")
     db_changes.update_ended(desk.connection, bucket_id, now)
+    _rate_again(desk.connection, head_id, now, ENDED_LATE)
     after = {"until": now.isoformat()}
     before = {"until": row.until_at.isoformat() if row.until_at is not None else None}
     desk.record("expired", "bucket", bucket_id, before=before, after=after)
+
+
+def _rate_again(connection: Connection, head_id: int, since: datetime, reason: str) -> None:
+    """Has the rater rate the group again from an instant on, if it has rated later usage; its shard is locked."""
+    if db_charging.is_rated_since(connection, db_charging.list_members(connection, head_id), since):
+        db_charging.upsert_dirty(connection, [DirtyRow(head_id, instant_us(since), reason)])
 
 
 def _paid_minor(amount: Fraction, currency: str) -> int:
