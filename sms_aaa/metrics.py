@@ -89,6 +89,7 @@ class Word(IntEnum):
     JOURNAL_EARLY = 59
     LAPSED_SILENCE = 60
     LAPSED_REBOOT = 61
+    DELTAS_RATED_IN_BULK = 62
 
 
 FAULTS_AT = 64
@@ -191,6 +192,7 @@ _COUNTERS: tuple[tuple[Word, str, str], ...] = (
     (Word.QUARANTINED, "quarantined", "Records that could not be settled and were put aside"),
     (Word.SETTLE_FAULTS, "settle_faults", "Settling batches that failed and were tried again"),
     (Word.DELTAS_RATED, "deltas_rated", "Usage deltas rated"),
+    (Word.DELTAS_RATED_IN_BULK, "deltas_rated_in_bulk", "Of these, the ones rated set-wise, in PostgreSQL"),
     (Word.SUSPENSE, "suspense", "Usage deltas that no tariff could rate"),
     (Word.RATE_FAULTS, "rate_faults", "Rating batches that failed and were tried again"),
 )

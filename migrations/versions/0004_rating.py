@@ -259,10 +259,13 @@ create function subscription_ends() returns trigger language plpgsql as $$
 begin
     insert into cycle_due (subscription_id, due_at) values (new.id, coalesce(upper(new.during), now()))
     on conflict (subscription_id) do update set due_at = least(cycle_due.due_at, excluded.due_at);
-    -- What a plan grants in a cycle ends with the subscription to it.
-    update bucket set until_at = upper(new.during)
-    where subscription_id = new.id and cycle_id is not null and closed_at is null
-      and from_at < upper(new.during) and until_at > upper(new.during);
+    -- What a plan grants in a cycle ends with the subscription to it, unless it has a time of its own; and if that goes
+    -- on after all, as it would have.
+    update bucket b set until_at = least(upper(new.during), case b.kind when 'allowance' then c.ends_at end)
+    from cycle c
+    where b.subscription_id = new.id and c.id = b.cycle_id and b.closed_at is null
+      and b.terms->>'valid_seconds' is null and (b.from_at < upper(new.during)) is not false
+      and (b.until_at is null or b.until_at > upper(new.during) or b.until_at = upper(old.during));
     return null;
 end $$;
 create trigger subscription_ends after update on subscription for each row

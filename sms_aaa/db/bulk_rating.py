@@ -63,7 +63,7 @@ create temp table if not exists bulk_part (
     begins bigint[], origins bigint[], increments bigint[], units numeric[], bases numeric[], connect numeric,
     maximum numeric, factor numeric, narrow_max bigint, narrow_units bigint[], narrow_bases bigint[],
     narrow_connect bigint, narrow_maximum bigint, denominator numeric, kept numeric, cap numeric, scale numeric,
-    minor_scale numeric, mode integer, currency text, revenue text) on commit delete rows;
+    minor_scale numeric, mode integer, currency text, debit text, credit text) on commit delete rows;
 create temp table if not exists bulk_meter (
     n bigint, owner_n bigint, cycle_no integer, part_n integer, account_id bigint, cycle_id bigint,
     subscription_id bigint, component_id integer, row_id tid, quantity bigint, numerator numeric, posted_minor bigint)

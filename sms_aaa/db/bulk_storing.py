@@ -65,7 +65,7 @@ def move_totals(connection: Connection, run_id: int) -> int:
              from bulk_priced group by meter_n),
            shaped as (
              select m.*, w.priced, w.covered, m.numerator + w.numerator as numerator_after, k.mode, k.scale,
-                    k.minor_scale, k.currency, k.revenue,
+                    k.minor_scale, k.currency, k.debit, k.credit,
                     case when w.numerator = 0 then null else least((m.numerator + w.numerator) * k.kept, k.cap) end
                       as shaped, k.denominator
              from moved w join bulk_meter m on m.n = w.meter_n join bulk_part k on k.n = m.part_n),
@@ -84,8 +84,8 @@ def move_totals(connection: Connection, run_id: int) -> int:
              insert into entry (account_id, cycle_id, subscription_id, component_id, run_id, amount_minor, debit,
                                 credit, currency)
              select account_id, cycle_id, subscription_id, component_id, %s, abs(now_minor - posted_minor),
-                    case when now_minor > posted_minor then 'unbilled-receivable' else revenue end,
-                    case when now_minor > posted_minor then revenue else 'unbilled-receivable' end, currency
+                    case when now_minor > posted_minor then debit else credit end,
+                    case when now_minor > posted_minor then credit else debit end, currency
              from posted where now_minor <> posted_minor returning 1),
            stored as (
              update usage_total t

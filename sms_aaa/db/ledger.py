@@ -122,6 +122,26 @@ def list_trial(
         ).fetchall()
 
 
+@dataclass(frozen=True, slots=True)
+class SidesRow:
+    """Two accounts that entries of a component (None: of none) moved; `entry_id`: the first of these."""
+
+    debit: str
+    credit: str
+    component: str | None
+    entry_id: int
+
+
+def list_sides(connection: Connection) -> list[SidesRow]:
+    """Whatever was ever posted to what."""
+    with connection.cursor(row_factory=class_row(SidesRow)) as cursor:
+        return cursor.execute(
+            """select e.debit, e.credit, k.name as component, min(e.entry_id) as entry_id
+               from (select debit, credit, component_id, min(id) as entry_id from entry group by 1, 2, 3) e
+               left join component k on k.id = e.component_id group by 1, 2, 3 order by 4"""
+        ).fetchall()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryFilter:
     """`since` included, `until` not; `after_id`: entries with a higher id; None: whatever it is."""

@@ -21,7 +21,7 @@ from sms_aaa.db.bulk_rating import BulkPart, CalendarRow, JudgedTerms
 from sms_aaa.rules.buckets import BucketTerms
 from sms_aaa.rules.cycle import cycle_at
 from sms_aaa.rules.instants import INSTANT_MAX, SECOND_US, instant_of, instant_us
-from sms_aaa.rules.ledger import revenue
+from sms_aaa.rules.ledger import Event, sides_of
 from sms_aaa.rules.measure import Measure
 from sms_aaa.rules.money import PICOUNITS, exponent
 from sms_aaa.rules.set_wise import (
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
     from sms_aaa.db.rating_queue import QueuedDelta
     from sms_aaa.flows.shelf import PlanShelf, PricedPlan
     from sms_aaa.rules.tariff import UsageComponent
-
-BULK_MIN = 10_000
-"""Deltas that wait in a shard from which on they are rated in bulk: below, the statements take longer to be planned."""
 
 BULK_MAX = 100_000
 """Deltas in one transaction."""
@@ -85,7 +82,7 @@ def rate_in_bulk(
     run_id: int,
     *,
     now: datetime,
-    at_least: int = BULK_MIN,
+    at_least: int,
     limit: int = BULK_MAX,
 ) -> BulkRated | None:
     """Rates up to `limit` deltas of a locked shard's queue set-wise; None: fewer than `at_least` wait there."""
@@ -248,7 +245,7 @@ def part_row(
             steps.narrow_max, list(narrow[0]), list(narrow[1]), steps.connect // steps.factor if is_narrow else 0,
             maximum if is_narrow else None, denominator, DISCOUNT_PARTS - shape.discount_billionths, cap,
             10 ** (decimals if shape.rounding_scale is None else shape.rounding_scale), 10**decimals,
-            _MODES[shape.rounding], currency, revenue(part.name),
+            _MODES[shape.rounding], currency, *sides_of(Event.USAGE, component=part.name),
         )
     )  # fmt: skip
 

@@ -49,7 +49,7 @@ LATE_AFTER_CLOSE = "late usage"
 class RatedBatch:
     """What a run did; since when the oldest delta had waited. `kept`: for RaterMemory.keep, once it is committed.
 
-    `not_set_wise`: of a bulk batch, the deltas that did not fit.
+    `set_wise`: of a bulk batch, the deltas that were rated so; `not_set_wise`: those that did not fit.
     """
 
     deltas: int
@@ -59,6 +59,7 @@ class RatedBatch:
     queued_at: datetime
     kept: ShardMemory
     run_id: int
+    set_wise: int = 0
     not_set_wise: int = 0
 
 
@@ -98,6 +99,7 @@ def rate_batch(
         deltas=bulk.deltas + done.deltas,
         slices=bulk.slices + done.slices,
         entries=bulk.entries + done.entries,
+        set_wise=bulk.deltas,
         not_set_wise=len(bulk.left),
     )
 

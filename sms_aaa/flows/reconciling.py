@@ -24,6 +24,7 @@ from sms_aaa.db.reconcile import Violation
 from sms_aaa.db.reconcile_money import stream_session_prices
 from sms_aaa.flows.freezing import list_lines
 from sms_aaa.flows.reconciling_fees import FEE_LAW, fee_violations
+from sms_aaa.rules.ledger import are_of_event
 from sms_aaa.rules.pricing import amount_minor, opening_numerator, price_numerator
 from sms_aaa.rules.tariff import Scope
 
@@ -83,6 +84,7 @@ CYCLES_AT_ONCE = 1_000
 
 PRICE_LAW = "a total costs, and has posted, what the tariff says"
 CLOSED_LAW = "a closed cycle was charged, and adjusted to, the lines that stand in it now"
+SIDES_LAW = "each entry moves the two accounts of an event"
 SESSION_LAW = "a session costs, where its price runs up over it, what the tariff says"
 
 
@@ -162,6 +164,7 @@ def _laws(connection: Connection, shelf: PlanShelf) -> Iterator[Law]:
         (SESSION_LAW, _session_violations(connection, shelf)),
         (CLOSED_LAW, _closed_violations(connection, shelf)),
         (FEE_LAW, fee_violations(connection, shelf)),
+        (SIDES_LAW, _sides_violations(connection)),
     ):
         yield Law(text, tuple(islice(violations, LAW_ROWS_MAX)))
 
@@ -224,6 +227,14 @@ def _closed_violations(connection: Connection, shelf: PlanShelf) -> Iterator[Vio
             if lines.get(key, 0) != frozen.get(key, 0):
                 where = f"cycle {key[0]} subscription {key[1]} component {key[2]}"
                 yield Violation(CLOSED_LAW, where, f"charged {frozen.get(key, 0)}, it comes to {lines.get(key, 0)}")
+
+
+def _sides_violations(connection: Connection) -> Iterator[Violation]:
+    """Entries between accounts that no event of rules.ledger.SIDES moves, one for each two accounts."""
+    for row in db_ledger.list_sides(connection):
+        if not are_of_event(row.debit, row.credit, row.component):
+            found = f"{row.debit} to {row.credit}, of {row.component or 'no component'}"
+            yield Violation(SIDES_LAW, f"entry {row.entry_id}", found)
 
 
 def _usage_component(

@@ -99,18 +99,6 @@ class Entry:
         assert self.debit != self.credit
 
 
-def difference_entry(*, before_minor: int, after_minor: int, debit: str, credit: str, currency: str) -> Entry | None:
-    """The entry that brings what is posted from `before_minor` to `after_minor`; None when they are equal.
-
-    `debit` and `credit` are the sides of a rise; a fall swaps them, for an amount is never negative.
-    """
-    if after_minor > before_minor:
-        return Entry(debit, credit, after_minor - before_minor, currency)
-    if after_minor < before_minor:
-        return Entry(credit, debit, before_minor - after_minor, currency)
-    return None
-
-
 def sides_of(event: Event, *, component: str | None = None) -> tuple[str, str]:
     """(debit, credit) of an event's amount above zero.
 
@@ -124,5 +112,19 @@ def sides_of(event: Event, *, component: str | None = None) -> tuple[str, str]:
 
 def post(event: Event, amount_minor: int, currency: str, *, component: str | None = None) -> Entry | None:
     """The entry of an event, see `sides_of`; below zero it takes that much of it back, and of nothing there is none."""
+    if not amount_minor:
+        return None
     debit, credit = sides_of(event, component=component)
-    return difference_entry(before_minor=0, after_minor=amount_minor, debit=debit, credit=credit, currency=currency)
+    if amount_minor < 0:
+        debit, credit = credit, debit
+    return Entry(debit, credit, abs(amount_minor), currency)
+
+
+def are_of_event(debit: str, credit: str, component: str | None) -> bool:
+    """Whether some event moves these two accounts, one way or the other; `component`: that the entry is of, if any."""
+    known = [
+        sides_of(event, component=component if _COMPONENT_REVENUE in sides else None)
+        for event, sides in SIDES.items()
+        if component is not None or _COMPONENT_REVENUE not in sides
+    ]
+    return (debit, credit) in known or (credit, debit) in known

@@ -10,7 +10,6 @@ from sms_aaa.db import buckets as db_buckets
 from sms_aaa.db import charging as db_charging
 from sms_aaa.db import rating_queue as db_queue
 from sms_aaa.db.engine import Conflict, Connection, Poison, join_by_key
-from sms_aaa.flows.bulk import BULK_MIN
 from sms_aaa.flows.closing import close_cycles, list_next
 from sms_aaa.flows.cycles import open_cycles, postpone_next
 from sms_aaa.flows.granting import close_buckets
@@ -84,6 +83,7 @@ class Rater:
         self._buckets_limit = BUCKETS_BATCH_MAX
         self._buckets_after: EndedPlace | None = None
         self._grace = timedelta(days=child.settings.rating.close_grace_days)
+        self._bulk_min = child.settings.rating.bulk_min or None
         self._refused_cycles: dict[int, float] = {}
         self._pressure = Pressure(child.state_folder, time.monotonic())
 
@@ -130,7 +130,8 @@ class Rater:
         shard, now = claimed.shard, datetime.now(UTC)
         limit = self._limits.get(shard, BATCH_MAX)
         try:
-            bulk_min = BULK_MIN if limit == BATCH_MAX and time.monotonic() >= self._bulk_from.get(shard, 0.0) else None
+            is_bulk = limit == BATCH_MAX and time.monotonic() >= self._bulk_from.get(shard, 0.0)
+            bulk_min = self._bulk_min if is_bulk else None
             done = rate_batch(connection, memory, claimed, now=now, limit=limit, bulk_min=bulk_min)
             connection.commit()
         except (*Conflict, *Poison, AssertionError) as refused:
@@ -143,6 +144,7 @@ class Rater:
             self._bulk_from[shard] = time.monotonic() + UNFIT_SECONDS
         self._tries.pop(shard, None)
         self._counters[Word.DELTAS_RATED] += done.deltas - done.in_suspense
+        self._counters[Word.DELTAS_RATED_IN_BULK] += done.set_wise
         self._counters[Word.SUSPENSE] += done.in_suspense
         return done.deltas >= limit, (now - done.queued_at).total_seconds()
 

@@ -75,6 +75,16 @@ to = "03:00"
 """
 
 
+ALWAYS = """
+[[tariff.bucket]]
+name = "always"
+measure = "total"
+amount = "1 GB"
+kind = "promotion"
+slots = ["night"]
+"""
+
+
 class World:
     """Alice on a plan with 30 GB a month, since 11 September."""
 
@@ -274,13 +284,21 @@ def test_money_in_retrospect_pays_what_is_still_owed_of_the_usage_of_its_time(co
 
 
 def test_what_a_plan_grants_ends_with_the_subscription_to_it(connection):
-    world = World(connection, "")
+    world = World(connection, ALWAYS)
     world.open(OCTOBER)
     ends = OCTOBER + timedelta(days=4)
     connection.execute("update subscription set during = tstzrange(lower(during), %s)", (ends,))
-    lasting = "select until_at from bucket where name = 'month' and from_at = %s"
-    assert connection.execute(lasting, (OCTOBER,)).fetchall() == [(ends,)] * 2
-    assert connection.execute(lasting, (BEGAN,)).fetchall() == [(OCTOBER,)] * 2
+    lasting = "select until_at from bucket where name = %s and from_at = %s"
+    assert connection.execute(lasting, ("month", OCTOBER)).fetchall() == [(ends,)] * 2
+    assert connection.execute(lasting, ("month", BEGAN)).fetchall() == [(OCTOBER,)] * 2
+    assert connection.execute(lasting, ("always", BEGAN)).fetchall() == [(ends,)] * 2
+    # What is valid for a time of its own is so; and what ended with it goes on with it after all.
+    assert connection.execute(lasting, ("hello", BEGAN)).fetchall() == [(BEGAN + timedelta(days=90),)] * 2
+    connection.execute("update bucket set until_at = %s where id = 1", (OCTOBER - timedelta(days=1),))  # by hand
+    connection.execute("update subscription set during = tstzrange(lower(during), null)")
+    assert connection.execute(lasting, ("month", OCTOBER)).fetchall() == [(NOVEMBER,)] * 2
+    assert connection.execute(lasting, ("always", BEGAN)).fetchall() == [(None,)] * 2
+    assert connection.execute("select until_at from bucket where id = 1").fetchone() == (OCTOBER - timedelta(days=1),)
 
 
 def test_money_that_was_paid_is_deferred_until_it_is_lost(connection):

@@ -11,7 +11,7 @@ from make import Said, make_desk, make_nas, make_plan, make_subscriber, rate_all
 from sms_aaa.db.engine import connect
 from sms_aaa.db.partitions import create_ahead
 from sms_aaa.db.positions import insert_quarantine
-from sms_aaa.flows.reconciling import FEE_LAW, LAW_ROWS_MAX, PRICE_LAW, Reconciliation, reconcile
+from sms_aaa.flows.reconciling import FEE_LAW, LAW_ROWS_MAX, PRICE_LAW, SIDES_LAW, Reconciliation, reconcile
 from sms_aaa.flows.settling import settle_accounting
 from sms_aaa.flows.shelf import PlanShelf
 
@@ -211,6 +211,8 @@ SUSPENDED = """insert into suspense (session_id, seq, to_at, account_id, reason)
              select h.account_id, c.id, h.subscription_id, h.component_id, h.id, 7, 'x'
              from charge h, (select max(id) as id from cycle) c""",
          {"a charge that an adjustment corrects stands in the same cycle", LEDGER_LAW}),
+        ("update entry set debit = 'cash' where credit = 'revenue:monthly-fee'", {SIDES_LAW, LEDGER_LAW}),
+        ("update entry set credit = 'revenue:nobody' where credit = 'revenue:data'", {SIDES_LAW}),
         ("delete from cycle", {PLACE_LAW, LEDGER_LAW, FEE_LAW}),
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sms_aaa.rules.ledger import REVENUE_PREFIX, SIDES, Entry, Event, LedgerAccount, difference_entry, post, revenue
+from sms_aaa.rules.ledger import REVENUE_PREFIX, SIDES, Entry, Event, LedgerAccount, are_of_event, post, revenue
 
 DEBIT, CREDIT = LedgerAccount.UNBILLED_RECEIVABLE, revenue("data")
 
@@ -18,30 +18,22 @@ def test_each_component_has_its_revenue_account() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before_minor", "after_minor", "entry"),
+    ("amount_minor", "entry"),
     [
-        (100, 250, Entry(DEBIT, CREDIT, 150, "EUR")),
-        (250, 100, Entry(CREDIT, DEBIT, 150, "EUR")),
-        (0, 1, Entry(DEBIT, CREDIT, 1, "EUR")),
-        (7, 7, None),
+        (150, Entry(DEBIT, CREDIT, 150, "EUR")),
+        (-150, Entry(CREDIT, DEBIT, 150, "EUR")),
+        (1, Entry(DEBIT, CREDIT, 1, "EUR")),
+        (0, None),
     ],
 )
-def test_a_difference_is_posted_and_a_fall_swaps_the_sides(
-    before_minor: int, after_minor: int, entry: Entry | None
-) -> None:
-    posted = difference_entry(
-        before_minor=before_minor, after_minor=after_minor, debit=DEBIT, credit=CREDIT, currency="EUR"
-    )
-    assert posted == entry
+def test_a_difference_is_posted_and_a_fall_swaps_the_sides(amount_minor: int, entry: Entry | None) -> None:
+    assert post(Event.USAGE, amount_minor, "EUR", component="data") == entry
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(-(10**12), 10**12), max_size=30))
 def test_differences_add_up_to_the_last_total_on_both_sides(totals: list[int]) -> None:
-    entries = [
-        difference_entry(before_minor=before, after_minor=after, debit=DEBIT, credit=CREDIT, currency="EUR")
-        for before, after in pairwise([0, *totals])
-    ]
+    entries = [post(Event.USAGE, after - before, "EUR", component="data") for before, after in pairwise([0, *totals])]
     balances = {DEBIT: 0, CREDIT: 0}
     for entry in entries:
         if entry is not None:
@@ -78,6 +70,13 @@ def test_each_event_has_its_two_accounts() -> None:
         "bad-debt": "bad-debt to receivable",
         "write-off": "write-off to receivable",
     }
+    for entry in entries.values():
+        assert entry is not None
+        component = "data" if "revenue:data" in {entry.debit, entry.credit} else None
+        assert are_of_event(entry.debit, entry.credit, component)
+        assert are_of_event(entry.credit, entry.debit, component)
+    assert not are_of_event("unbilled-receivable", "revenue:data", "voice")
+    assert not are_of_event("cash", "revenue:data", "data")
     used = {side for sides in SIDES.values() for side in sides if side and not side.startswith(REVENUE_PREFIX)}
     assert used == set(LedgerAccount)
 
@@ -102,6 +101,7 @@ def test_a_component_is_named_where_its_revenue_is_meant_and_nowhere_else() -> N
         post(Event.USAGE, 1, "EUR")
     with pytest.raises(AssertionError):
         post(Event.TOP_UP, 1, "EUR", component="data")
+    assert not are_of_event("unbilled-receivable", "revenue:", None)
 
 
 def test_a_top_up_that_is_used_up_is_revenue_and_nothing_is_deferred_any_more() -> None:

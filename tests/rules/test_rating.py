@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sms_aaa.rules.charging import Fact, cut
 from sms_aaa.rules.instants import instant_of, instant_us
-from sms_aaa.rules.ledger import LedgerAccount, difference_entry, revenue
+from sms_aaa.rules.ledger import Event, post
 from sms_aaa.rules.measure import Amounts, Kind, Measure, Unit
 from sms_aaa.rules.pricing import explain_price, posted_minor, price_numerator, rate
 from sms_aaa.rules.rating import slice_quantities
@@ -94,13 +94,8 @@ def test_posted_differences_add_up_to_the_rounded_total(
 ) -> None:
     posted_total = 0
     for before, after in pairwise(accumulate(quantities, initial=0)):
-        entry = difference_entry(
-            before_minor=posted_minor(component, currency, before),
-            after_minor=posted_minor(component, currency, after),
-            debit=LedgerAccount.UNBILLED_RECEIVABLE,
-            credit=revenue(component.name),
-            currency=currency,
-        )
+        moved_minor = posted_minor(component, currency, after) - posted_minor(component, currency, before)
+        entry = post(Event.USAGE, moved_minor, currency, component=component.name)
         posted_total += entry.amount_minor if entry else 0
     assert posted_total == posted_minor(component, currency, sum(quantities))
 
