@@ -279,11 +279,11 @@ def insert_buckets(connection: Connection) -> list[TermsRow]:
              from bulk_owner where reason is null group by 1),
            found as materialized (
              select o.*, b.* from owner o cross join lateral (
-               select id, ctid as row_id, terms, priority, created_at, granted - used as available, reserved, from_at,
-                      until_at
+               select id, ctid as row_id, jsonb_hash_extended(terms, 0) as terms_hash, priority, created_at,
+                      granted - used as available, reserved, from_at, until_at
                from bucket where account_id = o.account_id and closed_at is null and from_at <= o.last_at
-               and (until_at is null or until_at > o.first_at) offset 0) b
-             where b.available > 0 or (b.terms -> 'blocks')::boolean)
+               and (until_at is null or until_at > o.first_at)
+               and (granted > used or (terms -> 'blocks')::boolean) offset 0) b)
            insert into bulk_bucket
            select w.account_id, w.first_no,
                   row_number() over (partition by w.account_id, w.first_no
@@ -292,7 +292,7 @@ def insert_buckets(connection: Connection) -> list[TermsRow]:
                   w.reserved <> 0 or w.first_no <> w.last_no
                     or (w.from_at > w.first_at and w.from_at < w.last_at and w.from_at <> all(w.cycle_starts))
                     or (w.until_at > w.first_at and w.until_at < w.last_at and w.until_at <> all(w.cycle_starts))
-           from (select f.*, c.cycle_starts, jsonb_hash_extended(f.terms, 0) as terms_hash,
+           from (select f.*, c.cycle_starts,
                         c.cycles[width_bucket(greatest(f.from_at, f.first_at), c.edges)] as first_no,
                         c.cycles[width_bucket(least(f.until_at - interval '1 microsecond', f.last_at), c.edges)]
                           as last_no

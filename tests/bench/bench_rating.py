@@ -281,24 +281,32 @@ def fork_rater(dsn: str, profile: str | None) -> int:
     return pid
 
 
+_STORED = (
+    """insert into usage_delta (session_id, seq, account_id, service_id, from_at, to_at, octets_in, octets_out, seconds,
+         run, before_in, before_out, after_in, after_out, after_node, after_sequence, after_offset)
+       select -n, 1, n %% %(accounts)s + 1, n %% %(accounts)s + 1, t.at - interval '5 minutes', t.at, 1000000, 20000000,
+         300, 1, 0, 0, 1000000, 20000000, 'node1', 1, n
+       from generate_series(%(after)s + 1, %(until)s) n
+       cross join lateral (select %(now)s::timestamptz - n %% 2500000 * interval '1 second' as at) t""",
+    """insert into rated_usage (account_id, cycle_id, subscription_id, component_id, session_id, seq, slice, generation,
+         to_at, run_id, quantity, total_before, numerator)
+       select n %% %(accounts)s + 1, 0, n %% %(accounts)s + 1, 1, -n, 1, 0, 1, t.at, 0, 21000000, 0, 0
+       from generate_series(%(after)s + 1, %(until)s) n
+       cross join lateral (select %(now)s::timestamptz - n %% 2500000 * interval '1 second' as at) t""",
+)
+STORED_AT_ONCE = 1_000_000
+
+
 def store(connection: Connection, asked: argparse.Namespace) -> None:
-    """Deltas of the year before, with their rated usage: what the tables hold when a bench begins."""
-    began = time.perf_counter()
-    for statement in (
-        """insert into usage_delta (session_id, seq, account_id, service_id, from_at, to_at, octets_in, octets_out,
-             seconds, run, before_in, before_out, after_in, after_out, after_node, after_sequence, after_offset)
-           select -n, 1, n %% %(accounts)s + 1, n %% %(accounts)s + 1, t.at - interval '5 minutes', t.at, 1000000,
-             20000000, 300, 1, 0, 0, 1000000, 20000000, 'node1', 1, n
-           from generate_series(1, %(stored)s) n
-           cross join lateral (select %(now)s::timestamptz - n %% 2500000 * interval '1 second' as at) t""",
-        """insert into rated_usage (account_id, cycle_id, subscription_id, component_id, session_id, seq, slice,
-             generation, to_at, run_id, quantity, total_before, numerator)
-           select account_id, 0, service_id, 1, session_id, seq, 0, 1, to_at, 0, 21000000, 0, 0
-           from usage_delta where session_id < 0""",
-    ):
-        connection.execute(statement, {"stored": asked.stored, "accounts": asked.accounts, "now": NOW})
+    """Deltas of the four weeks before, with their rated usage: what the tables hold when a bench begins."""
+    began, done = time.perf_counter(), 0
+    while done < asked.stored:
+        until = min(done + STORED_AT_ONCE, asked.stored)
+        for statement in _STORED:
+            connection.execute(statement, {"after": done, "until": until, "accounts": asked.accounts, "now": NOW})
         connection.commit()
-    print(f"stored   {asked.stored:,} deltas and their rated usage in {time.perf_counter() - began:.0f} s", flush=True)
+        done = until
+        print(f"stored   {done:,} deltas and their rated usage in {time.perf_counter() - began:.0f} s", flush=True)
 
 
 def rate_all(connection: Connection, dsn: str, asked: argparse.Namespace, kind: str, folder: Path) -> None:
