@@ -1,4 +1,7 @@
-"""The rater: takes deltas off the queue in batches, opens cycles when they are due, says how far behind it is."""
+"""The rater: takes deltas off the queue in batches, opens cycles when they are due, says how far behind it is.
+
+A node may have several, each at a shard that no other is at, be it on another node. The first of a node keeps house.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from sms_aaa.metrics import Word
 from sms_aaa.server.database import work_with_database
 from sms_aaa.server.pressure import Pressure
 from sms_aaa.server.priority import Priority, take
-from sms_aaa.server.worker import Child, run_child
+from sms_aaa.server.worker import FIRST_RATER, Child, run_child
 
 if TYPE_CHECKING:
     from sms_aaa.db.buckets import EndedPlace
@@ -73,6 +76,7 @@ class Rater:
     def __init__(self, child: Child) -> None:
         self._child = child
         self._counters = child.counters
+        self._is_first = child.order.name == FIRST_RATER
         self._shelf = PlanShelf()
         self._due = {"cycles": 0.0, "gauges": 0.0, "groups": 0.0, "closing": 0.0, "suspense": 0.0, "buckets": 0.0}
         self._limits: dict[int, int] = {}
@@ -120,7 +124,8 @@ class Rater:
                 rest = self._pressure.rest_seconds(worked, began + worked)
                 # A rest is REST_SECONDS_MAX at most: no need to beat or to look for the end within it.
                 time.sleep(min(rest, worked) if waited_seconds > LATE_SECONDS else rest)
-            self._keep_house(connection)
+            if self._is_first:
+                self._keep_house(connection)
             if claimed is None:
                 break
         return worked_seconds, is_behind

@@ -48,6 +48,7 @@ from sms_aaa.flows.shelf import PlanShelf
 from sms_aaa.server.log import Log
 from sms_aaa.server.postgres import EmbeddedPostgres
 from sms_aaa.server.rater import Rater
+from sms_aaa.server.worker import FIRST_RATER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -234,11 +235,11 @@ def queue_up(connection: Connection, asked: argparse.Namespace, kind: str, day: 
 class FakeChild:
     """What the loop needs of its process, without a supervisor."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         self.settings = Settings(rating=RatingSettings(close_grace_days=GRACE_DAYS))
         self.counters = [0] * 4096
         self.log = Log("rater", "warning")
-        self.order = SimpleNamespace(name="rater")
+        self.order = SimpleNamespace(name=name)
         self.state_folder = Path(tempfile.gettempdir())
         self.stopping = False
         signal.signal(signal.SIGTERM, self._stop)
@@ -250,8 +251,8 @@ class FakeChild:
         """Nobody listens."""
 
 
-def run_rater(dsn: str, profile: str | None) -> None:
-    rater = Rater(FakeChild())  # type: ignore[arg-type] # the loop asks for no more of its process
+def run_rater(dsn: str, name: str, profile: str | None) -> None:
+    rater = Rater(FakeChild(name))  # type: ignore[arg-type] # the loop asks for no more of its process
     with connect(dsn, name="rater", repeatable=True) as connection:
         if profile is None:
             rater._rate_on(connection)
@@ -270,11 +271,11 @@ def wal_octets(connection: Connection) -> int:
     return int(row[0])
 
 
-def fork_rater(dsn: str, profile: str | None) -> int:
+def fork_rater(dsn: str, name: str, profile: str | None) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            run_rater(dsn, profile)
+            run_rater(dsn, name, profile)
         finally:
             sys.stdout.flush()
             os._exit(0)
@@ -313,7 +314,8 @@ def rate_all(connection: Connection, dsn: str, asked: argparse.Namespace, kind: 
     last = connection.execute("select coalesce(max(id), 0) from rating_run").fetchone()
     connection.commit()
     runs = last[0] if last else 0
-    pids = [fork_rater(dsn, asked.profile) for _ in range(asked.workers)]
+    names = [FIRST_RATER, *(f"{FIRST_RATER}-{number}" for number in range(2, asked.workers + 1))]
+    pids = [fork_rater(dsn, name, asked.profile) for name in names]
     before = Spent(sum(map(cpu_seconds, pids)), server_cpu_seconds(folder), wal_octets(connection))
     began = time.perf_counter()
     while time.perf_counter() - began < SECONDS_MAX:
