@@ -102,23 +102,27 @@ comment on column bucket.follows_id is 'The grant before it, whose overage is ta
 comment on column bucket.thresholds is 'Percent, ascending, that used and reserved have not reached yet.';
 create index bucket_account on bucket (account_id, from_at) where closed_at is null;
 create unique index bucket_of_cycle on bucket (cycle_id, subscription_id, name) where kind in ('allowance', 'promotion');
-create index bucket_ends on bucket (until_at) where closed_at is null;
+create index bucket_ends on bucket (until_at, id) where closed_at is null;
 create index bucket_subscription on bucket (subscription_id) where closed_at is null;
 create index bucket_follows on bucket (follows_id) where follows_id is not null;
 
 -- Whoever moves a bucket, by whatever statement: the event is in the transaction that reaches the threshold, and once.
 create function bucket_reaches_threshold() returns trigger language plpgsql as $$
+declare
+    percents smallint[] := new.thresholds;
 begin
-    while (new.used + new.reserved) * 100 >= new.thresholds[1] * new.granted loop
+    while (new.used + new.reserved) * 100 >= percents[1] * new.granted loop
         insert into event (kind, object_kind, object_id, payload)
         values ('bucket.threshold', 'bucket', new.id, jsonb_build_object(
-            'account', new.account_id, 'name', new.name, 'percent', new.thresholds[1], 'granted', new.granted,
+            'account', new.account_id, 'name', new.name, 'percent', percents[1], 'granted', new.granted,
             'used', new.used, 'reserved', new.reserved));
-        new.thresholds := new.thresholds[2:];
+        percents := percents[2:];
     end loop;
-    return new;
+    update bucket set thresholds = percents where id = new.id;
+    return null;
 end $$;
-create trigger bucket_reaches_threshold before update of used, reserved on bucket for each row
+-- After the update: a trigger before it would lock each row that is updated, with a record in the log of its own.
+create trigger bucket_reaches_threshold after update of used, reserved on bucket for each row
     when (new.granted > 0 and (new.used + new.reserved) * 100 >= new.thresholds[1] * new.granted)
     execute function bucket_reaches_threshold();
 

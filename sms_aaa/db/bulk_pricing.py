@@ -14,9 +14,9 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
 
-_IS_LAST = """lead(true) over (partition by account_id, cycle_no order by end_at, session_id, seq, slice, part_n)
-    is null as is_last"""
 _ORDER = "order by end_at, session_id, seq, slice, part_n rows unbounded preceding"
+_IS_LAST = f"lead(true) over (partition by account_id, cycle_no {_ORDER}) is null as is_last"
+"""The same window as that of the running sums: the rows go through it once for both."""
 
 
 class Features(Struct, frozen=True, gc=False):

@@ -129,7 +129,7 @@ class World:
         self.connection.execute(
             "update cycle set state = 2, closed_at = %s where ends_at <= %s and state = 1", (now, now)
         )
-        return close_buckets(self.connection, now=now, grace=timedelta(), limit=100)
+        return close_buckets(self.connection, now=now, grace=timedelta(), limit=100).count
 
     def rerate(self) -> None:
         dirty = self.connection.execute("select head_account_id, from_at from dirty_group").fetchall()
@@ -307,9 +307,32 @@ def test_money_that_was_paid_is_deferred_until_it_is_lost(connection):
     terms = BucketTerms("card", None, 10 * PICOUNITS, kind=BucketKind.TOP_UP)
     top_up(world.desk, ToGrant("alice", terms, now, now + timedelta(days=1)), now=now)
     assert _balances(connection) == {"cash": 1000, "deferred-revenue": -1000}
-    assert close_buckets(connection, now=now + timedelta(days=2), grace=timedelta(), limit=10) == 1
+    assert close_buckets(connection, now=now + timedelta(days=2), grace=timedelta(), limit=10).count == 1
     assert _balances(connection) == {"cash": 1000, "deferred-revenue": 0, "revenue:breakage": -1000}
     assert [law for law, violations in list_violations(connection) if violations] == []
+
+
+def test_buckets_of_a_cycle_that_stays_open_keep_no_others_from_being_closed(connection):
+    """They are the first in the order; a look of two at a time passes them by, and begins anew at its end."""
+    world = World(connection, "")
+    world.open(OCTOBER)
+    after = OCTOBER + timedelta(days=1)
+    connection.execute(
+        "update cycle set state = 2, closed_at = %s where ends_at <= %s and account_id = %s",
+        (after, after, world.accounts["bob"][0]),
+    )
+    count = "select count(*) from bucket where closed_at is null and until_at <= %s and account_id = %s"
+    alice, bob = [
+        connection.execute(count, (after, world.accounts[name][0])).fetchone()[0] for name in ("alice", "bob")
+    ]
+    assert alice
+    assert bob
+    place, closed, looks = None, 0, 0
+    while looks == 0 or place is not None:
+        done = close_buckets(connection, now=after, grace=timedelta(), limit=2, after=place)
+        place, closed, looks = done.after, closed + done.count, looks + 1
+    assert (closed, looks) == (bob, (alice + bob) // 2 + 1)
+    assert connection.execute(count, (after, world.accounts["alice"][0])).fetchone() == (alice,)
 
 
 def test_a_member_is_paid_no_more_of_shared_money_than_its_share(connection):
