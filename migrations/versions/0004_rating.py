@@ -309,6 +309,10 @@ BULK = """
 -- The sum of bigints as a bigint, out of range an error: sum() makes a numeric of each, which takes as long as a row.
 create aggregate int8_total(bigint) (sfunc = int8pl, stype = bigint, initcond = '0', parallel = safe,
                                      combinefunc = int8pl);
+
+-- The subscription that usage is of began last before it: the first entry, and the others are not looked at.
+drop index subscription_service;
+create index subscription_service on subscription (service_id, lower(during));
 """
 
 PROOF = """

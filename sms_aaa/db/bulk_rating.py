@@ -175,7 +175,11 @@ def claim_bulk(connection: Connection, shard: int, limit: int) -> int:
 
 
 def insert_owners(connection: Connection, since: datetime, until: datetime) -> list[CalendarAsked]:
-    """Who the deltas belong to; those out of [since, until) stay out. The calendars that the others ask for."""
+    """Who the deltas belong to; those out of [since, until) stay out. The calendars that the others ask for.
+
+    The last subscription before is asked for by (service, begin) as one, which only the index subscription_service
+    answers: that of the exclusion, which the planner takes for the cheaper one, takes four times as long.
+    """
     connection.execute(
         """insert into bulk_owner
            select row_number() over (), w.*, u.id, u.plan_version_id, a.zone, a.anchor_day,
@@ -188,9 +192,10 @@ def insert_owners(connection: Connection, since: datetime, until: datetime) -> l
            left join lateral (
              select id, zone, anchor_day, charging_head_id from account where id = w.account_id offset 0) a on true
            left join lateral (
-             select id, plan_version_id, lower(during) as starts_at from subscription
-             where service_id = w.service_id and lower(during) <= w.last_at
-             order by lower(during) desc limit 1) u on a.id is not null""",
+             select id, plan_version_id, service_id, lower(during) as starts_at from subscription
+             where (service_id, lower(during)) <= (w.service_id, w.last_at)
+             order by service_id desc, lower(during) desc limit 1) u
+             on a.id is not null and u.service_id = w.service_id""",
         (since, until),
     )
     with connection.cursor(binary=True) as cursor:
