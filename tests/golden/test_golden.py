@@ -47,7 +47,10 @@ def test_there_are_enough_cases_and_each_has_a_name_of_its_own() -> None:
 def price(
     folder: Path, tariffs: dict[str, Any], case: dict[str, Any], *options: str, dsn: str | None = None
 ) -> tuple[dict[str, Any], str]:
-    """The command's JSON, and what it says beside. Each tariff lies in the folder as a file of its own: a change of plan names another."""
+    """The command's JSON, and what it says beside.
+
+    Each tariff lies in the folder as a file of its own: a change of plan names another.
+    """
     for name, tariff in tariffs.items():
         (folder / f"{name}.json").write_text(json.dumps({"tariff": tariff}, default=str))
     (folder / "usage.jsonl").write_text(case["usage"])
