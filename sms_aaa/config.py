@@ -145,6 +145,7 @@ class RatingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     interval_seconds: Annotated[float, Meta(ge=0.05, le=60)] = 0.25
     close_grace_days: Annotated[int, Meta(ge=0, le=90)] = 3
     bulk_min: Annotated[int, Meta(ge=0, le=100_000)] = 10_000  # 0: off
+    workers: Annotated[int, Meta(ge=1, le=8)] = 1
 
 
 class DecisionsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -102,23 +102,27 @@ comment on column bucket.follows_id is 'The grant before it, whose overage is ta
 comment on column bucket.thresholds is 'Percent, ascending, that used and reserved have not reached yet.';
 create index bucket_account on bucket (account_id, from_at) where closed_at is null;
 create unique index bucket_of_cycle on bucket (cycle_id, subscription_id, name) where kind in ('allowance', 'promotion');
-create index bucket_ends on bucket (until_at) where closed_at is null;
+create index bucket_ends on bucket (until_at, id) where closed_at is null;
 create index bucket_subscription on bucket (subscription_id) where closed_at is null;
 create index bucket_follows on bucket (follows_id) where follows_id is not null;
 
 -- Whoever moves a bucket, by whatever statement: the event is in the transaction that reaches the threshold, and once.
 create function bucket_reaches_threshold() returns trigger language plpgsql as $$
+declare
+    percents smallint[] := new.thresholds;
 begin
-    while (new.used + new.reserved) * 100 >= new.thresholds[1] * new.granted loop
+    while (new.used + new.reserved) * 100 >= percents[1] * new.granted loop
         insert into event (kind, object_kind, object_id, payload)
         values ('bucket.threshold', 'bucket', new.id, jsonb_build_object(
-            'account', new.account_id, 'name', new.name, 'percent', new.thresholds[1], 'granted', new.granted,
+            'account', new.account_id, 'name', new.name, 'percent', percents[1], 'granted', new.granted,
             'used', new.used, 'reserved', new.reserved));
-        new.thresholds := new.thresholds[2:];
+        percents := percents[2:];
     end loop;
-    return new;
+    update bucket set thresholds = percents where id = new.id;
+    return null;
 end $$;
-create trigger bucket_reaches_threshold before update of used, reserved on bucket for each row
+-- After the update: a trigger before it would lock each row that is updated, with a record in the log of its own.
+create trigger bucket_reaches_threshold after update of used, reserved on bucket for each row
     when (new.granted > 0 and (new.used + new.reserved) * 100 >= new.thresholds[1] * new.granted)
     execute function bucket_reaches_threshold();
 
@@ -255,10 +259,13 @@ create function subscription_ends() returns trigger language plpgsql as $$
 begin
     insert into cycle_due (subscription_id, due_at) values (new.id, coalesce(upper(new.during), now()))
     on conflict (subscription_id) do update set due_at = least(cycle_due.due_at, excluded.due_at);
-    -- What a plan grants in a cycle ends with the subscription to it.
-    update bucket set until_at = upper(new.during)
-    where subscription_id = new.id and cycle_id is not null and closed_at is null
-      and from_at < upper(new.during) and until_at > upper(new.during);
+    -- What a plan grants in a cycle ends with the subscription to it, unless it has a time of its own; and if that goes
+    -- on after all, as it would have.
+    update bucket b set until_at = least(upper(new.during), case b.kind when 'allowance' then c.ends_at end)
+    from cycle c
+    where b.subscription_id = new.id and c.id = b.cycle_id and b.closed_at is null
+      and b.terms->>'valid_seconds' is null and (b.from_at < upper(new.during)) is not false
+      and (b.until_at is null or b.until_at > upper(new.during) or b.until_at = upper(old.during));
     return null;
 end $$;
 create trigger subscription_ends after update on subscription for each row
@@ -302,6 +309,10 @@ BULK = """
 -- The sum of bigints as a bigint, out of range an error: sum() makes a numeric of each, which takes as long as a row.
 create aggregate int8_total(bigint) (sfunc = int8pl, stype = bigint, initcond = '0', parallel = safe,
                                      combinefunc = int8pl);
+
+-- The subscription that usage is of began last before it: the first entry, and the others are not looked at.
+drop index subscription_service;
+create index subscription_service on subscription (service_id, lower(during));
 """
 
 PROOF = """

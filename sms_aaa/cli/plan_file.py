@@ -30,6 +30,11 @@ def load_document(file: Path) -> dict[str, Any]:
         raise Failure(Exit.INVALID, f"{file}: is not {form}: {fault}", "correct that line") from fault
 
 
+def refuse_twice(text: bytes) -> None:
+    """ValueError if an object of a JSON text has a key twice."""
+    json.loads(text, object_pairs_hook=_once)
+
+
 def _read_json(text: str) -> dict[str, Any]:
     document = json.loads(text, parse_float=Decimal, parse_constant=_refused, object_pairs_hook=_once)
     if not isinstance(document, dict):
@@ -42,10 +47,10 @@ def _refused(constant: str) -> object:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """As TOML does: of a key that stands twice nobody knows which is meant."""
+    """As TOML does: of a key that stands twice nobody knows which is meant. What is null is left out."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{twice[:80]!r} stands twice in one object")
-    return found
+    return {name: value for name, value in pairs if value is not None}

@@ -29,6 +29,7 @@ _REMEDIES = {
     "refused": "see the rater's log and PostgreSQL's, mend that, then retry",
 }
 _MOVED_COLUMNS = ("account_id", "cycle_id", "subscription_id", "component_id", "before", "after", "difference")
+_PAID_COLUMNS = ("account_id", "bucket_id", "paid")
 
 
 @click.group(cls=Verbs)
@@ -219,6 +220,11 @@ def _tell(done: list[Rerated], form: Format, *, dry_run: bool) -> None:
         for one in done
         for key, currency, before, after in one.moved
     ]  # fmt: skip
+    paid: list[tuple[Cell, ...]] = [
+        (account_id, bucket_id, money(amount_minor, currency))
+        for one in done
+        for account_id, bucket_id, currency, amount_minor in one.paid
+    ]
     deltas, written = sum(one.deltas for one in done), sum(one.rows for one in done)
     if form is Format.JSON:
         document({
@@ -226,9 +232,13 @@ def _tell(done: list[Rerated], form: Format, *, dry_run: bool) -> None:
             "deltas": deltas,
             "rows": written,
             "moved": [dict(zip(_MOVED_COLUMNS, row, strict=True)) for row in rows],
+            "paid": [dict(zip(_PAID_COLUMNS, row, strict=True)) for row in paid],
         })  # fmt: skip
         return
     listing(_MOVED_COLUMNS, rows, form, empty="no amount differs")
     if form is Format.TABLE:
         would = "would be" if dry_run else "were"
         say(f"{deltas} deltas looked at, {written} rated rows {would} written anew")
+        if paid:
+            heading(f"what was owed and {would} paid by money buckets")
+            listing(_PAID_COLUMNS, paid, form)

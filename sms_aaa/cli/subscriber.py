@@ -20,7 +20,7 @@ from sms_aaa.cli.options import (
     yes_option,
 )
 from sms_aaa.cli.output import Cell, Format, document, facts, heading, listing, say
-from sms_aaa.cli.subscriber_plan import set_plan
+from sms_aaa.cli.subscriber_plan import keep_plan, set_plan
 from sms_aaa.cli.terms import bind, block, set_, unbind, unblock
 from sms_aaa.cli.verbs import Verbs
 from sms_aaa.rules.entitlement import BindingKind, IdentityKind, ServiceState
@@ -290,5 +290,5 @@ def _cells(row: SubscriberRow) -> dict[str, Cell]:
     return dict(zip(_COLUMNS, cells, strict=True))
 
 
-for _verb in (set_plan, block, unblock, set_, bind, unbind, import_, export):
+for _verb in (set_plan, keep_plan, block, unblock, set_, bind, unbind, import_, export):
     subscriber.add_command(_verb)

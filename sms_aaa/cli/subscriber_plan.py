@@ -40,6 +40,22 @@ def set_plan(caller: Caller, name: str, plan: str, at: str | None, ticket: str |
     say(f"{name} is on plan {plan}{when}" if changed else f"{name} was on plan {plan} already")
 
 
+@click.command("keep-plan", cls=Verb)
+@click.argument("name")
+@ticket_option
+@pass_caller
+def keep_plan(caller: Caller, name: str, ticket: str | None) -> None:
+    """Take back a change of plan that is still to come (`set-plan --at`); what has come is changed by `set-plan`.
+
+    Example: sms-aaa subscriber keep-plan alice
+    """
+    from sms_aaa.flows.provisioning import plan_changes
+
+    with caller.connect() as connection:
+        at = plan_changes.keep_plan(caller.desk(connection, ticket), name)
+    say(f"{name} stays on its plan; the change at {at:%Y-%m-%d %H:%M:%SZ} is taken back")
+
+
 def _instant(connection: Connection, name: str, at: str | None) -> datetime | None:
     from datetime import UTC
 

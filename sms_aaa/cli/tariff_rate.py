@@ -86,7 +86,7 @@ def _evaluate(
     tariffs = _Tariffs(tariff_file, usage_file, account_document)
     account = _account(account_file, account_document, tariffs.main)
     names = frozenset(attribute.name for attribute in ATTRIBUTES.values())
-    reader = LineReader(tariffs.main, tariffs.load, names)
+    reader = LineReader(tariffs.main, tariffs.load, names, (given.terms.name for given in account.buckets))
     try:
         read = [line for line in _lines(usage_file, reader) if line is not None]
         reader.finish()
@@ -144,6 +144,7 @@ def _account(file: Path | None, document: dict[str, Any] | None, tariff: Tariff)
 def _lines(file: Path, reader: Any) -> Iterator[Line | None]:
     import msgspec
 
+    from sms_aaa.cli.plan_file import refuse_twice
     from sms_aaa.rules.usage_lines import LineInvalidError
 
     decoder = msgspec.json.Decoder(float_hook=Decimal)
@@ -157,6 +158,8 @@ def _lines(file: Path, reader: Any) -> Iterator[Line | None]:
                 continue
             try:
                 document = decoder.decode(text)
+                if isinstance(document, dict) and text.count(b'":') != len(document):
+                    refuse_twice(text)  # most lines are flat, and need no second look
             except (msgspec.DecodeError, ValueError, RecursionError) as fault:
                 raise LineInvalidError(number, "line", f"is no JSON: {fault}", "write one object a line") from fault
             yield reader.read(number, document)
@@ -179,10 +182,10 @@ class _Tariffs:
         self.main = self._read(file)
 
     def load(self, path: str) -> Tariff:
-        """A tariff by its path as a line of the usage file names it."""
+        """A tariff by its path as a line of the usage file names it; FileNotFoundError."""
         file = self._folder / path
         if not file.is_file():
-            raise Failure(Exit.INVALID, f"{file}: is not there", "name a tariff file, relative to the usage file")
+            raise FileNotFoundError(file)
         return self._read(file)
 
     def _read(self, file: Path) -> Tariff:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sms_aaa.cli.tariff_rate_text import amount_fields, instant_text, quantity_text
-from sms_aaa.rules.evaluation_result import component_totals, minor_of
+from sms_aaa.rules.evaluation_result import component_totals, is_told, minor_of
 from sms_aaa.rules.instants import instant_us
 from sms_aaa.rules.money import PICOUNITS
 from sms_aaa.rules.rated_rows import rows_of
@@ -237,7 +237,11 @@ class _View:
         return {
             **_period(each.cycle),
             "state": "closed" if each.is_closed else "open",
-            "components": [{"subscription": line.subscription, **self._component(line)} for line in each.sheet.lines],
+            "components": [
+                {"subscription": line.subscription, **self._component(line)}
+                for line in each.sheet.lines
+                if is_told(line)
+            ],
             "fees": [self._fee(fee) for fee in each.sheet.fees],
             **self._amounts(each.sheet.amount, each.sheet.amount_rounded),
         }

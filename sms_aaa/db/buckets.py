@@ -112,8 +112,34 @@ def list_overages(connection: Connection, wanted: Sequence[tuple[int, str]], bef
     return [OverageRow(row[0], row[1], row[2], int(row[3])) for row in rows]
 
 
+class EndedPlace(Struct, frozen=True, gc=False):
+    """Where a bucket that is over stands among them, and whether no open cycle can use it any more."""
+
+    until_at: datetime
+    id: int
+    is_free: bool
+
+
+def list_ended(connection: Connection, *, ended_by: datetime, after: EndedPlace | None, limit: int) -> list[EndedPlace]:
+    """Up to `limit` buckets that ended by an instant and are not closed, from a place on, the first that ended first.
+
+    Usage of a cycle that is still open may use one: the account's, or a member's of its group.
+    """
+    rows = connection.execute(
+        """select b.until_at, b.id, not exists (
+             select from account m join cycle c on c.account_id = m.id
+             where (m.id = b.account_id or m.charging_head_id = b.account_id)
+               and c.state = 1 and c.starts_at < b.until_at)
+           from bucket b
+           where b.closed_at is null and b.until_at <= %s and (b.until_at, b.id) > (%s, %s)
+           order by b.until_at, b.id limit %s""",
+        (ended_by, after.until_at if after else "-infinity", after.id if after else 0, limit),
+    ).fetchall()
+    return [EndedPlace(*row) for row in rows]
+
+
 class EndedRow(Struct, frozen=True, gc=False):
-    """A bucket that is over and that no open cycle can use any more, locked."""
+    """A bucket that is over, locked."""
 
     id: int
     account_id: int
@@ -131,25 +157,14 @@ class EndedRow(Struct, frozen=True, gc=False):
     overrun: int
 
 
-def lock_ended(connection: Connection, *, ended_by: datetime, limit: int) -> list[EndedRow]:
-    """Up to `limit` buckets that ended by an instant and are not closed, in the order of their ids.
-
-    Not those that usage of a cycle that is still open may use: the account's, or a member's of its group.
-    """
+def lock_ended(connection: Connection, bucket_ids: Sequence[int]) -> list[EndedRow]:
+    """Those of them that nobody closed meanwhile, in the order of their ids."""
     rows = connection.execute(
-        """with ended as (
-             select b.id from bucket b
-             where b.closed_at is null and b.until_at <= %(by)s
-               and not exists (
-                 select from account m join cycle c on c.account_id = m.id
-                 where (m.id = b.account_id or m.charging_head_id = b.account_id)
-                   and c.state = 1 and c.starts_at < b.until_at)
-             order by b.until_at limit %(limit)s)
-           select b.id, b.account_id, a.zone, a.anchor_day, b.subscription_id, b.name, b.currency, b.terms, b.until_at,
+        """select b.id, b.account_id, a.zone, a.anchor_day, b.subscription_id, b.name, b.currency, b.terms, b.until_at,
                   b.created_at, b.granted::text, b.used::text, b.reserved::text, b.overrun::text
            from bucket b join account a on a.id = b.account_id
-           where b.id in (select id from ended) and b.closed_at is null order by b.id for no key update of b""",
-        {"by": ended_by, "limit": limit},
+           where b.id = any(%s) and b.closed_at is null order by b.id for no key update of b""",
+        (int8s(bucket_ids),),
     ).fetchall()
     return [EndedRow(*[*row[:10], *map(int, row[10:])]) for row in rows]
 

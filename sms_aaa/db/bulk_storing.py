@@ -1,7 +1,7 @@
 """What bulk rating stores: rated usage, totals and buckets with their entries, how far groups are rated.
 
-All from bulk_priced (db/bulk_rating.py), a statement each. What stood elsewhere than it was read is Outrun, and the
-batch is tried again.
+All from bulk_priced (db/bulk_rating.py), a statement each. Totals and buckets are found where they were read, by ctid:
+one that somebody changed since is elsewhere, or no longer what it was. That is Outrun, and the batch is tried again.
 """
 
 from __future__ import annotations
@@ -92,8 +92,9 @@ def move_totals(connection: Connection, run_id: int) -> int:
              set quantity = p.quantity + p.priced, covered = t.covered + p.covered, numerator = p.numerator_after,
                  posted_minor = p.now_minor
              from posted p
-             where t.account_id = p.account_id and t.cycle_id = p.cycle_id and t.subscription_id = p.subscription_id
-               and t.component_id = p.component_id and t.quantity = p.quantity returning 1)
+             where t.ctid = p.row_id and t.account_id = p.account_id and t.cycle_id = p.cycle_id
+               and t.subscription_id = p.subscription_id and t.component_id = p.component_id
+               and t.quantity = p.quantity returning 1)
            select (select count(*) from posted), (select count(*) from stored), (select count(*) from entered)""",
         (run_id,),
     ).fetchone()
@@ -120,12 +121,12 @@ def use_buckets(connection: Connection, run_id: int, rounds: int) -> None:
         return
     numbers = range(1, rounds + 1)
     sums = ", ".join(f"int8_total(cov{r}) as cov{r}, int8_total(over{r}) as over{r}" for r in numbers)
-    sides = ", ".join(f"(s.b{r}, s.left{r}, w.cov{r}, w.over{r})" for r in numbers)
+    sides = ", ".join(f"(s.b{r}, s.row{r}, s.left{r}, w.cov{r}, w.over{r})" for r in numbers)
     row = connection.execute(
         f"""with summed as (select account_id, cycle_no, {sums} from bulk_priced group by 1, 2),
             used as materialized (
               select e.* from summed w join bulk_purse s using (account_id, cycle_no)
-              cross join lateral (values {sides}) e(bucket_id, available, covered, overrun)
+              cross join lateral (values {sides}) e(bucket_id, row_id, available, covered, overrun)
               where e.covered > 0 or e.overrun > 0),
             entered as (
               insert into bucket_entry (bucket_id, kind, quantity, run_id)
@@ -134,7 +135,8 @@ def use_buckets(connection: Connection, run_id: int, rounds: int) -> None:
             stored as (
               update bucket b set used = b.used + u.covered, overrun = b.overrun + u.overrun
               from used u
-              where b.id = u.bucket_id and b.granted - b.used = u.available and b.reserved = 0 and b.closed_at is null
+              where b.ctid = u.row_id and b.id = u.bucket_id and b.granted - b.used = u.available and b.reserved = 0
+                and b.closed_at is null
               returning 1)
             select (select count(*) from used), (select count(*) from stored)""".encode(),  # noqa: S608 - numbers only
         {"run": run_id},

@@ -29,9 +29,10 @@ TimedOut = (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
 Conflict = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation)
 """Somebody else was faster: the same transaction may succeed when it is tried again."""
 
-Poison = (psycopg.DataError, psycopg.IntegrityError, struct.error)
+Poison = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded, struct.error)
 """A row that the schema refuses, whenever it is tried: somebody must look at it. (By db/binary.py it is refused before
-it is sent: a value is out of its type's range.)
+it is sent: a value is out of its type's range.) One that is too big for its table or an index is one of `Unavailable`
+too, so this is caught first.
 """
 
 Misfit = (psycopg.ProgrammingError,)

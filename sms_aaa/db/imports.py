@@ -119,7 +119,10 @@ def list_sold(connection: Connection) -> list[SoldPlan]:
 
 @dataclass(frozen=True, slots=True)
 class StoredSubscriber:
-    """A subscriber with its service, as it can be written into a file. `sealed`: its credential."""
+    """A subscriber with its service, as it can be written into a file.
+
+    `sealed`: its credential. `changes_at`: when its plan is to change, None: nothing is to come.
+    """
 
     subscriber_id: int
     account_id: int | None
@@ -141,6 +144,7 @@ class StoredSubscriber:
     plan: str | None
     plan_version: int | None
     plan_version_id: int | None
+    changes_at: datetime | None
     currency: str | None
     zone: str | None
     anchor_day: int | None
@@ -156,7 +160,8 @@ _STORED = sql.SQL(
            array(select n.name from service_binding m join nas n on n.id = m.value::int
                  where m.service_id = s.id and m.kind = 2 order by 1) as bound_nases,
            array(select value from service_binding where service_id = s.id and kind = 3 order by 1) as bound_ports,
-           p.name as plan, v.version as plan_version, v.id as plan_version_id, a.currency, a.zone, a.anchor_day,
+           p.name as plan, v.version as plan_version, v.id as plan_version_id,
+           upper(u.during) as changes_at, a.currency, a.zone, a.anchor_day,
            c.sealed
     from subscriber b
     left join service s on s.subscriber_id = b.id and s.state <> 3
@@ -335,7 +340,7 @@ _UPDATES = (
              is distinct from (i.identity, i.state, i.state_reason, i.static_ipv4, i.valid_from, i.valid_until)""",
     """update subscription u set during = tstzrange(lower(u.during), clock_timestamp())
        from import_stage i where not i.is_new and u.service_id = i.service_id and upper_inf(u.during)
-         and u.plan_version_id <> i.plan_version_id""",
+         and u.during @> clock_timestamp() and u.plan_version_id <> i.plan_version_id""",
     """insert into subscription (service_id, plan_version_id, during)
        select i.service_id, i.plan_version_id, tstzrange(greatest(max(upper(u.during)), now()), null)
        from import_stage i left join subscription u on u.service_id = i.service_id

@@ -64,17 +64,23 @@ BUCKET_LAWS: tuple[tuple[str, LiteralString], ...] = (
                                         from generate_series(0, cardinality(r.uses) / 3 - 1) n), 0)""",
     ),
     (
+        # What a member settled by itself is known of the bucket alone.
         "shares of members and sessions are what rated usage took",
-        """select format('bucket %s account %s', bucket_id, account_id), format('taken %s, rated %s', m.taken, r.taken)
-           from (select m.* from bucket_member m
-                 join bucket b on b.id = m.bucket_id and b.measure is not null) m
-           full join (select u.bucket_id, r.account_id, sum(u.taken) as taken
-                      from rated_now r
-                      cross join lateral (select r.uses[3 * n + 1] as bucket_id, r.uses[3 * n + 3] as taken
-                                          from generate_series(0, cardinality(r.uses) / 3 - 1) n) u
-                      join bucket b on b.id = u.bucket_id and b.terms->>'member_maximum' is not null
-                      where r.uses is not null group by 1, 2) r using (bucket_id, account_id)
-           where coalesce(m.taken, 0) <> coalesce(r.taken, 0)""",
+        """select format('bucket %s account %s', bucket_id, account_id),
+                  format('taken %s, rated %s; by all, %s more than rated, of %s settled', taken, rated, beyond, settled)
+           from (select bucket_id, account_id, coalesce(m.taken, 0) as taken, coalesce(r.taken, 0) as rated,
+                        sum(coalesce(m.taken, 0) - coalesce(r.taken, 0)) over (partition by bucket_id) as beyond
+                 from (select m.* from bucket_member m
+                       join bucket b on b.id = m.bucket_id and b.measure is not null) m
+                 full join (select u.bucket_id, r.account_id, sum(u.taken) as taken
+                            from rated_now r
+                            cross join lateral (select r.uses[3 * n + 1] as bucket_id, r.uses[3 * n + 3] as taken
+                                                from generate_series(0, cardinality(r.uses) / 3 - 1) n) u
+                            join bucket b on b.id = u.bucket_id and b.terms->>'member_maximum' is not null
+                            where r.uses is not null group by 1, 2) r using (bucket_id, account_id)) s
+           cross join lateral (select coalesce(sum(e.quantity), 0) as settled from bucket_entry e
+                               where e.bucket_id = s.bucket_id and e.kind = 'use' and e.reservation_id is not null) e
+           where taken < rated or beyond <> settled""",
     ),
     (
         # A bucket counts picounits and the ledger minor units: so each member's part of the whole is compared.

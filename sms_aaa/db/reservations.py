@@ -152,13 +152,19 @@ def delete_holds(connection: Connection, settled: Sequence[SettledHold]) -> int:
         """with w as (select * from unnest(%s, %s, %s) w(id, used, overrun)),
            gone as (
              delete from reservation r using w where r.id = w.id
-             returning r.id, r.bucket_id, r.quantity, w.used, w.overrun),
+             returning r.id, r.bucket_id, r.account_id, r.quantity, w.used, w.overrun),
            counted as (
              update bucket b set reserved = b.reserved - g.quantity, used = b.used + g.used,
                                  overrun = b.overrun + g.overrun
              from (select bucket_id, sum(quantity) as quantity, sum(used) as used, sum(overrun) as overrun
                    from gone group by bucket_id) g
              where b.id = g.bucket_id),
+           shares as (
+             insert into bucket_member (bucket_id, account_id, taken)
+             select g.bucket_id, g.account_id, sum(g.used) from gone g
+             join bucket b on b.id = g.bucket_id and b.terms->>'member_maximum' is not null
+             where g.used > 0 group by 1, 2
+             on conflict (bucket_id, account_id) do update set taken = bucket_member.taken + excluded.taken),
            noted as (
              insert into bucket_entry (bucket_id, kind, quantity, reservation_id)
              select g.bucket_id, e.kind, e.quantity, g.id from gone g
@@ -184,6 +190,19 @@ def lock_buckets_of(connection: Connection, bucket_ids: Sequence[int]) -> dict[i
         (int8s(sorted(bucket_ids)),),
     ).fetchall()
     return {int(row[0]): int(row[1]) for row in rows if row[2]}
+
+
+def list_shares_left(connection: Connection, account_id: int, bucket_ids: Sequence[int]) -> dict[int, int]:
+    """Of those of these that bound a member's share, what the account has not taken and its sessions do not hold."""
+    rows = connection.execute(
+        """select b.id, ((b.terms->>'member_maximum')::numeric - coalesce(m.taken, 0)
+                         - coalesce((select sum(r.quantity) from reservation r
+                                     where r.bucket_id = b.id and r.account_id = %(account)s), 0))::text
+           from bucket b left join bucket_member m on m.bucket_id = b.id and m.account_id = %(account)s
+           where b.id = any(%(ids)s) and b.terms->>'member_maximum' is not null""",
+        {"account": account_id, "ids": int8s(bucket_ids)},
+    ).fetchall()
+    return {int(row[0]): max(int(row[1]), 0) for row in rows}
 
 
 def list_expired(connection: Connection, now: datetime, *, limit: int) -> list[ReservationRow]:

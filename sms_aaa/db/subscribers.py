@@ -168,7 +168,7 @@ def mark_removed(connection: Connection, subscriber_id: int) -> None:
     connection.execute("update subscriber set removed_at = now() where id = %s", (subscriber_id,))
     connection.execute(
         """update subscription u set during = tstzrange(lower(u.during), clock_timestamp())
-           from service s where s.id = u.service_id and s.subscriber_id = %s and upper_inf(u.during)""",
+           from service s where s.id = u.service_id and s.subscriber_id = %s and u.during @> clock_timestamp()""",
         (subscriber_id,),
     )
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from sms_aaa.db import bulk_rating as db_bulk
 from sms_aaa.db import bulk_storing as db_storing
-from sms_aaa.db.binary import instants, int4s
 from sms_aaa.db.bulk_pricing import Features, insert_priced
-from sms_aaa.db.bulk_rating import BulkPart, JudgedTerms
+from sms_aaa.db.bulk_rating import BulkPart, CalendarRow, JudgedTerms
 from sms_aaa.rules.buckets import BucketTerms
 from sms_aaa.rules.cycle import cycle_at
 from sms_aaa.rules.instants import INSTANT_MAX, SECOND_US, instant_of, instant_us
@@ -54,6 +53,10 @@ BULK_MAX = 100_000
 SPAN_BEHIND = timedelta(days=45)
 SPAN_AHEAD = timedelta(days=2)
 """Of now: usage beyond has a clock or a delay that is rare enough to be looked at slice by slice."""
+
+EDGES_MAX = 400
+"""Of a tariff's calendar: so many lie in a page, with what begins at each. Beyond, as with slots of an hour and usage
+of a month, it is rated slice by slice."""
 
 LATE_USAGE = "late-usage"
 
@@ -110,8 +113,8 @@ _PLANNER = {
 }  # fmt: skip
 
 
-_BY_KEY = {"enable_nestloop": "on"}
-"""Rows of large tables are found through their keys."""
+_BY_KEY = {"enable_nestloop": "on", "enable_seqscan": "off"}
+"""Rows of large tables are found where they are known to be: reading all of such a table through is never faster."""
 
 
 @contextmanager
@@ -126,14 +129,13 @@ def _prepare(connection: Connection, shelf: PlanShelf, now: datetime) -> tuple[l
     """Fills the tables that the pricing reads; the deltas that stay out, and what the others need."""
     asked = db_bulk.insert_owners(connection, now - SPAN_BEHIND, now + SPAN_AHEAD)
     plans = {one.plan_version_id: shelf.get(connection, one.plan_version_id) for one in asked}
-    unfit = [number for number, priced in plans.items() if not is_set_wise(priced.plan.tariff)]
-    if unfit:
-        db_bulk.exclude_plans(connection, unfit)
-    fitting = {number: priced for number, priced in plans.items() if number not in unfit}
-    db_bulk.insert_calendars(
-        connection,
-        [_calendar(one, fitting[one.plan_version_id]) for one in asked if one.plan_version_id in fitting],
-    )
+    fitting = {number: priced for number, priced in plans.items() if is_set_wise(priced.plan.tariff)}
+    calendars = [_calendar(one, fitting[one.plan_version_id]) for one in asked if one.plan_version_id in fitting]
+    for long in {row.plan_version_id for row in calendars if len(row.edges) > EDGES_MAX}:
+        del fitting[long]
+    if len(fitting) < len(plans):
+        db_bulk.exclude_plans(connection, [number for number in plans if number not in fitting])
+    db_bulk.insert_calendars(connection, [row for row in calendars if row.plan_version_id in fitting])
     found = db_bulk.insert_buckets(connection)
     terms = [msgspec.convert(one.terms, BucketTerms) for one in found]
     parts = [
@@ -174,12 +176,14 @@ def _prepare(connection: Connection, shelf: PlanShelf, now: datetime) -> tuple[l
         rounds=rounds,
         has_sessions=has_sessions,
         has_increments=any(has_increments(part) for part in usage),
+        has_steps=not all(steps_of(part).is_line for part in usage),
+        has_stops=any(stops(one) or swallows(one) for one in terms),
         has_order=has_sessions or db_bulk.is_ordered(connection),
     )
     return left, features
 
 
-def _calendar(asked: CalendarAsked, priced: PricedPlan) -> tuple[Any, ...]:
+def _calendar(asked: CalendarAsked, priced: PricedPlan) -> CalendarRow:
     """A row of bulk_calendar: edges tile time from before the first to after the last instant that is asked for."""
     tariff = priced.plan.tariff
     cycles = [cycle_at(instant_of(asked.first_us), asked.zone, asked.anchor_day)]
@@ -199,15 +203,15 @@ def _calendar(asked: CalendarAsked, priced: PricedPlan) -> tuple[Any, ...]:
         while cycle < len(starts_us) and starts_us[cycle] <= begin:
             cycle += 1
         rows.append((begin, names.index(slot), max(cycle, 1)))
-    return (
-        asked.n,
-        asked.plan_version_id,
-        len(tariff.usage),
-        _SWITCHES[tariff.switch],
-        instants([*(begin for begin, _, _ in rows), INSTANT_MAX]),
-        int4s([slot for _, slot, _ in rows]),
-        int4s([cycle for _, _, cycle in rows]),
-        instants(starts_us),
+    return CalendarRow(
+        n=asked.n,
+        plan_version_id=asked.plan_version_id,
+        parts=len(tariff.usage),
+        switch=_SWITCHES[tariff.switch],
+        edges=[*(begin for begin, _, _ in rows), INSTANT_MAX],
+        slots=[slot for _, slot, _ in rows],
+        cycles=[cycle for _, _, cycle in rows],
+        cycle_starts=starts_us,
     )
 
 

@@ -9,6 +9,7 @@ end on, and what was charged meanwhile is rated again.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from sms_aaa.db.buckets import EndedRow, OverageRow
+    from sms_aaa.db.buckets import EndedPlace, EndedRow, OverageRow
     from sms_aaa.db.cycles import CycleRow, OpenedRow
     from sms_aaa.db.engine import Connection
     from sms_aaa.flows.fees import Contract
@@ -92,14 +93,29 @@ def bucket_of(
     )
 
 
-def close_buckets(connection: Connection, *, now: datetime, grace: timedelta, limit: int) -> int:
-    """Closes up to `limit` buckets that ended a `grace` ago or more and that no open cycle can use; how many.
+@dataclass(frozen=True, slots=True)
+class ClosedBuckets:
+    """How many a look closed, and where it came to; None: there are no more."""
 
-    What is left of them rolls over by their terms, or expires.
+    count: int
+    after: EndedPlace | None
+
+
+def close_buckets(
+    connection: Connection, *, now: datetime, grace: timedelta, limit: int, after: EndedPlace | None = None
+) -> ClosedBuckets:
+    """Of up to `limit` buckets that ended a `grace` ago or more, closes those that no open cycle can use.
+
+    What is left of them rolls over by their terms, or expires. `after`: where the look before came to.
     """
-    ended = db_buckets.lock_ended(connection, ended_by=now - grace, limit=limit)
-    if not ended:
-        return 0
+    places = db_buckets.list_ended(connection, ended_by=now - grace, after=after, limit=limit)
+    ended = db_buckets.lock_ended(connection, [place.id for place in places if place.is_free])
+    if ended:
+        _close(connection, ended, now)
+    return ClosedBuckets(len(ended), places[-1] if len(places) == limit else None)
+
+
+def _close(connection: Connection, ended: Sequence[EndedRow], now: datetime) -> None:
     rolled = {row.id: bucket for row in ended if (bucket := _rolled(row)) is not None}
     if rolled:
         db_buckets.insert_buckets(connection, list(rolled.values()))
@@ -112,7 +128,6 @@ def close_buckets(connection: Connection, *, now: datetime, grace: timedelta, li
     dirty = [DirtyRow(bucket.account_id, instant_us(bucket.from_at), ROLLED_OVER) for bucket in rolled.values()]
     dirty += _keep_overage(connection, [row for row in ended if row.terms.get("keeps_overage")])
     _note_dirty(connection, dirty)
-    return len(ended)
 
 
 def _of_plan(

@@ -233,6 +233,12 @@ def _check_change(stored: StoredSubscriber, candidate: Candidate) -> None:
             f"it is sold in {candidate.plan.currency}, the account is in {stored.currency}",
             "choose another",
         )
+    if stored.changes_at is not None and candidate.plan.plan_version_id != stored.plan_version_id:
+        raise Invalid(
+            Column.PLAN,
+            f"it is to change at {stored.changes_at} already",
+            "wait until it has, or take that back: `sms-aaa subscriber keep-plan`",
+        )
     if stored.state == ServiceState.BLOCKED and candidate.entry.state is not ServiceState.BLOCKED:
         raise Invalid(
             Column.STATE, f"it is blocked ({stored.state_reason})", "`sms-aaa subscriber unblock` ends a block"

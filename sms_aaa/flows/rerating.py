@@ -65,7 +65,8 @@ PartKey = tuple[int, int, int]
 class Rerated:
     """What rating a group again came to: how many deltas were looked at, how many rows differed and were written.
 
-    `moved`: totals that are other now, as (key, currency, posted before, posted after).
+    `moved`: totals that are other now, as (key, currency, posted before, posted after). `paid`: what money buckets paid
+    of what was owed, as (account id, bucket id, currency, minor units).
     """
 
     head_id: int
@@ -73,6 +74,7 @@ class Rerated:
     rows: int
     entries: int
     moved: tuple[tuple[TotalKey, str, int, int], ...]
+    paid: tuple[tuple[int, int, str, int], ...] = ()
 
 
 @dataclass(slots=True)
@@ -128,7 +130,8 @@ def rerate_group(
         db_audit.insert_change(
             connection, actor, action="rerate", object_kind="account", object_id=head_id, before=None, after=after
         )
-    return Rerated(head_id, len(past.visits), len(rows), entries, moved)
+    payments = tuple((one.meter.key.account_id, one.bucket_id, one.meter.currency, one.share_minor) for one in paid)
+    return Rerated(head_id, len(past.visits), len(rows), entries, moved, payments)
 
 
 def _store(connection: Connection, shelf: PlanShelf, past: _Past, run_id: int) -> int:

@@ -106,10 +106,13 @@ def settle(connection: Connection, account_id: int, session: str, quantity: int)
     """Uses so much of what a session holds of unit buckets, in the units of those, and gives the rest back.
 
     For usage that comes by no accounting record; that of sessions the rater takes from what they hold itself. What is
-    more than is held is taken from what the buckets have left, and beyond that it is their overrun: which is returned.
+    more than is held is taken from what the buckets have left for the account, and beyond that it is their overrun,
+    which is returned.
     """
     held = _lock_session(connection, account_id, session)
     free = db_reservations.lock_buckets_of(connection, [one.bucket_id for one in held if one.bucket_id is not None])
+    for bucket_id, share in db_reservations.list_shares_left(connection, account_id, list(free)).items():
+        free[bucket_id] = min(free[bucket_id], share)
     of_units = [one for one in held if one.bucket_id in free]
     used = spread(quantity, [one.quantity for one in of_units])
     beyond = quantity - sum(used)

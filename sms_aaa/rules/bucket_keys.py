@@ -79,7 +79,7 @@ BUCKET = Section(
         Key(
             "member_maximum",
             Form.QUANTITY,
-            "Of a shared one: the most that one member may use.",
+            "Of a shared one: the most that one member may use; of money an amount.",
             '"10 GB"',
             absent="none",
         ),

@@ -37,6 +37,7 @@ from sms_aaa.rules.evaluation_result import (
     difference,
 )
 from sms_aaa.rules.instants import INSTANT_MAX, INSTANT_MIN, instant_of, instant_us
+from sms_aaa.rules.measure import QUANTITY_MAX
 from sms_aaa.rules.money import PICOUNITS
 from sms_aaa.rules.packet_lines import Sessions
 from sms_aaa.rules.recurring import terms_of
@@ -149,6 +150,7 @@ class Evaluation:
         self._anomalies: list[Odd] = []
         self._counted: set[tuple[str, int]] = set()
         self._duplicates = duplicates
+        self._quantity = sum(account.before.totals.values())
         self._runs: list[CycleRun] = []
         self._closed: list[_Closed] = []
         self._rolled: dict[BucketKey, int] = {}
@@ -228,12 +230,16 @@ class Evaluation:
                 self._duplicates += 1
                 return
             self._counted.add((used.session, used.seq))
+        amounts = used.amounts
+        self._quantity += amounts.upload + amounts.download + amounts.seconds + amounts.events + amounts.units
+        if self._quantity > QUANTITY_MAX:
+            reason = "makes more usage in all than can be counted"
+            raise LineInvalidError(used.line, "line", reason, f"price at most {QUANTITY_MAX} base units at a time")
         begin_us = used.from_us
         if used.session_from_us is not None:
             begin_us = used.session_from_us
         elif used.session is not None:
             begin_us = self._begins.get(used.session, begin_us)
-        amounts = used.amounts
         fact = Fact(
             self._member_id(used.member),
             used.line if used.session is None else used.session,

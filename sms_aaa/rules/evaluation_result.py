@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from sms_aaa.rules.money import exponent
+from sms_aaa.rules.tariff import UNMETERED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -147,7 +148,12 @@ def component_totals(result: Result) -> list[ComponentLine]:
     for line in (*result.lines, *(each.line for each in result.adjustments)):
         known = found.get(line.name)
         found[line.name] = line if known is None else added(known, line)
-    return list(found.values())
+    return [line for line in found.values() if is_told(line)]
+
+
+def is_told(line: ComponentLine) -> bool:
+    """Not what no tariff says and nothing came to: traffic that was left uncounted, where there was none."""
+    return bool(line.quantity or line.amount) or UNMETERED not in line.name
 
 
 def added(first: ComponentLine, second: ComponentLine, times: int = 1) -> ComponentLine:

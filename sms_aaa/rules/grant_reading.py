@@ -34,7 +34,7 @@ _UNITS = {
 def read_grant(line: Fields, tariff: Tariff, at_us: int) -> Given:
     """`at_us`: when it is granted, or INSTANT_MIN where that is not told. LineInvalidError."""
     terms = _terms(line, tariff)
-    until_us = line.instant("until")
+    until_us = line.end("until")
     if until_us is not None and terms.valid_seconds is not None and line.has("valid"):
         raise line.invalid("valid", "stands beside until", "write either")
     if until_us is not None and until_us <= at_us:

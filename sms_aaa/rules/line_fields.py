@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sms_aaa.rules.instants import instant_us
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 AMOUNT_MAX = 10**15
 """Of money, in units of the currency."""
 
+# A cycle is looked for in the months beside an instant, and those have to have a date.
+_INSTANT_LEAST, _INSTANT_END = (instant_us(datetime(year, 1, 1, tzinfo=UTC)) for year in (1900, 9999))
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")
 _COUNTS = (
     ("octets_in", "write whole octets"),
@@ -72,7 +74,14 @@ class Fields:
         return value
 
     def instant(self, field: str) -> int | None:
-        """Microseconds since 2000; None if it is not there."""
+        """Microseconds since 2000, of a year that calendars reach; None if it is not there."""
+        found = self.end(field)
+        if found is not None and not _INSTANT_LEAST <= found < _INSTANT_END:
+            raise self.invalid(field, f"is {self.values[field]}, out of bounds", "write an instant of 1900 to 9998")
+        return found
+
+    def end(self, field: str) -> int | None:
+        """As `instant`, of any year: many write the end of 9999 for never."""
         value = self.values.get(field)
         if value is None:
             return None
@@ -120,10 +129,9 @@ class Fields:
 
     def quantity(self) -> tuple[int, Kind]:
         """`quantity` and `unit` in base units."""
+        text = self.text("unit")
         try:
-            unit = Unit.by_label(self.text("unit"))
-        except LineInvalidError:
-            raise
+            unit = Unit.by_label(text)
         except ValueError as fault:
             raise self.invalid("unit", str(fault), "write one of them") from None
         quantity = self.number("quantity", most=QUANTITY_MAX)

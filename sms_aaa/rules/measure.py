@@ -94,10 +94,12 @@ class Unit(Enum):
 
     @classmethod
     def by_label(cls, label: str) -> Unit:
-        """The unit of a text such as "GB", letter for letter; ValueError lists the units there are."""
+        """The unit of a text such as "GB", letter for letter, or "bytes"; ValueError lists the units there are."""
         for unit in cls:
             if unit.label == label:
                 return unit
+        if label in IN_FULL:
+            return IN_FULL[label]
         raise ValueError(f"{label!r} is not one of the units {', '.join(unit.label for unit in cls)}")
 
     @classmethod
@@ -107,6 +109,14 @@ class Unit(Enum):
             if unit.size == size and unit.kind is kind:
                 return unit
         raise ValueError(f"no unit has {size} {kind}")
+
+
+IN_FULL = {
+    "octets": Unit.OCTET, "byte": Unit.OCTET, "bytes": Unit.OCTET, "second": Unit.SECOND, "seconds": Unit.SECOND,
+    "minute": Unit.MINUTE, "minutes": Unit.MINUTE, "hour": Unit.HOUR, "hours": Unit.HOUR, "day": Unit.DAY,
+    "days": Unit.DAY, "events": Unit.EVENT, "units": Unit.UNIT,
+}  # fmt: skip
+"""What people and other programs call units too."""
 
 
 def quantity_of(text: str, kind: Kind = Kind.OCTETS) -> int:

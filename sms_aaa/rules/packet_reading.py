@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -16,7 +18,7 @@ from sms_aaa.rules.session import Event, Place, Reading
 from sms_aaa.rules.usage_lines import ITSELF, Packet
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
 _INTEGER_MAX = 2**32 - 1
 _EVENTS = {
@@ -29,7 +31,7 @@ _EVENTS = {
 """RFC 2866 section 5.1."""
 
 
-def read_packet(line: Fields, key: str | None, known: Collection[str]) -> Packet:
+def read_packet(line: Fields, key: str | None, known: frozenset[str]) -> Packet:
     """`known`: the names that attributes may have. LineInvalidError."""
     attributes = _attributes(line, known)
     event = _event(attributes)
@@ -71,17 +73,25 @@ def dated_packet(packet: Packet, received_us: int) -> Packet:
     return replace(packet, at_us=instant_us(at), reading=replace(packet.reading, at=at, received_at=received))
 
 
-def _attributes(line: Fields, known: Collection[str]) -> Fields:
+def _attributes(line: Fields, known: frozenset[str]) -> Fields:
     values = line.values.get("attributes")
     if not isinstance(values, dict):
         raise line.invalid("attributes", "is no object", "write an object of attributes by their names")
     found = Fields(line.line, values, "attributes.")
     for name in values:
-        if name not in known:
-            raise found.invalid(
-                ascii(name)[1:-1][:80], "is no attribute of the dictionary", "see the names of FreeRADIUS"
-            )
+        if name not in known and (remedy := _slip(name[:80], known)):
+            raise found.invalid(ascii(name)[1:-1][:80], "is no attribute of the dictionary", remedy)
     return found
+
+
+@lru_cache(maxsize=1_000)
+def _slip(name: str, known: frozenset[str]) -> str | None:
+    """What to write instead; None: it is some vendor's, and says nothing here, as in the daemon."""
+    letters = _LETTERS.sub("", name.lower())
+    meant = next((each for each in known if _LETTERS.sub("", each.lower()) == letters), None)
+    if meant is not None:
+        return f"write {meant}"
+    return "write one of RFC 2866 or 2869, or leave it out" if letters.startswith("acct") else None
 
 
 def _event(attributes: Fields) -> Event:
@@ -148,5 +158,6 @@ def _text(attributes: Fields, name: str) -> str:
     return attributes.text(name) if attributes.has(name) else ""
 
 
+_LETTERS = re.compile("[^a-z0-9]")
 _VENDORS = ("Cisco-", "Mikrotik-", "WISPr-", "ADSL-", "MS-")
 _EPOCH = instant_of(instant_us(datetime.fromisoformat("1970-01-01T00:00:00+00:00")))

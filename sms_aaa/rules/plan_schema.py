@@ -47,11 +47,20 @@ def _line_schema(kind: str, keys: tuple[Key, ...], *, is_default: bool) -> dict[
     assert isinstance(properties, dict)
     assert isinstance(required, list)
     told = {"const": kind, "default": kind} if is_default else {"const": kind}
+    optional = {name: each if name in required else _or_null(each) for name, each in properties.items()}
     return {
         **schema,
-        "properties": {"kind": told, **properties},
+        "properties": {"kind": told, **optional},
         "required": required if is_default else ["kind", *required],
     }
+
+
+def _or_null(schema: dict[str, object]) -> dict[str, object]:
+    """A field of a line may be null, as programs write what is not there."""
+    types, choices = schema.get("type"), schema.get("enum")
+    if isinstance(choices, list):
+        return {**schema, "enum": [*choices, None]}
+    return {**schema, "type": [*(types if isinstance(types, list) else [types]), "null"]}
 
 
 def _described(key: Key) -> dict[str, object]:

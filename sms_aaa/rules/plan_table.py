@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date, datetime, time
 from enum import Enum, StrEnum
 from functools import partial
 from typing import TypeVar
@@ -197,7 +198,7 @@ class Table:
 
     def text(self, name: str) -> str:
         """One printable line."""
-        return self._line(self._value(name), self.at(name))
+        return self._line(self._value(name), self.at(name), self._section.key(name).form)
 
     def read(self, name: str, form: Form, reader: Callable[[str], T]) -> T:
         """A text's meaning; `reader` raises ValueError."""
@@ -278,7 +279,7 @@ class Table:
         values = self._value(name, form)
         if not isinstance(values, list) or not 1 <= len(values) <= key.bounds[1]:
             raise PlanInvalidError(self.at(name), f"is not a list of 1 to {key.bounds[1]}", key.remedy)
-        lines = [self._line(value, f"{self.at(name)}[{index}]") for index, value in enumerate(values)]
+        lines = [self._line(value, f"{self.at(name)}[{index}]", form) for index, value in enumerate(values)]
         return tuple(
             lawful(f"{self.at(name)}[{index}]", key.remedy, partial(reader, line)) for index, line in enumerate(lines)
         )
@@ -305,7 +306,10 @@ class Table:
         assert section is not None
         return section
 
-    def _line(self, value: object, place: str) -> str:
+    @staticmethod
+    def _line(value: object, place: str, form: Form) -> str:
+        if form in {Form.HOLIDAYS, Form.CLOCK} and isinstance(value, date | time) and not isinstance(value, datetime):
+            value = value.isoformat()  # TOML has a form of its own for days and times of day
         if not isinstance(value, str):
             raise PlanInvalidError(place, f"is of type {type(value).__name__}", "write a text in quotes")
         if len(value) > TEXT_LENGTH_MAX or not value.isprintable():

@@ -72,6 +72,7 @@ def read_usage(table: Table, currency: str, known: Places) -> UsageComponent:
         table.refuse("free", "is for packages", "write a first tier at price 0")
     tiers = _tiers(table, model, per, measure.kind)
     keys, slots, bands = places_of(table, known)
+    increment = table.optional("increment", step) or 1
     return lawful(
         table.place,
         "see docs/tariffs.md for what goes together",
@@ -83,8 +84,8 @@ def read_usage(table: Table, currency: str, known: Places) -> UsageComponent:
             model=model,
             scope=scope,
             free_quantity=table.optional("free", quantity) or 0,
-            initial_increment=table.optional("initial_increment", step) or 1,
-            following_increment=table.optional("increment", step) or 1,
+            initial_increment=table.optional("initial_increment", step) or increment,
+            following_increment=increment,
             minimum_quantity=table.optional("minimum", quantity) or 0,
             grace_quantity=table.optional("grace", quantity) or 0,
             connect_fee_picounits=table.price("connect_fee"),

@@ -147,7 +147,7 @@ def _rollover(rule: Rollover, terms: BucketTerms, currency: str) -> Row:
 
 
 def _usage(part: UsageComponent, currency: str) -> Row:
-    kind = part.measure.kind
+    kind, step = part.measure.kind, part.following_increment
     own = part.tiers[0].rate_unit
     is_package = part.model is Model.PACKAGE
     is_plain = is_package or (part.model is Model.GRADUATED and len(part.tiers) == 1 and _is_price_only(part.tiers[0]))
@@ -163,8 +163,8 @@ def _usage(part: UsageComponent, currency: str) -> Row:
         price=_price(part.tiers[0].price_picounits, currency) if is_plain else None,
         tiers=None if is_plain else [_tier(tier, part, currency) for tier in part.tiers],
         free=_quantity(_more_than(0, part.free_quantity), kind),
-        initial_increment=_quantity(_more_than(1, part.initial_increment), kind),
-        increment=_quantity(_more_than(1, part.following_increment), kind),
+        initial_increment=None if part.initial_increment == step else _quantity(part.initial_increment, kind),
+        increment=_quantity(_more_than(1, step), kind),
         minimum=_quantity(_more_than(0, part.minimum_quantity), kind),
         grace=_quantity(_more_than(0, part.grace_quantity), kind),
         connect_fee=_price(_more_than(0, part.connect_fee_picounits), currency),

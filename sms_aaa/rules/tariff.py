@@ -336,6 +336,10 @@ def places(tariff: Tariff) -> list[tuple[str, str, str]]:
     )
 
 
+UNMETERED = "unmetered"
+"""In the names of components that count what a tariff leaves uncounted."""
+
+
 def complete_usage(
     usage: tuple[UsageComponent, ...], grid: Sequence[tuple[str, str, str]] = ((DEFAULT_KEY, ANYTIME, ANY_BAND),)
 ) -> tuple[UsageComponent, ...]:
@@ -348,7 +352,7 @@ def complete_usage(
             missing.setdefault(Measure.TOTAL if len(left) > 1 else next(iter(left)), []).append(place)
     added = []
     for measure, gaps in missing.items():
-        name = "unmetered" if measure is Measure.TOTAL else f"{measure}-unmetered"
+        name = UNMETERED if measure is Measure.TOTAL else f"{measure}-{UNMETERED}"
         boxes = _boxes(gaps, grid)
         names = [name] if len(boxes) == 1 else [f"{name}-{number}" for number, _ in enumerate(boxes, 1)]
         added += [_unmetered(each, measure, *box) for each, box in zip(names, boxes, strict=True)]

@@ -76,7 +76,7 @@ USAGE = Section(
             Form.QUANTITY,
             "What is begun first is charged whole.",
             '"60 s"',
-            absent="the base unit",
+            absent="as `increment`",
         ),
         Key(
             "increment",

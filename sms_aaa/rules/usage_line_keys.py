@@ -8,7 +8,7 @@ from __future__ import annotations
 from sms_aaa.rules.bucket_keys import BUCKET
 from sms_aaa.rules.buckets import BucketKind
 from sms_aaa.rules.cycle import ANCHOR_DAY_MAX
-from sms_aaa.rules.measure import QUANTITY_MAX, Measure, Unit
+from sms_aaa.rules.measure import IN_FULL, QUANTITY_MAX, Measure, Unit
 from sms_aaa.rules.plan_table import Form, Key, Section, one_of
 
 BUCKETS_MAX = 1_000
@@ -24,6 +24,7 @@ _KEY = Key("key", Form.NAME, "The rating key.", '"roaming"', absent="the default
 _UNTIL = Key("until", Form.INSTANT, "When it ends.", '"2026-02-28T23:00:00Z"', absent="no end")
 _TARIFF = Key("tariff", Form.TEXT, "A tariff file, relative to the usage file.", '"other.toml"')
 _MONEY = Key("amount", Form.NUMBER, "In units of the currency.", '"10.00"')
+_UNIT = one_of("unit", (*(unit.label for unit in Unit), *IN_FULL), None, "Of the quantity.", '"GB"', absent=_NONE)
 
 _QUANTITIES = (
     Key("octets_in", Form.NUMBER, "From the subscriber: upload.", "1000000", absent="0"),
@@ -31,7 +32,7 @@ _QUANTITIES = (
     Key("seconds", Form.NUMBER, "Time online.", "3600", absent="0, or the length of a line without any quantity"),
     Key("events", Form.NUMBER, "Number of events.", "1", absent="0"),
     Key("quantity", Form.NUMBER, "Instead of these, with its unit.", '"4.5"', absent=_NONE),
-    one_of("unit", tuple(unit.label for unit in Unit), None, "Of the quantity.", '"GB"', absent=_NONE),
+    _UNIT,
     one_of(
         "measure", (Measure.UPLOAD.value, Measure.DOWNLOAD.value), Measure.DOWNLOAD.value,
         "Of a quantity of octets.", '"upload"',
@@ -40,6 +41,7 @@ _QUANTITIES = (
 
 USAGE_LINE = (
     _ID,
+    Key("at", Form.INSTANT, "Instead of `from` and `to`, where they are one.", _AT.sample, absent="`from` and `to`"),
     Key("from", Form.INSTANT, "The beginning.", '"2026-01-10T08:00:00Z"', absent="`to` less `seconds`"),
     Key("to", Form.INSTANT, "The end, not included.", '"2026-01-10T09:00:00Z"', absent="`from` and `seconds`"),
     Key("session", Form.TEXT, _SESSION.says, _SESSION.sample, absent="a session of its own"),
@@ -76,7 +78,7 @@ _GRANT_ALSO = (
     Key("member", Form.TEXT, "Who alone may use it, unless it is shared.", '"alice"', absent="the account itself"),
     Key("bucket", Form.NAME, "A bucket of the tariff, whose terms it takes.", '"included"', absent=_NONE),
     Key("quantity", Form.NUMBER, "Instead of `amount`, with its unit.", '"5"', absent=_NONE),
-    one_of("unit", tuple(unit.label for unit in Unit), None, "Of the quantity.", '"GB"', absent=_NONE),
+    _UNIT,
 )
 GRANT_LINE = (_ID, _AT, *_GRANTED, *_GRANT_ALSO)
 

@@ -40,7 +40,7 @@ from sms_aaa.rules.usage_lines import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
 
     from sms_aaa.rules.usage_lines import Line
 
@@ -49,20 +49,26 @@ _NEVER_TOLD_US = instant_us(datetime(2026, 1, 1, tzinfo=UTC))
 
 _FIELDS = {kind: frozenset(("kind", *(key.name for key in keys))) for kind, keys in LINES.items()}
 _NOTHING = Amounts()
+_TIMELESS = (Payment, Release, Rerate)
+"""Lines that do at any instant what they do."""
 
 
 class LineReader:
     """Reads line by line; `finish` when all are read.
 
-    `load`: the tariff of a path as a line names it, which raises LineInvalidError's kin for a bad one; `attributes`:
-    the names that a packet may have.
+    `load`: the tariff of a path as a line names it, or FileNotFoundError; `attributes`: the dictionary's names;
+    `buckets`: those that the account has.
     """
 
-    def __init__(self, tariff: Tariff, load: Callable[[str], Tariff], attributes: Collection[str]) -> None:
+    def __init__(
+        self, tariff: Tariff, load: Callable[[str], Tariff], attributes: frozenset[str], buckets: Iterable[str] = ()
+    ) -> None:
         self._tariff, self._load, self._attributes = tariff, load, attributes
         self._tariffs = [tariff]
         self._ids: set[str] = set()
         self._keys: dict[str, int] = {}
+        self._resets: dict[str, int] = {}
+        self._buckets = set(buckets)
         self.duplicates = 0
         self._readers: dict[str, Callable[[Fields], Line]] = {
             "usage": self._used,
@@ -76,7 +82,7 @@ class LineReader:
             "change": self._change,
             "cancel": lambda line: Cancel(line.line, _at(line)),
             "rerate": lambda line: Rerate(line.line, _at(line), self._tariff_of(line), self._tariff_of(line, "of")),
-            "reset": lambda line: Reset(line.line, _at(line), line.optional_text("bucket")),
+            "reset": self._reset,
             "close": lambda line: Close(line.line, line.instant("at")),
         }
 
@@ -88,6 +94,8 @@ class LineReader:
         known = _FIELDS.get(kind) if isinstance(kind, str) else None
         if known is None:
             raise LineInvalidError(number, "kind", f"is {str(kind)[:40]!r}", f"write one of {', '.join(LINES)}")
+        if None in document.values():  # as if it were left out
+            document = {key: value for key, value in document.items() if value is not None or key not in known}
         line = Fields(number, document)
         if not document.keys() <= known:
             unknown = next(key for key in document if key not in known)
@@ -103,16 +111,21 @@ class LineReader:
         return self._readers[kind](line)
 
     def finish(self) -> None:
-        """LineInvalidError for a rating key that no tariff of the file has."""
+        """LineInvalidError for a rating key that no tariff of the file has, or a bucket that nothing has."""
         known = {DEFAULT_KEY, *(rule.name for tariff in self._tariffs for rule in tariff.keys)}
         for key, number in self._keys.items():
             if key not in known:
                 remedy = f"write one of {', '.join(sorted(known))}"
                 raise LineInvalidError(number, "key", f"is {key!r}, which no tariff here has", remedy)
+        granted = self._buckets.union(terms.name for tariff in self._tariffs for terms in tariff.buckets)
+        for name, number in self._resets.items():
+            if name not in granted:
+                remedy = f"write one of {', '.join(sorted(granted))}" if granted else "there are no buckets"
+                raise LineInvalidError(number, "bucket", f"is {name!r}, which nothing here has", remedy)
 
     def _used(self, line: Fields) -> Used:
         amounts = line.amounts()
-        begin, end = line.instant("from"), line.instant("to")
+        begin, end = self._span(line)
         if begin is not None and end is not None:
             if end < begin:
                 raise line.invalid("to", "lies before from", "write the later instant as to")
@@ -137,11 +150,29 @@ class LineReader:
             amounts,
         )
 
+    @staticmethod
+    def _span(line: Fields) -> tuple[int | None, int | None]:
+        if not line.has("at"):
+            return line.instant("from"), line.instant("to")
+        for field in ("from", "to"):
+            if line.has(field):
+                raise line.invalid("at", f"stands beside {field}", "write either at, or from and to")
+        at_us = line.instant("at")
+        return at_us, at_us
+
     def _packet(self, line: Fields) -> Packet:
         return read_packet(line, self._key(line), self._attributes)
 
     def _given(self, line: Fields) -> Given:
-        return read_grant(line, self._tariff, _at(line))
+        given = read_grant(line, self._tariff, _at(line))
+        self._buckets.add(given.terms.name)
+        return given
+
+    def _reset(self, line: Fields) -> Reset:
+        bucket = line.optional_text("bucket")
+        if bucket is not None:
+            self._resets.setdefault(bucket, line.line)
+        return Reset(line.line, _at(line), bucket)
 
     def _reserve(self, line: Fields) -> Reserve:
         amounts, amount = line.amounts(), line.number("amount")
@@ -157,7 +188,7 @@ class LineReader:
             self._key(line),
             amounts or _NOTHING,
             None if amount is None else amount * PICOUNITS,
-            line.instant("until"),
+            line.end("until"),
         )
 
     def _settle(self, line: Fields) -> Settle:
@@ -180,7 +211,11 @@ class LineReader:
         path = line.optional_text(field)
         if path is None:
             return None
-        tariff = self._load(path)
+        try:
+            tariff = self._load(path)
+        except FileNotFoundError:
+            remedy = "name a tariff file, relative to the usage file"
+            raise line.invalid(field, f"is {path!r}, which is not there", remedy) from None
         if tariff.currency != self._tariff.currency:
             raise line.invalid(field, f"is in {tariff.currency}, not {self._tariff.currency}", "name one in the same")
         self._tariffs.append(tariff)
@@ -204,12 +239,13 @@ def first_instant(lines: Iterable[Line], start_us: int | None) -> int:
 
 def dated(lines: Iterable[Line], first_us: int) -> Iterable[Line]:
     """The lines with every instant told. `first_us`: where one lies before which none is told."""
-    now_us = first_us
+    now_us = within_us = first_us
     for line in lines:
-        found = _with_instant(line, now_us)
+        # What lies nowhere of its own opens no cycle that nothing was told of: after a close at midnight, say.
+        found = _with_instant(line, within_us if isinstance(line, _TIMELESS) else now_us)
         told = told_us(found)
         if told is not None:
-            now_us = max(now_us, told[1])
+            now_us, within_us = max(now_us, told[1]), max(within_us, told[2])
         yield found
 
 

@@ -1,4 +1,7 @@
-"""The rater: takes deltas off the queue in batches, opens cycles when they are due, says how far behind it is."""
+"""The rater: takes deltas off the queue in batches, opens cycles when they are due, says how far behind it is.
+
+A node may have several, each at a shard that no other is at, be it on another node. The first of a node keeps house.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from sms_aaa.db import buckets as db_buckets
 from sms_aaa.db import charging as db_charging
 from sms_aaa.db import rating_queue as db_queue
 from sms_aaa.db.engine import Conflict, Connection, Poison, join_by_key
@@ -22,9 +26,10 @@ from sms_aaa.metrics import Word
 from sms_aaa.server.database import work_with_database
 from sms_aaa.server.pressure import Pressure
 from sms_aaa.server.priority import Priority, take
-from sms_aaa.server.worker import Child, run_child
+from sms_aaa.server.worker import FIRST_RATER, Child, run_child
 
 if TYPE_CHECKING:
+    from sms_aaa.db.buckets import EndedPlace
     from sms_aaa.db.rating_queue import ClaimedShard
 
 BATCH_MAX = 5_000
@@ -50,6 +55,10 @@ CLOSING_BATCH_MAX = 200
 CLOSING_SECONDS = 60.0
 BUCKETS_BATCH_MAX = 1000
 BUCKETS_SECONDS = 10.0
+BUCKETS_LOOK_SECONDS = 1.0
+"""Between two looks for buckets that are over, and between two parts of a look that found none to close: while cycles
+wait to be closed there may be millions of them, and each is held against its account's cycles."""
+
 POSTPONED = timedelta(hours=1)
 GAUGES_SECONDS = 2.0
 
@@ -67,6 +76,7 @@ class Rater:
     def __init__(self, child: Child) -> None:
         self._child = child
         self._counters = child.counters
+        self._is_first = child.order.name == FIRST_RATER
         self._shelf = PlanShelf()
         self._due = {"cycles": 0.0, "gauges": 0.0, "groups": 0.0, "closing": 0.0, "suspense": 0.0, "buckets": 0.0}
         self._limits: dict[int, int] = {}
@@ -74,6 +84,8 @@ class Rater:
         self._bulk_from: dict[int, float] = {}
         self._cycles_limit = CYCLES_BATCH_MAX
         self._closing_limit = CLOSING_BATCH_MAX
+        self._buckets_limit = BUCKETS_BATCH_MAX
+        self._buckets_after: EndedPlace | None = None
         self._grace = timedelta(days=child.settings.rating.close_grace_days)
         self._bulk_min = child.settings.rating.bulk_min or None
         self._refused_cycles: dict[int, float] = {}
@@ -112,7 +124,8 @@ class Rater:
                 rest = self._pressure.rest_seconds(worked, began + worked)
                 # A rest is REST_SECONDS_MAX at most: no need to beat or to look for the end within it.
                 time.sleep(min(rest, worked) if waited_seconds > LATE_SECONDS else rest)
-            self._keep_house(connection)
+            if self._is_first:
+                self._keep_house(connection)
             if claimed is None:
                 break
         return worked_seconds, is_behind
@@ -179,8 +192,8 @@ class Rater:
             self._clean_groups(connection, now)
             self._due["groups"] = time.monotonic() + CLEANING_SECONDS
         if now >= self._due["buckets"]:
-            is_full = self._keep_buckets(connection)
-            self._due["buckets"] = time.monotonic() + (0 if is_full else BUCKETS_SECONDS)
+            rest = self._keep_buckets(connection)
+            self._due["buckets"] = time.monotonic() + rest
         if now >= self._due["suspense"]:
             self._due["suspense"] = now + SUSPENSE_SECONDS
             self._retry_suspense(connection)
@@ -250,24 +263,41 @@ class Rater:
         self._counters[Word.RATE_FAULTS] += 1
         self._child.log.error("group-refused", account=head_id, reason=type(refused).__name__)
 
-    def _keep_buckets(self, connection: Connection) -> bool:
-        """Ends holds that have lasted long enough, and closes buckets that are over; whether more may be left.
-
-        What cannot be done is left for the next time.
-        """
+    def _keep_buckets(self, connection: Connection) -> float:
+        """Ends holds that have lasted long enough, and closes buckets that are over; seconds until it is due again."""
         now = datetime.now(UTC)
         try:
             expired = expire_holds(connection, now=now, limit=BUCKETS_BATCH_MAX)
             connection.commit()
-            closed = close_buckets(connection, now=now, grace=self._grace, limit=BUCKETS_BATCH_MAX)
+        except (*Conflict, *Poison, AssertionError) as refused:
+            connection.rollback()
+            self._report_refused_buckets(refused)
+            expired = 0
+        rest = self._close_buckets(connection, now)
+        return 0.0 if expired == BUCKETS_BATCH_MAX else rest
+
+    def _close_buckets(self, connection: Connection, now: datetime) -> float:
+        limit, after = self._buckets_limit, self._buckets_after
+        try:
+            closed = close_buckets(connection, now=now, grace=self._grace, limit=limit, after=after)
             connection.commit()
         except (*Conflict, *Poison, AssertionError) as refused:
             connection.rollback()
-            self._after_refused_buckets(refused)
-            return False
-        return BUCKETS_BATCH_MAX in {expired, closed}
+            self._report_refused_buckets(refused)
+            if limit == 1:
+                # It is passed by until the next look from the first on.
+                ended = db_buckets.list_ended(connection, ended_by=now - self._grace, after=after, limit=1)
+                connection.commit()
+                self._buckets_after = ended[0] if ended else None
+            self._buckets_limit = max(limit // 2, 1)
+            return BUCKETS_LOOK_SECONDS
+        self._buckets_limit = min(limit * 2, BUCKETS_BATCH_MAX)
+        self._buckets_after = closed.after
+        if closed.after is None:
+            return BUCKETS_SECONDS
+        return 0.0 if closed.count else BUCKETS_LOOK_SECONDS
 
-    def _after_refused_buckets(self, refused: BaseException) -> None:
+    def _report_refused_buckets(self, refused: BaseException) -> None:
         self._counters[Word.RATE_FAULTS] += 1
         self._child.log.error("buckets-refused", reason=type(refused).__name__)
 

@@ -32,7 +32,7 @@ from sms_aaa.server.log import Log
 from sms_aaa.server.notify import notify
 from sms_aaa.server.runfile import Running, RunningProcess, hold, write_running
 from sms_aaa.server.sockets import bind
-from sms_aaa.server.worker import Order, boot_id, encode_order
+from sms_aaa.server.worker import FIRST_RATER, Order, boot_id, encode_order
 
 if TYPE_CHECKING:
     import socket
@@ -412,8 +412,9 @@ def _make_posts(settings: Settings) -> list[Post]:
             bound = (_bind(listen, module, section.receive_buffer_octets) for listen in section.listen)
             sockets = [passed for passed in bound if passed is not None]
             posts.append(Post(f"{module}-{number}", module, len(posts), needs_database=False, sockets=sockets))
-    for module in ("replicator", "settler", "recorder", "rater"):
-        posts.append(Post(module, module, len(posts), needs_database=True))
+    raters = [FIRST_RATER, *(f"{FIRST_RATER}-{number}" for number in range(2, settings.rating.workers + 1))]
+    for name in ("replicator", "settler", "recorder", *raters):
+        posts.append(Post(name, name.partition("-")[0], len(posts), needs_database=True))
     posts.append(Post("places", "places", len(posts), needs_database=False))
     return posts
 
@@ -462,5 +463,6 @@ def _what_needs_a_restart(old: Settings, new: Settings) -> list[str]:
         "access.workers": (old.access.workers, new.access.workers),
         "accounting.listen": (old.accounting.listen, new.accounting.listen),
         "accounting.workers": (old.accounting.workers, new.accounting.workers),
+        "rating.workers": (old.rating.workers, new.rating.workers),
     }
     return [name for name, (before, after) in pairs.items() if before != after]

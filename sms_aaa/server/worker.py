@@ -43,6 +43,10 @@ REPLICA_LOOK_SECONDS = 0.1
 LOCK_YIELDED_SECONDS = 0.0005
 
 
+FIRST_RATER = "rater"
+"""The name of a node's first; the others are rater-2 and so on."""
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a child is to be. `sockets`: descriptors that it inherits; `dsn`: b"" while there is no database."""
 

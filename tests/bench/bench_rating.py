@@ -5,7 +5,7 @@ deltas are put into usage_delta and the queue as the settler does it, then the l
 
 dense   four deltas an account and settled batch
 sparse  each account once a batch
-crossing  of these deltas, so many per cent lie across the edge of a cycle
+crossing  of these deltas, so many per cent lie across an edge: in the first kind that of a cycle, then that of a slot
 metered   of the services, so many per cent have no volume included: each of their deltas moves the ledger
 tariff    plain: one component. slots: two components, one by day and one by night, and two buckets, of which the first
           is for the night. directions: a component for upload and one for download, and the same two buckets
@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from effort import cpu_seconds, server_cpu_seconds
 from make import make_desk, make_plan, make_usage
 
-from sms_aaa.config import Settings
+from sms_aaa.config import RatingSettings, Settings
 from sms_aaa.db import usage as db_usage
 from sms_aaa.db.engine import connect, join_by_key
 from sms_aaa.db.partitions import create_ahead
@@ -48,6 +48,7 @@ from sms_aaa.flows.shelf import PlanShelf
 from sms_aaa.server.log import Log
 from sms_aaa.server.postgres import EmbeddedPostgres
 from sms_aaa.server.rater import Rater
+from sms_aaa.server.worker import FIRST_RATER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,8 +115,11 @@ priority = 2
 SETTLED_BATCH = 1000
 DENSE = 4
 NOW = datetime(2026, 11, 10, 12, tzinfo=UTC)
-EDGE = datetime(2026, 10, 31, 23, tzinfo=UTC)  # midnight of 1 November in Berlin
+MIDNIGHT = datetime(2026, 10, 31, 23, tzinfo=UTC)  # of 1 November in Berlin
+MORNING = timedelta(hours=6)
 SECONDS_MAX = 230.0
+GRACE_DAYS = 3650
+"""Nothing is over yet, so the loop's housekeeping finds no cycle to close: that would be work of another kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +163,9 @@ def provision(connection: Connection, asked: argparse.Namespace) -> None:
            select n, n, 'EUR', 'Europe/Berlin', 1 from generate_series(1, %(count)s) n""",
         """insert into service (id, subscriber_id, identity_kind, identity, state) overriding system value
            select n, n, 1, 'user' || n, 1 from generate_series(1, %(count)s) n""",
-        "insert into assignment select n, n, tstzrange('2026-09-01', null) from generate_series(1, %(count)s) n",
+        "insert into assignment select n, n, tstzrange('2026-10-01', null) from generate_series(1, %(count)s) n",
         """insert into subscription (id, service_id, plan_version_id, during) overriding system value
-           select n, n, case when n %% 1000 < %(metered)s then 2 else 1 end, tstzrange('2026-09-01', null)
+           select n, n, case when n %% 1000 < %(metered)s then 2 else 1 end, tstzrange('2026-10-01', null)
            from generate_series(1, %(count)s) n""",
     ):
         connection.execute(statement, {"count": asked.accounts, "metered": asked.metered * 10})
@@ -187,9 +191,14 @@ def open_all(connection: Connection, asked: argparse.Namespace, spent: Spent, fo
     )
 
 
-def deltas_of(asked: argparse.Namespace, kind: str, first: int) -> Iterator[list[UsageDelta]]:
-    """Settled batches. Each delta is the first of its session: what it is called does not matter to rating."""
-    step = 0
+def deltas_of(asked: argparse.Namespace, kind: str, day: int) -> Iterator[list[UsageDelta]]:
+    """Settled batches. Each delta is the first of its session: what it is called does not matter to rating.
+
+    Each kind has a day of its own: what came before those of an earlier kind would be late usage.
+    """
+    step, first = 0, 1 + day * asked.deltas
+    noon = MIDNIGHT + timedelta(days=day, hours=12)
+    edge = MIDNIGHT + timedelta(days=day) + (MORNING if day else timedelta())
     per_account = DENSE if kind == "dense" else 1
     crossing = round(100 / asked.crossing) if asked.crossing else 0
     for start in range(0, asked.deltas, SETTLED_BATCH):
@@ -198,7 +207,7 @@ def deltas_of(asked: argparse.Namespace, kind: str, first: int) -> Iterator[list
             step = number // per_account
             # A stride that is prime, so that neighbours in time are no neighbours in the tables.
             account = step * 7919 % asked.accounts + 1
-            to_at = (EDGE if crossing and number % crossing == 0 else NOW) + timedelta(microseconds=number)
+            to_at = (edge if crossing and number % crossing == 0 else noon) + timedelta(microseconds=number)
             octets_in, octets_out = 1_000_000 + number % 997, 20_000_000 + number % 99_991
             batch.append(
                 make_usage(first + number, account, account, at=to_at, octets_in=octets_in, octets_out=octets_out)
@@ -206,9 +215,9 @@ def deltas_of(asked: argparse.Namespace, kind: str, first: int) -> Iterator[list
         yield batch
 
 
-def queue_up(connection: Connection, asked: argparse.Namespace, kind: str, first: int) -> None:
+def queue_up(connection: Connection, asked: argparse.Namespace, kind: str, day: int) -> None:
     taken = 0.0
-    for batch in deltas_of(asked, kind, first):
+    for batch in deltas_of(asked, kind, day):
         db_usage.insert_deltas(connection, batch)
         began = time.perf_counter()
         db_usage.insert_queue(connection, batch)
@@ -226,11 +235,11 @@ def queue_up(connection: Connection, asked: argparse.Namespace, kind: str, first
 class FakeChild:
     """What the loop needs of its process, without a supervisor."""
 
-    def __init__(self) -> None:
-        self.settings = Settings()
+    def __init__(self, name: str) -> None:
+        self.settings = Settings(rating=RatingSettings(close_grace_days=GRACE_DAYS))
         self.counters = [0] * 4096
         self.log = Log("rater", "warning")
-        self.order = SimpleNamespace(name="rater")
+        self.order = SimpleNamespace(name=name)
         self.state_folder = Path(tempfile.gettempdir())
         self.stopping = False
         signal.signal(signal.SIGTERM, self._stop)
@@ -242,8 +251,8 @@ class FakeChild:
         """Nobody listens."""
 
 
-def run_rater(dsn: str, profile: str | None) -> None:
-    rater = Rater(FakeChild())  # type: ignore[arg-type] # the loop asks for no more of its process
+def run_rater(dsn: str, name: str, profile: str | None) -> None:
+    rater = Rater(FakeChild(name))  # type: ignore[arg-type] # the loop asks for no more of its process
     with connect(dsn, name="rater", repeatable=True) as connection:
         if profile is None:
             rater._rate_on(connection)
@@ -262,42 +271,51 @@ def wal_octets(connection: Connection) -> int:
     return int(row[0])
 
 
-def fork_rater(dsn: str, profile: str | None) -> int:
+def fork_rater(dsn: str, name: str, profile: str | None) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            run_rater(dsn, profile)
+            run_rater(dsn, name, profile)
         finally:
             sys.stdout.flush()
             os._exit(0)
     return pid
 
 
+_STORED = (
+    """insert into usage_delta (session_id, seq, account_id, service_id, from_at, to_at, octets_in, octets_out, seconds,
+         run, before_in, before_out, after_in, after_out, after_node, after_sequence, after_offset)
+       select -n, 1, n %% %(accounts)s + 1, n %% %(accounts)s + 1, t.at - interval '5 minutes', t.at, 1000000, 20000000,
+         300, 1, 0, 0, 1000000, 20000000, 'node1', 1, n
+       from generate_series(%(after)s + 1, %(until)s) n
+       cross join lateral (select %(now)s::timestamptz - n %% 2500000 * interval '1 second' as at) t""",
+    """insert into rated_usage (account_id, cycle_id, subscription_id, component_id, session_id, seq, slice, generation,
+         to_at, run_id, quantity, total_before, numerator)
+       select n %% %(accounts)s + 1, 0, n %% %(accounts)s + 1, 1, -n, 1, 0, 1, t.at, 0, 21000000, 0, 0
+       from generate_series(%(after)s + 1, %(until)s) n
+       cross join lateral (select %(now)s::timestamptz - n %% 2500000 * interval '1 second' as at) t""",
+)
+STORED_AT_ONCE = 1_000_000
+
+
 def store(connection: Connection, asked: argparse.Namespace) -> None:
-    """Deltas of the year before, with their rated usage: what the tables hold when a bench begins."""
-    began = time.perf_counter()
-    for statement in (
-        """insert into usage_delta (session_id, seq, account_id, service_id, from_at, to_at, octets_in, octets_out,
-             seconds, run, before_in, before_out, after_in, after_out, after_node, after_sequence, after_offset)
-           select -n, 1, n %% %(accounts)s + 1, n %% %(accounts)s + 1, t.at - interval '5 minutes', t.at, 1000000,
-             20000000, 300, 1, 0, 0, 1000000, 20000000, 'node1', 1, n
-           from generate_series(1, %(stored)s) n
-           cross join lateral (select %(now)s::timestamptz - n %% 2500000 * interval '1 second' as at) t""",
-        """insert into rated_usage (account_id, cycle_id, subscription_id, component_id, session_id, seq, slice,
-             generation, to_at, run_id, quantity, total_before, numerator)
-           select account_id, 0, service_id, 1, session_id, seq, 0, 1, to_at, 0, 21000000, 0, 0
-           from usage_delta where session_id < 0""",
-    ):
-        connection.execute(statement, {"stored": asked.stored, "accounts": asked.accounts, "now": NOW})
+    """Deltas of the four weeks before, with their rated usage: what the tables hold when a bench begins."""
+    began, done = time.perf_counter(), 0
+    while done < asked.stored:
+        until = min(done + STORED_AT_ONCE, asked.stored)
+        for statement in _STORED:
+            connection.execute(statement, {"after": done, "until": until, "accounts": asked.accounts, "now": NOW})
         connection.commit()
-    print(f"stored   {asked.stored:,} deltas and their rated usage in {time.perf_counter() - began:.0f} s", flush=True)
+        done = until
+        print(f"stored   {done:,} deltas and their rated usage in {time.perf_counter() - began:.0f} s", flush=True)
 
 
 def rate_all(connection: Connection, dsn: str, asked: argparse.Namespace, kind: str, folder: Path) -> None:
     last = connection.execute("select coalesce(max(id), 0) from rating_run").fetchone()
     connection.commit()
     runs = last[0] if last else 0
-    pids = [fork_rater(dsn, asked.profile) for _ in range(asked.workers)]
+    names = [FIRST_RATER, *(f"{FIRST_RATER}-{number}" for number in range(2, asked.workers + 1))]
+    pids = [fork_rater(dsn, name, asked.profile) for name in names]
     before = Spent(sum(map(cpu_seconds, pids)), server_cpu_seconds(folder), wal_octets(connection))
     began = time.perf_counter()
     while time.perf_counter() - began < SECONDS_MAX:
@@ -306,6 +324,9 @@ def rate_all(connection: Connection, dsn: str, asked: argparse.Namespace, kind: 
         connection.commit()
         if found and found[0]:
             break
+    # The raters' commits do not wait for the disk; this one does, and whatever was committed before is there with it.
+    connection.execute("select pg_current_xact_id()")
+    connection.commit()
     seconds = time.perf_counter() - began
     after = Spent(sum(map(cpu_seconds, pids)), server_cpu_seconds(folder), wal_octets(connection))
     for pid in pids:
@@ -337,7 +358,7 @@ def main() -> None:
                 if asked.stored:
                     store(connection, asked)
                 for number, kind in enumerate(asked.kinds.split(",") * asked.rounds):
-                    queue_up(connection, asked, kind, 1 + number * asked.deltas)
+                    queue_up(connection, asked, kind, number)
                     rate_all(connection, server.dsn, asked, kind, folder)
                     if asked.prove:
                         broken = [law for law, rows in list_violations(connection) if rows]

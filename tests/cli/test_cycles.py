@@ -9,6 +9,7 @@ import pytest
 from make import Said
 
 from sms_aaa.cli.exits import Exit
+from sms_aaa.db.engine import connect
 
 GB = 10**9
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -64,6 +65,55 @@ def test_a_subscriber_goes_from_one_plan_to_another(told, node):
     assert (again.code, "is to change at" in again.err) == (Exit.CONFLICT, True)
     node.rate(datetime.now(UTC) + timedelta(minutes=2))
     assert "0.50 EUR" in told.done("cycle", "list", "alice")
+
+
+def spans(node):
+    with connect(node.dsn, name="test") as connection:
+        return connection.execute(
+            """select p.name, upper(u.during) from subscription u join plan_version v on v.id = u.plan_version_id
+               join plan p on p.id = v.plan_id join service s on s.id = u.service_id
+               join subscriber b on b.id = s.subscriber_id and b.name = 'alice' order by lower(u.during)"""
+        ).fetchall()
+
+
+def test_a_change_that_is_to_come_is_taken_back_and_one_that_has_come_is_not(told, node):
+    told.done("plan", "add", "policies/metered.toml")
+    begun = spans(node)
+    nothing = told.type("subscriber", "keep-plan", "alice")
+    assert (nothing.code, "no change of alice is still to come" in nothing.err) == (Exit.CONFLICT, True)
+    later = NOW + timedelta(days=40)
+    planned = ("subscriber", "set-plan", "alice", "metered", "--at", f"{later:%Y-%m-%d}T12:00Z")
+    told.done(*planned)
+    node.rate(datetime.now(UTC) + timedelta(minutes=2))
+    assert "stays on its plan" in told.done("subscriber", "keep-plan", "alice", "--ticket", "CHG-1")
+    assert spans(node) == begun
+    # It has come, and was charged: by a rater whose clock is ahead, and then for everybody.
+    told.done(*planned)
+    before = spans(node)
+    node.rate(later + timedelta(days=1))
+    refused = told.type("subscriber", "keep-plan", "alice")
+    assert (refused.code, "was charged already" in refused.err) == (Exit.CONFLICT, True)
+    assert told.type("subscriber", "remove", "alice", "--yes").code == Exit.CONFLICT
+    assert spans(node) == before
+    assert told.type("subscriber", "show", "alice", "--json").json()["services"][0]["state"] == "active"
+
+
+def test_a_change_that_has_come_is_followed_by_another(told, node):
+    told.done("plan", "add", "policies/metered.toml")
+    told.done("subscriber", "set-plan", "alice", "metered")
+    node.rate(datetime.now(UTC) + timedelta(minutes=2))
+    refused = told.type("subscriber", "keep-plan", "alice")
+    assert (refused.code, "`sms-aaa subscriber set-plan`" in refused.err) == (Exit.CONFLICT, True)
+    told.done("subscriber", "set-plan", "alice", "home-100")
+    assert [plan for plan, _ in spans(node)] == ["home-100", "metered", "home-100"]
+
+
+def test_who_is_removed_goes_now_whatever_was_to_come(told, node):
+    told.done("plan", "add", "policies/metered.toml")
+    told.done("subscriber", "set-plan", "alice", "metered", "--at", f"{NOW + timedelta(days=40):%Y-%m-%d}")
+    assert told.done("subscriber", "remove", "alice", "--yes") == "subscriber alice removed\n"
+    [(plan, ended_at)] = spans(node)
+    assert (plan, ended_at <= datetime.now(UTC)) == ("home-100", True)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def daemon(tmp_path_factory):
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SMS_AAA_")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "environ", environ)
-        daemon = Daemon(tmp_path_factory.mktemp("cli") / "state", dsn=None).start()
+        daemon = Daemon(tmp_path_factory.mktemp("cli") / "state", dsn=None, SMS_AAA_RATING_WORKERS="2").start()
     yield daemon
     assert daemon.stop() == 0
 
@@ -108,7 +108,8 @@ def test_status_tells_of_every_process_and_lag(daemon):
     code, out, _ = shell.run("status")
     assert code == 0
     for line in ("node ", "database ", "live sessions", "journal backlog octets", "settle lag ms", "rating lag ms",
-                 "replica age ms", "access-1", "accounting-1", "settler", "rater", "replicator"):  # fmt: skip
+                 "replica age ms", "access-1", "accounting-1", "settler", "rater", "rater-2",
+                 "replicator"):  # fmt: skip
         assert line in out
     assert "embedded, up" in out
     assert '"unknown-nas": ' in shell.run("status", "--json")[1]

@@ -23,6 +23,7 @@ CHANGES = {
     "dismiss",
     "set",
     "set-plan",
+    "keep-plan",
     "remove",
     "rotate-secret",
     "suspend",

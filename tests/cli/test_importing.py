@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -410,6 +411,15 @@ def test_an_update_of_the_plan_is_dated_and_pins_the_newest_version(planned, wri
     assert dated == [
         ("020000000001", "home-100", False), ("020000000001", "other", True), ("020000000002", "home-100", True),
     ]  # fmt: skip
+    # One whose plan is to change already is updated in all but its plan.
+    planned.done("subscriber", "set-plan", "b", "other", "--at", f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%d}")
+    file = write("name,full_name,plan\nb,Bea,home-100\na,Ann,other\n", "names.csv")
+    planned.done("subscriber", "import", file, "--update")
+    file = write("name,plan\nb,other\n", "plans.csv")
+    assert planned.type("subscriber", "import", file, "--update").code == Exit.DIFFERENT
+    [reject] = rows_of(Path(f"{file}.rejects.csv"))
+    assert (reject["reject_field"], "it is to change at" in reject["reject_reason"]) == ("plan", True)
+    assert "Bea" in planned.done("subscriber", "show", "b")
 
 
 def test_names_in_a_realm_are_stored_as_a_login_looks_them_up_on_the_realms_plan(planned, write):

@@ -13,6 +13,7 @@ from sms_aaa.db.engine import connect
 
 GB = 10**9
 BEGAN = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
+pytestmark = pytest.mark.months(BEGAN)
 USED = Said(status="interim", at=BEGAN, seconds=600, octets_in=0, octets_out=60 * GB)
 
 PLAN_FILE = Path(__file__).parents[2] / "policies" / "home-100.toml"
@@ -75,7 +76,7 @@ def test_rating_again_finds_nothing_and_asks_before_it_looks(stocked, used):
     assert stocked.type("rating", "rerate", "alice", typed="n\n").code != 0
     assert "no amount differs" in stocked.done("rating", "rerate", "alice", "--yes")
     told = stocked.type("rating", "rerate", "alice", "--dry-run", "--json").json()
-    assert told == {"dry_run": True, "deltas": 1, "rows": 0, "moved": []}
+    assert told == {"dry_run": True, "deltas": 1, "rows": 0, "moved": [], "paid": []}
     assert stocked.type("rating", "rerate", "nobody", "--dry-run").code == Exit.NOT_FOUND
 
 
@@ -95,6 +96,16 @@ def test_a_dry_re_rating_says_what_would_move_and_moves_nothing(stocked, used):
     assert query(used, "select quantity, covered, posted_minor from usage_total") == [(6 * GB, 54 * GB, 0)]
     assert query(used, "select used::bigint from bucket") == [(54 * GB,)]
     assert "no amount differs" in stocked.done("rating", "rerate", "alice", "--yes")
+
+
+def test_money_in_retrospect_is_said_and_paid_once(stocked, used):
+    posted = query(used, "select posted_minor from usage_total")[0][0]
+    began = f"{BEGAN - timedelta(hours=1):%Y-%m-%dT%H:%MZ}"
+    stocked.done("bucket", "grant", "alice", "1.50", "--money", "--from", began)
+    told = stocked.type("rating", "rerate", "alice", "--dry-run", "--json").json()
+    assert (told["rows"], [(row["bucket_id"], row["paid"]) for row in told["paid"]]) == (0, [(1, min(150, posted))])
+    assert "1.50 EUR" in stocked.done("rating", "rerate", "alice", "--yes")
+    assert "1.50 EUR" not in stocked.done("rating", "rerate", "alice", "--yes")
 
 
 def test_a_changed_tariff_over_past_usage_says_its_revenue_effect(stocked, used, tmp_path):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from flows.test_charging import MB, NIGHT, STORIES, TIERS, Given, Story, Used, World, mixed, stories
+from flows.test_charging import MB, NIGHT, NOW, STORIES, TIERS, Given, Story, Used, World, mixed, stories
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
@@ -19,6 +19,7 @@ from sms_aaa.rules.buckets import BucketTerms, Overage
 from sms_aaa.rules.measure import Kind, Measure
 from sms_aaa.rules.pricing import price_numerator
 from sms_aaa.rules.set_wise import steps_of
+from sms_aaa.rules.slots import Slot
 from sms_aaa.rules.tariff import (
     Model,
     Rounding,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sms_aaa.db.engine import Connection
+
+pytestmark = pytest.mark.months(NOW)
 
 
 @st.composite
@@ -212,6 +215,23 @@ def test_nothing_of_a_batch_is_there_that_ended_between_two_statements(
     world.assert_books()
     world.assert_lawful()
     connection.rollback()
+
+
+def test_a_calendar_that_is_too_long_for_a_row_is_no_fault(connection: Connection) -> None:
+    """Every second hour is another slot, and usage of five weeks waits."""
+    slots = tuple(Slot("odd", (), hour * 3600, (hour + 1) * 3600) for hour in range(1, 24, 2))
+    parts = tuple(
+        UsageComponent(name, Measure.TOTAL, MB, (Tier(None, price),), slots=(name,))
+        for name, price in (("odd", 10**12), ("anytime", 10**11))
+    )
+    usage = tuple(
+        replace(FIRST, session=n, from_minute=at, to_minute=at + 90) for n, at in enumerate((-43_200, 0, 600), 1)
+    )
+    story = Story(Tariff("EUR", (), parts, slots=slots), False, (), usage, (0, 1, 2), (3,))
+    world = bulk_world(connection, story)
+    world.run(story.arrival)
+    assert world.not_set_wise == 3
+    assert world.stored_of_use() == world.expected()
 
 
 def test_a_money_bucket_of_more_than_a_bigint_counts_stays_out_and_pays(connection: Connection) -> None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 GB = 10**9
 BEGAN = utc("2026-09-10 22:00:00")  # midnight of 11 September in Berlin: 20 of 30 days
 OCTOBER, NOVEMBER, DECEMBER = (utc(f"2026-{day} 22:00:00") for day in ("09-30", "10-31", "11-30"))
+pytestmark = pytest.mark.months(BEGAN, OCTOBER, NOVEMBER, DECEMBER)
 NOVEMBER += timedelta(hours=1)  # winter time
 DECEMBER += timedelta(hours=1)
 
@@ -72,6 +73,16 @@ slots = ["night"]
 name = "night"
 from = "02:00"
 to = "03:00"
+"""
+
+
+ALWAYS = """
+[[tariff.bucket]]
+name = "always"
+measure = "total"
+amount = "1 GB"
+kind = "promotion"
+slots = ["night"]
 """
 
 
@@ -119,7 +130,7 @@ class World:
         self.connection.execute(
             "update cycle set state = 2, closed_at = %s where ends_at <= %s and state = 1", (now, now)
         )
-        return close_buckets(self.connection, now=now, grace=timedelta(), limit=100)
+        return close_buckets(self.connection, now=now, grace=timedelta(), limit=100).count
 
     def rerate(self) -> None:
         dirty = self.connection.execute("select head_account_id, from_at from dirty_group").fetchall()
@@ -274,13 +285,21 @@ def test_money_in_retrospect_pays_what_is_still_owed_of_the_usage_of_its_time(co
 
 
 def test_what_a_plan_grants_ends_with_the_subscription_to_it(connection):
-    world = World(connection, "")
+    world = World(connection, ALWAYS)
     world.open(OCTOBER)
     ends = OCTOBER + timedelta(days=4)
     connection.execute("update subscription set during = tstzrange(lower(during), %s)", (ends,))
-    lasting = "select until_at from bucket where name = 'month' and from_at = %s"
-    assert connection.execute(lasting, (OCTOBER,)).fetchall() == [(ends,)] * 2
-    assert connection.execute(lasting, (BEGAN,)).fetchall() == [(OCTOBER,)] * 2
+    lasting = "select until_at from bucket where name = %s and from_at = %s"
+    assert connection.execute(lasting, ("month", OCTOBER)).fetchall() == [(ends,)] * 2
+    assert connection.execute(lasting, ("month", BEGAN)).fetchall() == [(OCTOBER,)] * 2
+    assert connection.execute(lasting, ("always", BEGAN)).fetchall() == [(ends,)] * 2
+    # What is valid for a time of its own is so; and what ended with it goes on with it after all.
+    assert connection.execute(lasting, ("hello", BEGAN)).fetchall() == [(BEGAN + timedelta(days=90),)] * 2
+    connection.execute("update bucket set until_at = %s where id = 1", (OCTOBER - timedelta(days=1),))  # by hand
+    connection.execute("update subscription set during = tstzrange(lower(during), null)")
+    assert connection.execute(lasting, ("month", OCTOBER)).fetchall() == [(NOVEMBER,)] * 2
+    assert connection.execute(lasting, ("always", BEGAN)).fetchall() == [(None,)] * 2
+    assert connection.execute("select until_at from bucket where id = 1").fetchone() == (OCTOBER - timedelta(days=1),)
 
 
 def test_money_that_was_paid_is_deferred_until_it_is_lost(connection):
@@ -289,9 +308,32 @@ def test_money_that_was_paid_is_deferred_until_it_is_lost(connection):
     terms = BucketTerms("card", None, 10 * PICOUNITS, kind=BucketKind.TOP_UP)
     top_up(world.desk, ToGrant("alice", terms, now, now + timedelta(days=1)), now=now)
     assert _balances(connection) == {"cash": 1000, "deferred-revenue": -1000}
-    assert close_buckets(connection, now=now + timedelta(days=2), grace=timedelta(), limit=10) == 1
+    assert close_buckets(connection, now=now + timedelta(days=2), grace=timedelta(), limit=10).count == 1
     assert _balances(connection) == {"cash": 1000, "deferred-revenue": 0, "revenue:breakage": -1000}
     assert [law for law, violations in list_violations(connection) if violations] == []
+
+
+def test_buckets_of_a_cycle_that_stays_open_keep_no_others_from_being_closed(connection):
+    """They are the first in the order; a look of two at a time passes them by, and begins anew at its end."""
+    world = World(connection, "")
+    world.open(OCTOBER)
+    after = OCTOBER + timedelta(days=1)
+    connection.execute(
+        "update cycle set state = 2, closed_at = %s where ends_at <= %s and account_id = %s",
+        (after, after, world.accounts["bob"][0]),
+    )
+    count = "select count(*) from bucket where closed_at is null and until_at <= %s and account_id = %s"
+    alice, bob = [
+        connection.execute(count, (after, world.accounts[name][0])).fetchone()[0] for name in ("alice", "bob")
+    ]
+    assert alice
+    assert bob
+    place, closed, looks = None, 0, 0
+    while looks == 0 or place is not None:
+        done = close_buckets(connection, now=after, grace=timedelta(), limit=2, after=place)
+        place, closed, looks = done.after, closed + done.count, looks + 1
+    assert (closed, looks) == (bob, (alice + bob) // 2 + 1)
+    assert connection.execute(count, (after, world.accounts["alice"][0])).fetchone() == (alice,)
 
 
 def test_a_member_is_paid_no_more_of_shared_money_than_its_share(connection):

@@ -13,6 +13,7 @@ from make import make_desk, make_nas, make_plan, make_subscriber, utc
 
 from sms_aaa.db.buckets import insert_buckets
 from sms_aaa.db.engine import connect
+from sms_aaa.db.reconcile_buckets import BUCKET_LAWS
 from sms_aaa.flows.granting import bucket_of
 from sms_aaa.flows.reserving import Asked, NoTariff, expire_holds, release, reserve, settle
 from sms_aaa.flows.shelf import PlanShelf
@@ -169,6 +170,23 @@ def test_buckets_come_in_their_order_then_money_and_what_may_be_owed(world):
     assert release(world.connection, world.account_id, "a") == 3
     world.check()
     assert world.reserve("b", 2 * GB) == 100 * MB + GB + 1
+
+
+def test_what_a_member_settles_is_of_its_share(world):
+    bucket_id = world.grant("family", 100 * MB, is_shared=True, member_maximum=30 * MB)
+    limit_credit(world, 0, "prepaid")
+    assert world.reserve("a", 20 * MB) == 20 * MB
+    assert settle(world.connection, world.account_id, "a", 25 * MB) == 0
+    assert world.reserve("b", 20 * MB) == 5 * MB + 1  # the first octet beyond buckets is free
+    assert settle(world.connection, world.account_id, "b", 7 * MB) == 2 * MB
+    assert world.bucket(bucket_id) == (30 * MB, 0, 2 * MB)
+    world.check()
+    for law, statement in BUCKET_LAWS:
+        assert world.connection.execute(statement).fetchall() == [], law
+    world.connection.execute("update bucket_member set taken = taken + 1")
+    assert [law for law, statement in BUCKET_LAWS if world.connection.execute(statement).fetchall()] == [
+        "shares of members and sessions are what rated usage took"
+    ]
 
 
 def test_what_is_owed_already_and_what_was_asked_before_counts(world):

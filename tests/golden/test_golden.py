@@ -1,7 +1,8 @@
 """Prices that were worked out by hand, through `sms-aaa tariff rate`: the files in cases/ are for reading.
 
 Every case is run as a user would run it: a tariff file, a usage file, an account file, the command's JSON. What a case
-expects is a part of the output: amounts compare as numbers, lists in order, and what is not named is not looked at.
+expects is a part of the output: amounts compare as numbers, lists in order, and what is not named is not looked at. In
+the place of a list, components may be a table of their amounts, buckets of what is left, uncovered the sum.
 """
 
 from __future__ import annotations
@@ -59,7 +60,13 @@ def price(
 def compare(expected: dict[str, Any], found: dict[str, Any]) -> None:
     """AssertionError at the first difference."""
     for key, value in expected.items():
-        if key == "components":
+        if isinstance(value, list):
+            # What a cycle opens with is the same in every case, and is in its amounts.
+            parts = [part for part in found[key] if part.get("what") != "opening"]
+            assert len(parts) == len(value), (key, parts)
+            for wanted, part in zip(value, parts, strict=True):
+                compare(wanted, part)
+        elif key == "components":
             amounts = {part["name"]: part["amount_exact"] for part in found["components"]}
             assert {name: Decimal(amounts[name]) for name in value} == {n: Decimal(a) for n, a in value.items()}, key
         elif key == "buckets":
@@ -69,12 +76,6 @@ def compare(expected: dict[str, Any], found: dict[str, Any]) -> None:
             )
         elif key == "uncovered":
             assert sum(Decimal(part["quantity"]) for part in found[key]) == value, key
-        elif isinstance(value, list):
-            # What a cycle opens with is the same in every case, and is in its amounts.
-            parts = [part for part in found[key] if part.get("what") != "opening"]
-            assert len(parts) == len(value), (key, parts)
-            for wanted, part in zip(value, parts, strict=True):
-                compare(wanted, part)
         elif isinstance(value, dict):
             compare(value, found[key])
         else:

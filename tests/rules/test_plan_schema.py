@@ -29,7 +29,8 @@ DOOR = (ROOT / "docs" / "pricing-door.md").read_text(encoding="utf-8")
 SCHEMA = schema_of(PLAN, "a plan")
 LINE = lines_schema(LINES, "usage", "a line")
 TYPES: dict[str, tuple[type, ...]] = {
-    "object": (dict,), "array": (list,), "string": (str,), "boolean": (bool,), "integer": (int,), "number": (int, float)
+    "object": (dict,), "array": (list,), "string": (str,), "boolean": (bool,), "integer": (int,),
+    "number": (int, float), "null": (type(None),),
 }  # fmt: skip
 SAID_ONLY = {"$schema", "title", "description", "default", "format"}
 
@@ -80,10 +81,18 @@ _WORDS: dict[str, Any] = {
     "maxLength": lambda wanted, value, place, _: _unless(
         not isinstance(value, str) or len(value) <= wanted, place, wanted
     ),
-    "minimum": lambda wanted, value, place, _: _unless(isinstance(value, str) or value >= wanted, place, wanted),
-    "maximum": lambda wanted, value, place, _: _unless(isinstance(value, str) or value <= wanted, place, wanted),
-    "minItems": lambda wanted, value, place, _: _unless(len(value) >= wanted, place, "few"),
-    "maxItems": lambda wanted, value, place, _: _unless(len(value) <= wanted, place, "many"),
+    "minimum": lambda wanted, value, place, _: _unless(
+        not isinstance(value, int | float) or value >= wanted, place, wanted
+    ),
+    "maximum": lambda wanted, value, place, _: _unless(
+        not isinstance(value, int | float) or value <= wanted, place, wanted
+    ),
+    "minItems": lambda wanted, value, place, _: _unless(
+        not isinstance(value, list) or len(value) >= wanted, place, "few"
+    ),
+    "maxItems": lambda wanted, value, place, _: _unless(
+        not isinstance(value, list) or len(value) <= wanted, place, "many"
+    ),
     "required": lambda wanted, value, place, _: _unless(set(wanted) <= set(value), place, wanted),
     "oneOf": lambda wanted, value, place, _: _unless(
         sum(not violations(each, value) for each in wanted) == 1, place, [violations(each, value) for each in wanted]

@@ -225,6 +225,17 @@ def test_a_number_of_a_unit_that_is_another_unit_is_that_unit() -> None:
     assert read(thousand) == read(WHOLE)
 
 
+def test_units_in_full_and_days_and_times_of_day_as_toml_has_them_mean_the_same() -> None:
+    other = WHOLE
+    for old, new in (
+        ('"2026-12-25"', "2026-12-25"), ('from = "22:00"', "from = 22:00:00"), ('per = "min"', 'per = "minute"'),
+        ('"60 s"', '"60 seconds"'),
+    ):  # fmt: skip
+        assert old in other
+        other = other.replace(old, new)
+    assert read(other) == read(WHOLE)
+
+
 USAGE = "tariff.usage"
 
 
@@ -234,7 +245,7 @@ USAGE = "tariff.usage"
         ('switch = "start"', 'switch = "middle"', "tariff.switch", "write one of linear, start, end"),
         ('"05-01"', '"02-30"', "tariff.holidays[1]", 'write days such as "2026-12-25", or "12-25" for every year'),
         ('["2026-12-25", "05-01"]', "[]", "tariff.holidays", "is not a list of 1 to 1000"),
-        ('["2026-12-25", "05-01"]', "[2026-12-25]", "tariff.holidays[0]", "is of type date; write a text in quotes"),
+        ('["2026-12-25", "05-01"]', "[2026]", "tariff.holidays[0]", "is of type int; write a text in quotes"),
         ('"sat"', '"saturday"', "tariff.slot[0].days[0]", "write some of mon, tue"),
         ('from = "22:00"', 'from = "24:00"', "tariff.slot[0]", 'write from "00:00" to before "24:00"'),
         ('from = "22:00"', 'from = "9:00"', "tariff.slot[0].from", "is not a time of day"),

@@ -172,7 +172,7 @@ def provision(daemon: Daemon) -> None:
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     """On the embedded PostgreSQL, which the supervisor starts and these tests kill."""
-    running = Daemon(tmp_path / "state", dsn=None).start()
+    running = Daemon(tmp_path / "state", dsn=None, SMS_AAA_RATING_WORKERS="2").start()
     try:
         provision(running)
         with FakeNas(running, patience=0.3) as nas:
@@ -196,6 +196,7 @@ def test_kill_9_of_settler_workers_and_supervisor_in_mid_load_loses_and_doubles_
             daemon.kill(worker)
         _wait_for_progress(load)
         daemon.kill("rater")
+        daemon.kill("rater-2")
         daemon.kill("replicator")
         _wait_for_progress(load)
         daemon.kill_all()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sms_aaa.db import subscriptions as db_subscriptions
 from sms_aaa.flows.provisioning.desk import Desk, Invalid, Refused, RefusedKind
+from sms_aaa.flows.provisioning.planned_changes import take_back
 from sms_aaa.flows.provisioning.subscribers import get_sold, get_subscriber
 
 if TYPE_CHECKING:
@@ -29,6 +30,22 @@ def change_plan(desk: Desk, name: str, plan_name: str, *, at: datetime | None = 
     return sum(_change(desk, row, plan, at) for row in rows)
 
 
+def keep_plan(desk: Desk, name: str) -> datetime:
+    """Takes back the change of a subscriber's services that is still to come; when it was to be.
+
+    Refused where none is: what has come was charged and given back, and is followed by another change.
+    """
+    rows = [row for row in get_subscriber(desk.connection, name) if row.service_id is not None]
+    taken_back = [at for row in rows if (at := take_back(desk, row)) is not None]
+    if not taken_back:
+        raise Refused(
+            RefusedKind.CONFLICT,
+            f"no change of {name} is still to come",
+            "`sms-aaa subscriber set-plan` puts it on another plan, or back on one, from now on",
+        )
+    return min(taken_back)
+
+
 def _change(desk: Desk, row: SubscriberRow, plan: PlanVersionRow, at: datetime | None) -> bool:
     currency = str(plan.document["tariff"]["currency"])
     if row.currency not in {None, currency}:
@@ -43,7 +60,7 @@ def _change(desk: Desk, row: SubscriberRow, plan: PlanVersionRow, at: datetime |
             raise Refused(
                 RefusedKind.CONFLICT,
                 f"{row.identity} is to change at {last.starts_at if last.ends_at is None else last.ends_at} already",
-                "wait until it has",
+                "wait until it has, or take that back: `sms-aaa subscriber keep-plan`",
             )
         if at is not None and at < last.now:
             raise Invalid("at", "it lies in the past, and what was used since is rated", "name a day to come")

@@ -13,6 +13,7 @@ from sms_aaa.db import subscribers as db_subscribers
 from sms_aaa.db.engine import UniqueViolation
 from sms_aaa.flows.provisioning.credentials import read_credential, store_credential
 from sms_aaa.flows.provisioning.desk import Desk, Invalid, Refused, RefusedKind, check_name
+from sms_aaa.flows.provisioning.planned_changes import take_back
 from sms_aaa.flows.provisioning.realms import name_service
 from sms_aaa.radius.hashes import Form
 from sms_aaa.rules.cycle import ZoneUnknownError, cycle_at
@@ -138,10 +139,14 @@ def change_state(desk: Desk, row: SubscriberRow, state: ServiceState, reason: st
 
 
 def remove_subscriber(desk: Desk, name: str) -> None:
-    """Ends its services and subscriptions from now on; usage and money stay on record."""
+    """Ends its services and subscriptions from now on; usage and money stay on record.
+
+    A change of plan that was to come is taken back before.
+    """
     rows = get_subscriber(desk.connection, name)
     for row in rows:
         if row.service_id is not None:
+            take_back(desk, row)
             db_subscribers.update_state(desk.connection, row.service_id, ServiceState.CANCELLED, "removed")
     db_subscribers.mark_removed(desk.connection, rows[0].subscriber_id)
     desk.record("removed", "subscriber", rows[0].subscriber_id, before={"name": name}, after=None)
