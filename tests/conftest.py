@@ -2,7 +2,8 @@
 
 A server of one's own costs a worker half a second, once, and spares the workers a lock and a count of users. Each
 test's database is a copy of a migrated template: 10 ms in memory, where the cluster lies if there is room, and up to
-0.3 s on a disk.
+0.3 s on a disk. To make the partitions of a test's months takes ten times that: `pytestmark = pytest.mark.months(NOON)`
+copies a template that has those around NOON already.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,6 +24,11 @@ from sms_aaa.server.postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+# Containers like to set it. A daemon is nine processes, and without bytecode each would compile all of our modules.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A test's database need not survive a power cut, and little of its log has to fit into memory.
 # Fifty at once race for a bucket, each over a connection.
@@ -30,6 +37,7 @@ FAST_OPTIONS = {
     "full_page_writes": "off",
     "synchronous_commit": "off",
     "max_wal_size": "128MB",
+    "shared_buffers": "64MB",  # looked through at each CREATE and DROP DATABASE
     "max_connections": "70",
 }
 
@@ -57,27 +65,54 @@ def postgres() -> Iterator[EmbeddedPostgres]:
             server.stop()
 
 
-@pytest.fixture(scope="session")
-def _template(postgres: EmbeddedPostgres) -> str:
-    from sms_aaa.db.schema import upgrade
+class Templates:
+    """Migrated databases to copy: a bare one, and those with the partitions around some moments; made when needed."""
 
-    _execute(postgres, "CREATE DATABASE template_sms")
-    upgrade(postgres.dsn_for("template_sms"))
-    return "template_sms"
+    def __init__(self, server: EmbeddedPostgres) -> None:
+        self._server = server
+        self._made: set[str] = set()
+
+    def with_months(self, *moments: datetime) -> str:
+        """The template's name."""
+        name = "_".join(["template", *dict.fromkeys(f"{moment:%Y%m}" for moment in moments)])
+        if name not in self._made:
+            self._make(name, moments)
+            self._made.add(name)
+        return name
+
+    def _make(self, name: str, moments: tuple[datetime, ...]) -> None:
+        from sms_aaa.db.engine import connect
+        from sms_aaa.db.partitions import create_ahead
+        from sms_aaa.db.schema import upgrade
+
+        if not moments:
+            _execute(self._server, f"CREATE DATABASE {name}")
+            upgrade(self._server.dsn_for(name))
+            return
+        _execute(self._server, f"CREATE DATABASE {name} TEMPLATE {self.with_months()} STRATEGY file_copy")
+        with connect(self._server.dsn_for(name), name="template") as connection:
+            for moment in moments:
+                create_ahead(connection, moment)
+
+
+@pytest.fixture(scope="session")
+def _templates(postgres: EmbeddedPostgres) -> Templates:
+    return Templates(postgres)
 
 
 @pytest.fixture
-def database_dsn(postgres: EmbeddedPostgres, _template: str) -> Iterator[str]:
+def database_dsn(request: pytest.FixtureRequest, postgres: EmbeddedPostgres, _templates: Templates) -> Iterator[str]:
     """A freshly migrated database, dropped after the test with whoever is still connected."""
-    with _database(postgres, _template) as dsn:
+    months = request.node.get_closest_marker("months")
+    with _database(postgres, _templates.with_months(*(months.args if months else ()))) as dsn:
         yield dsn
 
 
 @pytest.fixture(scope="module")
-def new_database(postgres: EmbeddedPostgres, _template: str) -> Iterator[Callable[[], str]]:
+def new_database(postgres: EmbeddedPostgres, _templates: Templates) -> Iterator[Callable[[], str]]:
     """Makes such databases for daemons that the tests of a module share: to start one costs more than most tests."""
     with ExitStack() as stack:
-        yield lambda: stack.enter_context(_database(postgres, _template))
+        yield lambda: stack.enter_context(_database(postgres, _templates.with_months()))
 
 
 @contextmanager

@@ -20,11 +20,17 @@ _IS_LAST = f"lead(true) over (partition by account_id, cycle_no {_ORDER}) is nul
 
 
 class Features(Struct, frozen=True, gc=False):
-    """What a batch needs. `rounds`: buckets of the account that has most."""
+    """What a batch needs. `rounds`: buckets of the account that has most.
+
+    `has_steps`: a price that is no line (rules.set_wise.Steps). `has_stops`: a bucket beyond which usage is not simply
+    charged.
+    """
 
     rounds: int
     has_sessions: bool
     has_increments: bool
+    has_steps: bool
+    has_stops: bool
     has_order: bool
 
 
@@ -85,7 +91,7 @@ def insert_pieces_priced(connection: Connection, features: Features) -> int:
 def _statement(features: Features, pieces: str) -> str:
     rounds = features.rounds
     levels = [_entry(features)]
-    levels += [_round(number, is_first=number == 1) for number in range(1, rounds + 1)]
+    levels += [_round(number, features) for number in range(1, rounds + 1)]
     covers = ", ".join(f"cov{number}, over{number}" for number in range(1, rounds + 1))
     columns = f", {covers}" if covers else ""
     inner = levels[0]
@@ -95,6 +101,10 @@ def _statement(features: Features, pieces: str) -> str:
     if not rounds and features.has_order:
         inner = f"select *, {_IS_LAST} from ({inner}) w"  # noqa: S608 - no value of anybody's
         last = "is_last"
+    steps = ""
+    if features.has_steps:
+        steps = """, width_bucket(greatest(after - 1, 0), begins) as after_step,
+             width_bucket(greatest(before - 1, 0), begins) as before_step"""
     # A session's total goes on over cycles, a meter's does not.
     scope = "account_id, part_n, scope, scope_meter" if features.has_sessions else "account_id, cycle_no, meter_n"
     return f"""
@@ -108,11 +118,11 @@ insert into bulk_priced (session_id, seq, to_at, slice, end_at, account_id, cycl
 select session_id, seq, to_at, slice, end_at, account_id, cycle_no, meter_n, part_n, quantity, rest{rounds},
        total_before,
        case when rest{rounds} = 0 then 0
-            when total_after <= narrow_max then (({_narrow("after")}) - ({_narrow("before")})) * factor
-            else ({_wide("after")}) - ({_wide("before")}) end,
+            when total_after <= narrow_max
+              then (({_narrow("after", features)}) - ({_narrow("before", features)})) * factor
+            else ({_wide("after", features)}) - ({_wide("before", features)}) end,
        {last}{columns}
-from (select *, width_bucket(greatest(after - 1, 0), begins) as after_step,
-             width_bucket(greatest(before - 1, 0), begins) as before_step
+from (select *{steps}
       from (select t.*, k.*, total_after - rest{rounds} as total_before,
                    {_billable("t.total_after", features)} as after,
                    {_billable(f"(t.total_after - t.rest{rounds})", features)} as before
@@ -127,7 +137,7 @@ def _entry(features: Features) -> str:
             as may{r}"""
         for r in range(1, features.rounds + 1)
     ]
-    lasts = ", false as halted0, w.stops, w.swallows" if features.rounds else ""
+    lasts = ", false as halted0, w.stops, w.swallows" if features.has_stops else ""
     columns = "".join(f", {column}" for column in purse)
     start = "m.quantity as start"
     join = (
@@ -148,18 +158,23 @@ def _entry(features: Features) -> str:
                {join} where p.quantity > 0"""  # noqa: S608 - numbers and columns only
 
 
-def _round(number: int, *, is_first: bool) -> str:
+def _round(number: int, features: Features) -> str:
     """One bucket of each account covers what it can of what is left, in canonical order."""
     r, before = number, number - 1
-    last = f", {_IS_LAST}" if is_first else ""
+    last = f", {_IS_LAST}" if number == 1 else ""
+    may, columns = f"may{r}", f"rest{before} - cov{r} as rest{r}, 0 as over{r}"
+    if features.has_stops:
+        may = f"may{r} and not halted{before}"
+        swallowed = f"is_over{r} and (swallows >> {r}) & 1 = 1"
+        columns = f"""case when {swallowed} then 0 else rest{before} - cov{r} end as rest{r},
+       case when {swallowed} then rest{before} - cov{r} else 0 end as over{r},
+       halted{before} or is_over{r} and (stops >> {r}) & 1 = 1 as halted{r}"""
     return f"""
-select *, case when is_over{r} and (swallows >> {r}) & 1 = 1 then 0 else rest{before} - cov{r} end as rest{r},
-       case when is_over{r} and (swallows >> {r}) & 1 = 1 then rest{before} - cov{r} else 0 end as over{r},
-       halted{before} or is_over{r} and (stops >> {r}) & 1 = 1 as halted{r}
+select *, {columns}
 from (select *, want{r} > cov{r} as is_over{r}
       from (select *, greatest(least(want{r}, left{r} - upto{r} + want{r}), 0) as cov{r}
             from (select *, int8_total(want{r}) over (partition by account_id, cycle_no {_ORDER}) as upto{r}{last}
-                  from (select *, case when may{r} and not halted{before} then rest{before} else 0 end as want{r}
+                  from (select *, case when {may} then rest{before} else 0 end as want{r}
                         from ({{inner}}) w) w) w) w) w"""  # noqa: S608 - numbers only
 
 
@@ -172,19 +187,23 @@ def _billable(quantity: str, features: Features) -> str:
         * k.following end"""
 
 
-def _narrow(side: str) -> str:
+def _narrow(side: str, features: Features) -> str:
     """P over the factor, where all of it fits a bigint."""
-    whole = f"""narrow_bases[{side}_step]
-      + (greatest({side} - origins[{side}_step], 0) + increments[{side}_step] - 1) / increments[{side}_step]
-        * increments[{side}_step] * narrow_units[{side}_step]
-      + case when {side} > 0 then narrow_connect else 0 end"""
+    whole = f"narrow_bases[1] + {side} * narrow_units[1] + case when {side} > 0 then narrow_connect else 0 end"
+    if features.has_steps:
+        whole = f"""narrow_bases[{side}_step]
+          + (greatest({side} - origins[{side}_step], 0) + increments[{side}_step] - 1) / increments[{side}_step]
+            * increments[{side}_step] * narrow_units[{side}_step]
+          + case when {side} > 0 then narrow_connect else 0 end"""
     return f"case when {side} = 0 and is_session then 0 else least({whole}, narrow_maximum) end"
 
 
-def _wide(side: str) -> str:
+def _wide(side: str, features: Features) -> str:
     """P as it is, however large."""
-    whole = f"""bases[{side}_step]
-      + div(greatest({side}::numeric - origins[{side}_step], 0) + increments[{side}_step] - 1, increments[{side}_step])
-        * increments[{side}_step] * units[{side}_step]
-      + case when {side} > 0 then connect else 0 end"""
+    whole = f"bases[1] + {side} * units[1] + case when {side} > 0 then connect else 0 end"
+    if features.has_steps:
+        whole = f"""bases[{side}_step]
+          + div(greatest({side}::numeric - origins[{side}_step], 0) + increments[{side}_step] - 1,
+                increments[{side}_step]) * increments[{side}_step] * units[{side}_step]
+          + case when {side} > 0 then connect else 0 end"""
     return f"case when {side} = 0 and is_session then 0 else least({whole}, maximum) end"

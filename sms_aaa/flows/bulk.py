@@ -176,6 +176,8 @@ def _prepare(connection: Connection, shelf: PlanShelf, now: datetime) -> tuple[l
         rounds=rounds,
         has_sessions=has_sessions,
         has_increments=any(has_increments(part) for part in usage),
+        has_steps=not all(steps_of(part).is_line for part in usage),
+        has_stops=any(stops(one) or swallows(one) for one in terms),
         has_order=has_sessions or db_bulk.is_ordered(connection),
     )
     return left, features

@@ -17,7 +17,7 @@ from sms_aaa.rules.charging import Charged
 from sms_aaa.rules.covering import Use
 from sms_aaa.rules.cycle_setting import charge_each
 from sms_aaa.rules.money import ABSTRACT
-from sms_aaa.rules.set_wise import SLOTS_MAX, is_set_wise_bucket, stops, swallows
+from sms_aaa.rules.set_wise import SLOTS_MAX, is_set_wise_bucket, steps_of, stops, swallows
 from sms_aaa.rules.tariff import Scope, SessionLimit
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ class _Batch:
             rounds=len(self.buckets),
             has_sessions=has_sessions,
             has_increments=any(has_increments(part) for part in usage),
+            has_steps=not all(steps_of(part).is_line for part in usage),
+            has_stops=any(stops(bucket.terms) or swallows(bucket.terms) for bucket in self.buckets),
             has_order=False,
         )
         priced = price_pieces(

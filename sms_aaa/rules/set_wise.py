@@ -109,6 +109,11 @@ class Steps:
     factor: int
     narrow_max: int
 
+    @property
+    def is_line(self) -> bool:
+        """Whether P = bases + c * units: one step, of which each unit costs by itself."""
+        return len(self.begins) == 1 and self.origins == (0,) and self.increments == (1,)
+
 
 def steps_of(part: UsageComponent) -> Steps:
     """P of a component as steps; rules/pricing.py says the same tier by tier."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BEGAN = datetime(2026, 11, 20, 18, tzinfo=UTC)
+pytestmark = pytest.mark.months(BEGAN)
 TABLES = (
     "session", "session_history", "session_address", "usage_delta", "usage_hour", "usage_day", "anomaly", "quarantine",
     "queued_delta", "journal_position",

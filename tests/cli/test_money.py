@@ -15,6 +15,7 @@ from sms_aaa.db.positions import insert_quarantine
 GB = 10**9
 NOW = datetime.now(UTC).replace(microsecond=0)
 BEGAN = NOW - timedelta(minutes=10)
+pytestmark = pytest.mark.months(BEGAN, NOW)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from sms_aaa.radius import dictionary
 from sms_aaa.radius.packet import attribute
 
 BEGAN = datetime(2026, 11, 20, 18, tzinfo=UTC)
+pytestmark = pytest.mark.months(BEGAN)
 STOP = Said(status="stop", at=BEGAN, seconds=600, octets_in=1_000, octets_out=7_000)
 
 

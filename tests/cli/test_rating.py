@@ -13,6 +13,7 @@ from sms_aaa.db.engine import connect
 
 GB = 10**9
 BEGAN = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
+pytestmark = pytest.mark.months(BEGAN)
 USED = Said(status="interim", at=BEGAN, seconds=600, octets_in=0, octets_out=60 * GB)
 
 PLAN_FILE = Path(__file__).parents[2] / "policies" / "home-100.toml"

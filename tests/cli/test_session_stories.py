@@ -17,6 +17,7 @@ from sms_aaa.rules.session import AnomalyKind
 GB = 10**9
 NOW = datetime.now(UTC).replace(microsecond=0)
 BEGAN = NOW - timedelta(minutes=30)
+pytestmark = pytest.mark.months(BEGAN)
 
 
 @pytest.fixture

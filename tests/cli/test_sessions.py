@@ -13,6 +13,7 @@ from sms_aaa.radius import dictionary
 from sms_aaa.radius.packet import attribute
 
 MB = 10**6
+pytestmark = pytest.mark.months(datetime.now(UTC))
 
 
 FOUND = {

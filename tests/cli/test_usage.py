@@ -17,6 +17,7 @@ from sms_aaa.db.engine import connect
 
 KB, MB = 10**3, 10**6
 NOON = datetime(2026, 3, 27, 11, 0, tzinfo=UTC)  # of Berlin; two days later its clocks are put forward
+pytestmark = pytest.mark.months(NOON)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from make import Said
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 BEGAN = NOW - timedelta(hours=2)
+pytestmark = pytest.mark.months(BEGAN)
 
 
 def said(minutes: int, status: str, session: str = "s-1") -> Said:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
 
 T0 = utc("2026-11-10 12:00:00")
+pytestmark = pytest.mark.months(T0)
 STATION = "02-00-00-00-00-07"  # as the records of tests/make.py have it
 NOW = 1_800_000_000
 ADMITTED, REFUSED = Claimed(True, 0), Claimed(False, 1)

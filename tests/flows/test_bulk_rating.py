@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from flows.test_charging import MB, NIGHT, STORIES, TIERS, Given, Story, Used, World, mixed, stories
+from flows.test_charging import MB, NIGHT, NOW, STORIES, TIERS, Given, Story, Used, World, mixed, stories
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sms_aaa.db.engine import Connection
+
+pytestmark = pytest.mark.months(NOW)
 
 
 @st.composite

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 ZONE = "Europe/Berlin"
 EDGE = utc("2026-10-31 23:00:00")  # midnight of 1 November in Berlin
 NOW = utc("2026-11-03 12:00:00")
+pytestmark = pytest.mark.months(NOW)
 MB = 10**6
 NIGHT = Slot("night", (), 22 * 3600, 6 * 3600)
 FIRST_HOUR = Band("first-hour", 0, 3600)

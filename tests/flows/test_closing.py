@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 GB = 10**9
 GRACE = timedelta(days=3)
+APRIL = utc("2026-04-15")
+pytestmark = pytest.mark.months(APRIL)
 
 TARIFF = """
 [[tariff.recurring]]
@@ -53,7 +55,7 @@ class Closing(Office):
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
-        create_ahead(connection, utc("2026-04-15"))
+        create_ahead(connection, APRIL)
         self.number = 0
 
     def use(self, subscription_id: int, at: str, *, up_gb: int = 0, down_gb: int = 0, queued_at: str = "") -> None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 GB = 10**9
 BEGAN = utc("2026-09-10 22:00:00")  # midnight of 11 September in Berlin: 20 of 30 days
 OCTOBER, NOVEMBER, DECEMBER = (utc(f"2026-{day} 22:00:00") for day in ("09-30", "10-31", "11-30"))
+pytestmark = pytest.mark.months(BEGAN, OCTOBER, NOVEMBER, DECEMBER)
 NOVEMBER += timedelta(hours=1)  # winter time
 DECEMBER += timedelta(hours=1)
 

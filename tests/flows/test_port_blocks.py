@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
 
 T0 = utc("2026-11-10 12:00:00")
+pytestmark = pytest.mark.months(T0)
 OUTSIDE = "203.0.113.9"
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 GB = 10**9
 NOON = utc("2026-11-10 12:00:00")
+pytestmark = pytest.mark.months(NOON)
 MONTH_EDGE = utc("2026-10-31 23:00:00")  # midnight of 1 November in Berlin
 
 

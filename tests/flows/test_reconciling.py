@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 GB = 10**9
 NOON = utc("2026-11-10 12:00:00")
+pytestmark = pytest.mark.months(NOON)
 RATED_LAW = "a total is the sum of its rated usage"
 COUNTED_LAW = "of each rated delta the components count all octets, once"
 LEDGER_LAW = "the ledger has what the totals and charges say"

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 GB = 10**9
 NOW = "2026-04-20"
+APRIL = utc("2026-04-15")
+pytestmark = pytest.mark.months(APRIL)
 TARIFF = """
 [[tariff.usage]]
 name = "up"
@@ -65,7 +67,7 @@ class Books(Office):
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
-        create_ahead(connection, utc("2026-04-15"))
+        create_ahead(connection, APRIL)
         self.plan("metered", TARIFF)
         self.subscription_id = self.subscribe("alice", "metered", "2026-04-01")
         self.until(NOW)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 START = utc("2026-01-10 12:00:00")
 STOP = utc("2026-01-10 13:00:00")
 LATER = utc("2026-06-10 12:00:00")
+pytestmark = pytest.mark.months(START, LATER)
 KEEP = HistorySettings(sessions_days=60, deltas_days=60, hours_days=30, days_days=3000)
 SECOND = timedelta(seconds=1)
 JANUARY = Month(2026, 1)

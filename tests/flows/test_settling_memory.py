@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sms_aaa.flows.settling import Settled
 
 T0 = utc("2026-11-10 12:00:00")
+pytestmark = pytest.mark.months(T0)
 
 
 class Node:

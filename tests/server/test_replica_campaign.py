@@ -58,11 +58,11 @@ insert into subscription (service_id, plan_version_id, during)
 
 
 @pytest.fixture(scope="module")
-def daemon(postgres, _template, tmp_path_factory) -> Iterator[Daemon]:
+def daemon(postgres, _templates, tmp_path_factory) -> Iterator[Daemon]:
     import psycopg
 
     with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-        connection.execute("create database replica_campaign template template_sms")
+        connection.execute(f"create database replica_campaign template {_templates.with_months()}")
     made = Daemon(tmp_path_factory.mktemp("campaign") / "state", dsn=postgres.dsn_for("replica_campaign"))
     with made.desk() as desk:
         make_nas(desk)
