@@ -330,7 +330,10 @@ def _in_peace(folder: Path, dsn: str, *, deltas: int, now: datetime) -> Peace:
         connection.autocommit = True
         history = begin(connection, deltas=deltas, now=now)
         settle(connection, history.deltas)
-        _work_to_the_end(Node(folder, dsn, bulk_min=0), connection)
+        node = Node(folder, dsn, bulk_min=0)
+        _work_to_the_end(node, connection)
+        assert node.counter(Word.DELTAS_RATED) == deltas
+        assert node.counter(Word.DELTAS_RATED_IN_BULK) == 0
         complaints = [f"in peace: {text}" for text in complaints_of_proof(connection)]
         return Peace(history, books_of(connection), complaints)
 
