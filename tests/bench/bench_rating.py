@@ -356,6 +356,13 @@ def rate_all(connection: Connection, dsn: str, asked: argparse.Namespace, kind: 
     )
 
 
+def prove(connection: Connection) -> None:
+    """Says which laws are broken; sessions and days of these deltas were never made, and laws about them do not count."""
+    broken = [law for law, rows in list_violations(connection) if rows]
+    connection.rollback()
+    print(f"laws     broken: {[law for law in broken if not law.startswith(('a session', 'usage by'))]}", flush=True)
+
+
 def main() -> None:
     asked = parse_args()
     with tempfile.TemporaryDirectory(prefix="rater-bench-") as work:
@@ -373,12 +380,7 @@ def main() -> None:
                     queue_up(connection, asked, kind, number)
                     rate_all(connection, server.dsn, asked, kind, folder)
                     if asked.prove:
-                        broken = [law for law, rows in list_violations(connection) if rows]
-                        connection.rollback()
-                        # The sessions and the days of these deltas were never made: the laws about them do not count here.
-                        print(
-                            f"laws     broken: {[law for law in broken if not law.startswith(('a session', 'usage by'))]}"
-                        )
+                        prove(connection)
         finally:
             server.stop()
 
