@@ -357,7 +357,7 @@ def rate_all(connection: Connection, dsn: str, asked: argparse.Namespace, kind: 
 
 
 def prove(connection: Connection) -> None:
-    """Says which laws are broken; sessions and days of these deltas were never made, and laws about them do not count."""
+    """Says which laws are broken. Sessions and days of these deltas were never made: laws about them do not count."""
     broken = [law for law, rows in list_violations(connection) if rows]
     connection.rollback()
     print(f"laws     broken: {[law for law in broken if not law.startswith(('a session', 'usage by'))]}", flush=True)
