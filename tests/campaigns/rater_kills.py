@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -293,31 +294,48 @@ def run(
 ) -> Iterator[Outcome]:
     """`dsns`: empty databases, for the run in peace and for each way."""
     now = datetime.now(UTC)
-    with connect(dsns[0], name="campaign") as peace:
-        peace.autocommit = True
-        history = begin(peace, deltas=deltas, now=now)
-        settle(peace, history.deltas)
-        _work_to_the_end(Node(folder / "peace", dsns[0], bulk_min=0), peace)
-        books = books_of(peace)
-        complaints = [f"peace: {text}" for text in complaints_of_proof(peace)]
-    for way, dsn in zip(ways, dsns[1:], strict=True):
-        with connect(dsn, name="campaign") as war:
-            war.autocommit = True
-            assert begin(war, deltas=deltas, now=now) == history
-            node = Node(folder / way.name, dsn, bulk_min=way.bulk_min)
-            random, open_now = Random(seed), []
-            *portions, last = _portions(history.deltas, kills + 1, random, way.late)
-            for portion in portions:
-                settle(war, portion)
-                open_now.append(_kill_at_work(node, war, random.random() * way.work_seconds_max))
-            settle(war, last)
-            _work_to_the_end(node, war)
-            [(rerated,)] = war.execute("select count(*) from rated_usage where generation > 1").fetchall()
-            yield Outcome(
-                way, kills, sum(found is not None for found in open_now), sum(found is True for found in open_now),
-                node.counter(Word.DELTAS_RATED_IN_BULK), rerated, len(books["rated usage"]),
-                [*complaints, *differences(books, books_of(war)), *complaints_of_proof(war)],
-            )  # fmt: skip
+    with ThreadPoolExecutor() as pool:
+        undisturbed = pool.submit(_in_peace, folder / "peace", dsns[0], deltas=deltas, now=now)
+        for way, dsn in zip(ways, dsns[1:], strict=True):
+            with connect(dsn, name="campaign") as war:
+                war.autocommit = True
+                history = begin(war, deltas=deltas, now=now)
+                node = Node(folder / way.name, dsn, bulk_min=way.bulk_min)
+                random, open_now = Random(seed), []
+                *portions, last = _portions(history.deltas, kills + 1, random, way.late)
+                for portion in portions:
+                    settle(war, portion)
+                    open_now.append(_kill_at_work(node, war, random.random() * way.work_seconds_max))
+                settle(war, last)
+                _work_to_the_end(node, war)
+                peace = undisturbed.result()
+                assert peace.history == history
+                [(rerated,)] = war.execute("select count(*) from rated_usage where generation > 1").fetchall()
+                yield Outcome(
+                    way, kills, sum(found is not None for found in open_now), sum(found is True for found in open_now),
+                    node.counter(Word.DELTAS_RATED_IN_BULK), rerated, len(peace.books["rated usage"]),
+                    [*peace.complaints, *differences(peace.books, books_of(war)), *complaints_of_proof(war)],
+                )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Peace:
+    history: History
+    books: dict[str, list[tuple[Any, ...]]]
+    complaints: list[str]
+
+
+def _in_peace(folder: Path, dsn: str, *, deltas: int, now: datetime) -> Peace:
+    with connect(dsn, name="campaign") as connection:
+        connection.autocommit = True
+        history = begin(connection, deltas=deltas, now=now)
+        settle(connection, history.deltas)
+        node = Node(folder, dsn, bulk_min=0)
+        _work_to_the_end(node, connection)
+        assert node.counter(Word.DELTAS_RATED) == deltas
+        assert node.counter(Word.DELTAS_RATED_IN_BULK) == 0
+        complaints = [f"in peace: {text}" for text in complaints_of_proof(connection)]
+        return Peace(history, books_of(connection), complaints)
 
 
 def _portions(deltas: Sequence[UsageDelta], count: int, random: Random, late: float) -> Iterator[list[UsageDelta]]:
