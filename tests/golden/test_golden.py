@@ -15,11 +15,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from schemas import violations
 
 from sms_aaa.cli.main import main
+from sms_aaa.cli.tariff_rate_schema import answer_schema
+from sms_aaa.cli.tariff_rate_view import SCHEMA_VERSION
 
 CASES = Path(__file__).parent / "cases"
-CASES_MIN = 150
+CASES_MIN = 288
 SQL_MIN = 150
 """So many are priced by SQL to the last slice; the rules price the others' batches for both engines."""
 
@@ -37,6 +40,19 @@ def read_cases() -> list[Any]:
 
 
 ALL = read_cases()
+
+
+def closed(schema: Any) -> Any:
+    """The schema, with no other fields than it names."""
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: closed(each) for name, each in schema.items()}
+    return {**found, "additionalProperties": False} if isinstance(schema.get("properties"), dict) else found
+
+
+ANSWER = closed(answer_schema(SCHEMA_VERSION))
 
 
 def test_there_are_enough_cases_and_each_has_a_name_of_its_own() -> None:
@@ -101,6 +117,7 @@ def same(expected: object, found: object) -> bool:
 def test_a_price_is_what_was_worked_out_by_hand(tmp_path: Path, tariffs: dict[str, Any], case: dict[str, Any]) -> None:
     found, _ = price(tmp_path, tariffs, case)
     compare(case["expect"], found)
+    assert violations(ANSWER, found) == []
 
 
 def test_both_engines_give_the_same_answers_to_the_letter(tmp_path: Path, database_dsn: str) -> None:
