@@ -58,7 +58,7 @@ class Shell:
 
     def finally_succeeds(self, line: str) -> bool:
         """The rater and the replicator may be a moment behind."""
-        wait_until(lambda: self.run(*line.split())[0] == 0, line, 15)
+        wait_until(lambda: self.run(*line.split())[0] == 0, line)
         return True
 
 

@@ -283,7 +283,7 @@ def test_without_its_database_a_node_stays_with_the_load_balancer(database_dsn: 
     daemon.start(healthy=False)
     try:
         wait_until(lambda: _answers(daemon), "an answer of /healthz")
-        wait_until(lambda: daemon.health()[:2] == (200, "degraded"), "a node that serves from its replica", 10)
+        wait_until(lambda: daemon.health()[:2] == (200, "degraded"), "a node that serves from its replica")
         assert "settler is not running" in daemon.health()[2]
     finally:
         assert daemon.stop() == 0
