@@ -121,3 +121,4 @@ def test_a_second_server_in_the_same_folder_is_a_conflict(daemon):
     assert (code, out) == (Exit.CONFLICT, "")
     assert err.startswith("sms-aaa: another `sms-aaa serve` runs in ")
     assert len(err.splitlines()) == 1
+    assert daemon.is_healthy()
