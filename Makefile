@@ -59,7 +59,7 @@ simulate: $(DEVELOPER) ## seeded worlds over a bad network, an auditor counts ag
 kills: $(DEVELOPER) ## a hundred random kill -9 under load, then an audit of what was answered; SEED=n KILLS=n
 	.venv/bin/python tests/campaigns/kills.py --kills $(or $(KILLS),100) $(if $(SEED),--seed $(SEED))
 
-raterkills: $(DEVELOPER) ## two hundred kill -9 of the rater, the books beside those of a run in peace; SEED=n KILLS=n
+raterkills: $(DEVELOPER) ## two hundred kill -9 of the rater, slice by slice and in bulk each, the books beside those of a run in peace; SEED=n KILLS=n
 	.venv/bin/python tests/campaigns/rater_kills.py --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
 
 lock: $(DEVELOPER) ## pin the newest allowed dependencies, by hash (needs the network)

@@ -16,12 +16,16 @@ PLAN_FILE_OCTETS_MAX = 1_000_000
 
 
 def load_document(file: Path) -> dict[str, Any]:
-    """The tables of FILE, JSON if its name ends so, else TOML; decimals are Decimal. Failure names what is wrong."""
+    """The tables of FILE: JSON if its name ends so or it begins with a brace, else TOML; decimals are Decimal.
+
+    Failure names what is wrong.
+    """
     with file.open("rb") as opened:
         octets_read = opened.read(PLAN_FILE_OCTETS_MAX + 1)
     if len(octets_read) > PLAN_FILE_OCTETS_MAX:
         raise Failure(Exit.INVALID, f"{file}: has more than {PLAN_FILE_OCTETS_MAX} octets", "name a plan file")
-    is_json = file.suffix == ".json"
+    # Of TOML nothing begins so, and a file that comes out of a pipe has no telling name.
+    is_json = file.suffix.lower() == ".json" or octets_read.lstrip().startswith(b"{")
     try:
         text = octets_read.decode()
         return _read_json(text) if is_json else tomllib.loads(text, parse_float=Decimal)

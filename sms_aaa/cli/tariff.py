@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from sms_aaa.rules.plan_table import PlanInvalidError
 
 
+_SCHEMAS = ("tariff", "usage", "account", "answer")
+
+
 @click.group(cls=Verbs)
 def tariff() -> None:
     """Tariffs as files: check their examples, price usage with them, their JSON Schemas.
@@ -62,15 +65,16 @@ def check(caller: Caller, file: Path, form: Format) -> None:
 
 
 @tariff.command()
-@click.argument("name", type=click.Choice(["tariff", "usage", "account"]), default="tariff")
-def schema(name: str) -> None:
-    """Print the JSON Schema (2020-12) of a tariff file, of a line of a usage file, or of an account file.
+@click.argument("name", type=click.Choice(_SCHEMAS), required=False)
+def schema(name: str | None) -> None:
+    """Print the JSON Schema (2020-12) of a tariff file, a line of a usage file, an account file, or the answer.
 
-    What a schema cannot say, such as that each octet is priced exactly once, `tariff check` and `tariff rate` say.
+    Without a name all four, in one object by these names. What a schema cannot say, such as that each octet is priced
+    exactly once, `tariff check` and `tariff rate` say.
 
     Example: sms-aaa tariff schema usage
     """
-    document(_schema_of(name))
+    document({each: _schema_of(each) for each in _SCHEMAS} if name is None else _schema_of(name))
 
 
 def _schema_of(name: str) -> dict[str, object]:
@@ -80,6 +84,11 @@ def _schema_of(name: str) -> dict[str, object]:
 
     if name == "usage":
         return lines_schema(LINES, str(KIND.default), "A line of usage for `sms-aaa tariff rate`")
+    if name == "answer":
+        from sms_aaa.cli.tariff_rate_schema import answer_schema
+        from sms_aaa.cli.tariff_rate_view import SCHEMA_VERSION
+
+        return answer_schema(SCHEMA_VERSION)
     if name == "account":
         return schema_of(ACCOUNT, "An account for `sms-aaa tariff rate`")
     return schema_of(PLAN, "A plan or tariff of sms-aaa")

@@ -38,7 +38,7 @@ from sms_aaa.rules.slots import Calendar, slot_segments
 from sms_aaa.rules.tariff import DISCOUNT_PARTS, Rounding, Scope, Switch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sms_aaa.db.bulk_rating import CalendarAsked
@@ -127,60 +127,61 @@ def _planned(connection: Connection) -> Iterator[None]:
 
 def _prepare(connection: Connection, shelf: PlanShelf, now: datetime) -> tuple[list[QueuedDelta], Features]:
     """Fills the tables that the pricing reads; the deltas that stay out, and what the others need."""
-    asked = db_bulk.insert_owners(connection, now - SPAN_BEHIND, now + SPAN_AHEAD)
-    plans = {one.plan_version_id: shelf.get(connection, one.plan_version_id) for one in asked}
-    fitting = {number: priced for number, priced in plans.items() if is_set_wise(priced.plan.tariff)}
-    calendars = [_calendar(one, fitting[one.plan_version_id]) for one in asked if one.plan_version_id in fitting]
-    for long in {row.plan_version_id for row in calendars if len(row.edges) > EDGES_MAX}:
-        del fitting[long]
-    if len(fitting) < len(plans):
-        db_bulk.exclude_plans(connection, [number for number in plans if number not in fitting])
-    db_bulk.insert_calendars(connection, [row for row in calendars if row.plan_version_id in fitting])
+    plans = _insert_calendars(connection, shelf, now)
     found = db_bulk.insert_buckets(connection)
     terms = [msgspec.convert(one.terms, BucketTerms) for one in found]
-    parts = [
-        (number, ordinal, part, priced)
-        for number, priced in fitting.items()
-        for ordinal, part in enumerate(priced.plan.tariff.usage)
+    db_bulk.insert_parts(connection, list(_part_rows(plans, terms)))
+    judged = [
+        JudgedTerms(row.terms_hash, is_set_wise_bucket(one), stops(one), swallows(one))
+        for row, one in zip(found, terms, strict=True)
     ]
-    db_bulk.insert_parts(
-        connection,
-        [
-            part_row(
-                n,
-                number,
-                ordinal,
-                priced.component_ids[part.name],
-                part,
-                priced.plan.tariff.currency,
-                slots=slot_mask(priced.plan.tariff, part.slots),
-                covers=[cover_mask(priced.plan.tariff, part, one) for one in terms],
-            )
-            for n, (number, ordinal, part, priced) in enumerate(parts)
-        ],
-    )
-    rounds = db_bulk.judge_buckets(
-        connection,
-        [
-            JudgedTerms(row.terms_hash, is_set_wise_bucket(one), stops(one), swallows(one))
-            for row, one in zip(found, terms, strict=True)
-        ],
-    )
+    rounds = db_bulk.judge_buckets(connection, judged)
     db_bulk.insert_meters(connection)
     left = db_bulk.take_out(connection)
     if rounds:
         db_bulk.fill_purses(connection, rounds)
-    usage = [part for _, _, part, _ in parts]
+    usage = [part for priced in plans.values() for part in priced.plan.tariff.usage]
     has_sessions = any(part.scope is Scope.SESSION for part in usage)
     features = Features(
         rounds=rounds,
         has_sessions=has_sessions,
         has_increments=any(has_increments(part) for part in usage),
         has_steps=not all(steps_of(part).is_line for part in usage),
-        has_stops=any(stops(one) or swallows(one) for one in terms),
+        has_stops=any(one.stops or one.swallows for one in judged),
         has_order=has_sessions or db_bulk.is_ordered(connection),
     )
     return left, features
+
+
+def _insert_calendars(connection: Connection, shelf: PlanShelf, now: datetime) -> dict[int, PricedPlan]:
+    """The plans of the batch that can be rated set-wise, by their versions, with their calendars stored."""
+    asked = db_bulk.insert_owners(connection, now - SPAN_BEHIND, now + SPAN_AHEAD)
+    plans = {one.plan_version_id: shelf.get(connection, one.plan_version_id) for one in asked}
+    unfit = {number for number, priced in plans.items() if not is_set_wise(priced.plan.tariff)}
+    calendars = [_calendar(one, plans[one.plan_version_id]) for one in asked if one.plan_version_id not in unfit]
+    unfit |= {row.plan_version_id for row in calendars if len(row.edges) > EDGES_MAX}
+    if unfit:
+        db_bulk.exclude_plans(connection, list(unfit))
+    db_bulk.insert_calendars(connection, [row for row in calendars if row.plan_version_id not in unfit])
+    return {number: priced for number, priced in plans.items() if number not in unfit}
+
+
+def _part_rows(plans: Mapping[int, PricedPlan], terms: Sequence[BucketTerms]) -> Iterator[BulkPart]:
+    n = 0
+    for number, priced in plans.items():
+        tariff = priced.plan.tariff
+        for ordinal, part in enumerate(tariff.usage):
+            yield part_row(
+                n,
+                number,
+                ordinal,
+                priced.component_ids[part.name],
+                part,
+                tariff.currency,
+                slots=slot_mask(tariff, part.slots),
+                covers=[cover_mask(tariff, part, one) for one in terms],
+            )
+            n += 1
 
 
 def _calendar(asked: CalendarAsked, priced: PricedPlan) -> CalendarRow:

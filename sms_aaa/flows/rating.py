@@ -49,7 +49,8 @@ LATE_AFTER_CLOSE = "late usage"
 class RatedBatch:
     """What a run did; since when the oldest delta had waited. `kept`: for RaterMemory.keep, once it is committed.
 
-    `set_wise`: of a bulk batch, the deltas that were rated so; `not_set_wise`: those that did not fit.
+    Of `deltas`, those that came off the queue, `sent_home` are members' and were put into the shard of their head. Of a
+    bulk batch: `set_wise` were rated so, `not_set_wise` did not fit.
     """
 
     deltas: int
@@ -59,6 +60,7 @@ class RatedBatch:
     queued_at: datetime
     kept: ShardMemory
     run_id: int
+    sent_home: int = 0
     set_wise: int = 0
     not_set_wise: int = 0
 
@@ -138,6 +140,7 @@ def _rate(connection: Connection, memory: RaterMemory, claimed: _Claimed, kept: 
         queued_at,
         kept,
         run_id,
+        sent_home=len(queued) - len(own),
     )
 
 

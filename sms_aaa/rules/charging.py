@@ -10,6 +10,7 @@ what they can; the rest moves the component's total from P(before) to P(after); 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -87,14 +88,23 @@ class Slice:
 
 
 def cut(
-    fact: Fact, calendar: Calendar, bands: tuple[Band, ...], edges: Iterable[int], switch: Switch
+    fact: Fact,
+    calendar: Calendar,
+    bands: tuple[Band, ...],
+    edges: Iterable[int],
+    switch: Switch,
+    within: tuple[int, int] | None = None,
 ) -> tuple[Slice, ...]:
-    """Slices of a fact: cut at slots, bands and `edges` (of cycles, buckets, plans); those outside of it do nothing."""
-    slots = slot_segments(calendar, fact.from_us, fact.to_us)
-    spans = band_segments(bands, fact.session_from_us, fact.from_us, fact.to_us)
-    inside = {edge for edge in edges if fact.from_us < edge < fact.to_us}
+    """Slices of a fact: cut at slots, bands and `edges` (of cycles, buckets, plans); those outside of it do nothing.
+
+    `within`: the only part of the fact that they are wanted of.
+    """
+    from_us, to_us = within or (fact.from_us, fact.to_us)
+    slots = slot_segments(calendar, from_us, to_us)
+    spans = band_segments(bands, fact.session_from_us, from_us, to_us)
+    inside = {edge for edge in edges if from_us < edge < to_us}
     begins = sorted(inside | {begin for begin, _ in slots} | {begin for begin, _ in spans})
-    ends = [*begins[1:], fact.to_us]
+    ends = [*begins[1:], to_us]
     return tuple(
         Slice(fact, index, begin, end, _at(slots, begin), _at(spans, begin), switch)
         for index, (begin, end) in enumerate(zip(begins, ends, strict=True))
@@ -102,7 +112,11 @@ def cut(
 
 
 def _at(segments: Sequence[tuple[int, str]], instant_us: int) -> str:
-    return next(name for begin, name in reversed(segments) if begin <= instant_us)
+    return segments[bisect_right(segments, instant_us, key=_begin) - 1][1]
+
+
+def _begin(segment: tuple[int, str]) -> int:
+    return segment[0]
 
 
 @dataclass(slots=True)

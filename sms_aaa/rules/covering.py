@@ -96,7 +96,8 @@ class Bucket:
         terms = self.terms
         left = int(self.left_for(session, member))
         before = self.covered.get(session, 0)
-        covers = min(quantity, self._reach(before, left) - before) if left > 0 or not terms.factor_parts else 0
+        # Nothing left covers what is left of a step that was taken whole; less than nothing is a share overdrawn.
+        covers = min(quantity, self._reach(before, left) - before) if left >= 0 or not terms.factor_parts else 0
         taken = self._takes(before + covers) - self._takes(before)
         if self._is_stepped:
             self.covered[session] = before + covers

@@ -227,8 +227,9 @@ def _slices(
         Span(begin, end, calendars[owner.number], owner.tariff.bands, owner.key_of(key, traits))
         for begin, end, owner in zip(begins, [*begins[1:], fact.to_us], owners, strict=True)
     ]
-    cuts = cut_spans(fact, spans, edges, first.tariff.switch)
-    return [(piece, owners[number]) for piece, number in cuts if start_us <= piece.from_us < end_us]
+    here = [number for number, begin in enumerate(begins) if start_us <= begin < end_us]
+    cuts = cut_spans(fact, [spans[number] for number in here], edges, first.tariff.switch)
+    return [(piece, owners[here[number]]) for piece, number in cuts]
 
 
 def _with_key(fact: Fact, key: str) -> Fact:

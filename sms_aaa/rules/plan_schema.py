@@ -47,7 +47,7 @@ def _line_schema(kind: str, keys: tuple[Key, ...], *, is_default: bool) -> dict[
     assert isinstance(properties, dict)
     assert isinstance(required, list)
     told = {"const": kind, "default": kind} if is_default else {"const": kind}
-    optional = {name: each if name in required else _or_null(each) for name, each in properties.items()}
+    optional = {name: each if name in required else or_null(each) for name, each in properties.items()}
     return {
         **schema,
         "properties": {"kind": told, **optional},
@@ -55,8 +55,8 @@ def _line_schema(kind: str, keys: tuple[Key, ...], *, is_default: bool) -> dict[
     }
 
 
-def _or_null(schema: dict[str, object]) -> dict[str, object]:
-    """A field of a line may be null, as programs write what is not there."""
+def or_null(schema: dict[str, object]) -> dict[str, object]:
+    """The schema, but null will do: programs write so what is not there."""
     types, choices = schema.get("type"), schema.get("enum")
     if isinstance(choices, list):
         return {**schema, "enum": [*choices, None]}

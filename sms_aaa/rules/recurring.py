@@ -1,10 +1,10 @@
 """Fees by time: the periods of a recurring component, what is charged for them, and what is given back.
 
-Periods tile time from an origin on: where the subscription began, or the account's cycle in which it did. A period is
-charged when it falls due: in advance where its part of the subscription begins, in arrears where that ends. The charge
-in advance goes to the end of the period, whether the end of the subscription was known or not; what lies behind that
-end is given back by a credit of its own. So the charges do not depend on when somebody learned of the end, and a change
-of plan is the credit of the old plan and the charge of the new one.
+Periods tile time from an origin on: the account's cycle in which the subscription began, or where that did, after its
+trial. A period is charged when it falls due: in advance where its part of the subscription begins, in arrears where
+that ends. The charge in advance goes to the end of the period, whether the end of the subscription was known or not;
+what lies behind that end is given back by a credit of its own. So the charges do not depend on when somebody learned of
+the end, and a change of plan is the credit of the old plan and the charge of the new one.
 
 By days, a day belongs to one subscription of a service only: to the one that the customer is on when it ends, or, where
 none follows at once, to the one that ended on it. Exact amounts of the parts of a period add up to its whole amount;
@@ -109,7 +109,7 @@ def terms_of(spans: Sequence[tuple[datetime, datetime | None]], zone: str, ancho
 
 
 def period_at(fee: RecurringComponent, term: Term, instant: datetime) -> Cycle:
-    """The whole period that an instant lies in; not before the first one, which the term's paid time begins in."""
+    """The whole period that an instant lies in; not before the first one."""
     grid = _grid_of(fee, term)
     number = grid.number_at(instant)
     return Cycle(grid.edge(number), grid.edge(number + 1))
@@ -287,10 +287,9 @@ class _Grid:
 
 
 def _grid_of(fee: RecurringComponent, term: Term) -> _Grid:
-    origin = _paid_from(fee, term)
     if fee.anchor is Anchor.ACCOUNT:
-        return _account_grid(fee.period, origin, term.zone, term.anchor_day)
-    return _subscription_grid(fee.period, origin, term.zone, fee.proration is Proration.DAY)
+        return _account_grid(fee.period, term.began_at, term.zone, term.anchor_day)
+    return _subscription_grid(fee.period, _paid_from(fee, term), term.zone, fee.proration is Proration.DAY)
 
 
 @lru_cache(GRIDS_KEPT)

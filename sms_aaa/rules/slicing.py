@@ -31,16 +31,16 @@ class Span:
 
 
 def cut_spans(fact: Fact, spans: Sequence[Span], edges: Iterable[int], switch: Switch) -> list[tuple[Slice, int]]:
-    """Slices of a fact, each with the number of its span. The spans tile the fact; `edges` are those of buckets."""
-    if len(spans) == 1:
-        [span] = spans
-        return [(piece, 0) for piece in cut(_keyed(fact, span.key), span.calendar, span.bands, edges, switch)]
-    inside = {*edges, *(span.from_us for span in spans)}
+    """Slices of a fact, each with the number of its span; their indices count from the first span on.
+
+    The spans tile what is wanted of the fact; `edges` are those of buckets.
+    """
+    inside = edges if len(spans) == 1 else set(edges)
     found: list[tuple[Slice, int]] = []
     for number, span in enumerate(spans):
-        for piece in cut(_keyed(fact, span.key), span.calendar, span.bands, inside, switch):
-            if span.from_us <= piece.from_us < span.to_us:
-                found.append((replace(piece, index=len(found)), number))
+        within = (span.from_us, span.to_us)
+        pieces = cut(_keyed(fact, span.key), span.calendar, span.bands, inside, switch, within)
+        found += [(replace(piece, index=piece.index + len(found)) if found else piece, number) for piece in pieces]
     return found
 
 

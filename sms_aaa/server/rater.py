@@ -148,7 +148,7 @@ class Rater:
         if done.not_set_wise * 2 > done.deltas:
             self._bulk_from[shard] = time.monotonic() + UNFIT_SECONDS
         self._tries.pop(shard, None)
-        self._counters[Word.DELTAS_RATED] += done.deltas - done.in_suspense
+        self._counters[Word.DELTAS_RATED] += done.deltas - done.sent_home - done.in_suspense
         self._counters[Word.DELTAS_RATED_IN_BULK] += done.set_wise
         self._counters[Word.SUSPENSE] += done.in_suspense
         return done.deltas >= limit, (now - done.queued_at).total_seconds()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from rater_kills import BOOKS, differences, run
+from rater_kills import BOOKS, BULK, differences, run
 
 
 def test_a_rater_that_is_killed_leaves_the_books_of_one_that_was_not(tmp_path, new_database):
-    outcome = run(tmp_path, new_database(), new_database(), kills=2, deltas=320, seed=1)
+    """In bulk, against slice by slice: two ways and two fates."""
+    [outcome] = run(tmp_path, [new_database(), new_database()], [BULK], kills=1, deltas=640, seed=1)
     assert outcome.complaints == []
-    assert outcome.rows > 500
+    assert outcome.rows > 1900
     assert outcome.rerated > 0
+    assert outcome.in_bulk > 100
 
 
 def test_each_difference_is_seen():

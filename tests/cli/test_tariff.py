@@ -82,14 +82,15 @@ def test_a_json_file_is_read_as_strictly(lonely, tmp_path, text, said):
     assert said in answer.err
 
 
-def test_the_schema_of_a_tariff_is_json_schema(lonely):
-    schema = lonely.type("tariff", "schema").json()
-    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert schema["required"] == ["tariff"]
-    assert lonely.type("tariff", "schema", "tariff").json() == schema
-    kinds = [line["properties"]["kind"]["const"] for line in lonely.type("tariff", "schema", "usage").json()["oneOf"]]
+def test_the_schemas_are_json_schema(lonely):
+    schemas = lonely.type("tariff", "schema").json()
+    assert {schema["$schema"] for schema in schemas.values()} == {"https://json-schema.org/draft/2020-12/schema"}
+    assert {name: lonely.type("tariff", "schema", name).json() for name in schemas} == schemas
+    assert schemas["tariff"]["required"] == ["tariff"]
+    kinds = [line["properties"]["kind"]["const"] for line in schemas["usage"]["oneOf"]]
     assert kinds[:3] == ["usage", "packet", "grant"]
-    assert "anchor" in lonely.type("tariff", "schema", "account").json()["properties"]
+    assert "anchor" in schemas["account"]["properties"]
+    assert schemas["answer"]["required"][:2] == ["schema_version", "currency"]
     assert lonely.type("tariff", "schema", "invoice").code == Exit.INVALID
 
 
