@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from codecs import BOM_UTF8
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ def load_document(file: Path) -> dict[str, Any]:
         octets_read = opened.read(PLAN_FILE_OCTETS_MAX + 1)
     if len(octets_read) > PLAN_FILE_OCTETS_MAX:
         raise Failure(Exit.INVALID, f"{file}: has more than {PLAN_FILE_OCTETS_MAX} octets", "name a plan file")
+    octets_read = octets_read.removeprefix(BOM_UTF8)
     # Of TOML nothing begins so, and a file that comes out of a pipe has no telling name.
     is_json = file.suffix.lower() == ".json" or octets_read.lstrip().startswith(b"{")
     try:

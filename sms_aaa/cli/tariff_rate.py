@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from codecs import BOM_UTF8
 from contextlib import contextmanager, nullcontext
 from decimal import Decimal
 from pathlib import Path
@@ -152,6 +153,8 @@ def _lines(file: Path, reader: Any) -> Iterator[Line | None]:
         number = 0
         while text := opened.readline(LINE_OCTETS_MAX + 1):
             number += 1
+            if number == 1:
+                text = text.removeprefix(BOM_UTF8)  # as editors of Windows write it
             if len(text) > LINE_OCTETS_MAX:
                 raise LineInvalidError(number, "line", f"is longer than {LINE_OCTETS_MAX} octets", "break it up")
             if text.isspace():

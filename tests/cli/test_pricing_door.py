@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,13 @@ def test_an_amount_without_a_finite_decimal_has_its_fraction_beside_it(tmp_path:
     assert answer["amount_minor"] is None
     closed = json.loads(priced(tmp_path, [{"seconds": 20}, {"kind": "close"}], "--json"))
     assert (closed["amount_exact_fraction"], closed["amount_rounded"], closed["amount_minor"]) == ("1/3", "0.33", 33)
+
+
+def test_json_under_any_name_and_the_mark_that_windows_puts_before_utf_8_are_read(tmp_path: Path) -> None:
+    plain = priced(tmp_path, [{"seconds": 20}], "--json")
+    (tmp_path / "tariff").write_text(json.dumps(tomllib.loads(TARIFF)), encoding="utf-8-sig")
+    (tmp_path / "u.jsonl").write_text('{"seconds": 20}', encoding="utf-8-sig")
+    assert rate(tmp_path, "--tariff", "tariff", "--usage", "u.jsonl", "--json") == plain
 
 
 def test_a_person_reads_a_table(tmp_path: Path) -> None:
