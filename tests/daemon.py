@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sms_aaa.db.engine import Connection
     from sms_aaa.flows.provisioning.desk import Desk
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0  # for a machine that does other things, too: who is told sooner waits no longer
 
 
 def free_port(kind: int = socket.SOCK_DGRAM) -> int:

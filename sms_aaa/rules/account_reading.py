@@ -42,8 +42,10 @@ def _read(document: Mapping[str, object], tariff: Tariff) -> Account:
     zone = fields.text("zone", "UTC")
     try:
         zone_of(zone)
-    except ValueError as fault:
-        raise fields.invalid("zone", str(fault), "write a zone such as Europe/Berlin") from None
+    except ValueError:
+        raise fields.invalid(
+            "zone", f"is {zone!r}, no zone of the tz database", "write one such as Europe/Berlin"
+        ) from None
     if document.get("currency", tariff.currency) != tariff.currency:
         raise fields.invalid("currency", f"is not {tariff.currency}, the tariff's", "leave it out")
     mode = fields.text("charging_mode", "postpaid")

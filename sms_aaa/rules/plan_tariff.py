@@ -95,7 +95,7 @@ def _currency(table: Table, default: str, *, is_sold: bool) -> str:
 
 def _slot(table: Table) -> Slot:
     name = table.name()
-    days = table.items("days", Form.CHOICES, Day)
+    days = table.items("days", Form.CHOICES, _day_of)
     from_second, to_second = (table.read(edge, Form.CLOCK, _second_of) for edge in ("from", "to"))
     remedy = 'write from "00:00" to before "24:00", and to after "00:00" up to "24:00"'
     return lawful(table.place, remedy, lambda: Slot(name, days, from_second, to_second))
@@ -174,6 +174,12 @@ def _refuse_twins(rows: Iterable[Table], what: str) -> None:
         if name in names:
             raise PlanInvalidError(row.at("name"), f"is {name!r}, as an earlier {what} is", "name each once")
         names.add(name)
+
+
+def _day_of(text: str) -> Day:
+    if text not in tuple(Day):
+        raise ValueError(f"is {text[:40]!r}")
+    return Day(text)
 
 
 def _second_of(clock: str) -> int:

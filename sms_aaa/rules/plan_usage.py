@@ -125,7 +125,7 @@ def amount_picounits(table: Table, key: str, *, currency: str, form: Form = Form
 def _model(table: Table) -> Model:
     """`per-unit` is graduated, of one price."""
     if table.text("model") != PER_UNIT:
-        return table.read("model", Form.CHOICE, Model)
+        return table.choice("model", Model)
     for key in ("tiers", "included"):
         table.refuse(key, f"stands beside model {PER_UNIT}", 'write a price, or model = "graduated"')
     return Model.GRADUATED

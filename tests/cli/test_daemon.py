@@ -58,7 +58,7 @@ class Shell:
 
     def finally_succeeds(self, line: str) -> bool:
         """The rater and the replicator may be a moment behind."""
-        wait_until(lambda: self.run(*line.split())[0] == 0, line, 15)
+        wait_until(lambda: self.run(*line.split())[0] == 0, line)
         return True
 
 
@@ -121,3 +121,4 @@ def test_a_second_server_in_the_same_folder_is_a_conflict(daemon):
     assert (code, out) == (Exit.CONFLICT, "")
     assert err.startswith("sms-aaa: another `sms-aaa serve` runs in ")
     assert len(err.splitlines()) == 1
+    assert daemon.is_healthy()

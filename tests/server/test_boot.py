@@ -7,7 +7,6 @@ by a database that lets nobody in.
 from __future__ import annotations
 
 import itertools
-import time
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -30,6 +29,8 @@ STATIONS = [attribute(dictionary.CALLING_STATION_ID, b"02-00-00-00-00-%02d" % nu
 LATER = b"Please try again in a moment."
 LIMIT = b"You are already online as often as your plan allows."
 SUBSCRIBERS = 20
+PATIENCE_SECONDS, SILENCE_SECONDS = 20.0, 1.0
+"""How long an answer is waited for that has to come; after how long of silence none comes."""
 SETTINGS = ("SMS_AAA_ACCESS_UNTIL_REBUILT", "SMS_AAA_JOURNAL_RETENTION_DAYS")
 UNKNOWN = "it is not known yet who was online before the boot: see access.until_rebuilt"
 
@@ -61,15 +62,17 @@ class Machine:
         self.daemon.environ.update(settings)
         self.daemon.start(healthy=healthy)
         # The workers answer as soon as they have the replica.
-        wait_until(lambda: self.code(b"nobody", STATIONS[0]) == Code.ACCESS_REJECT, "an answer after the boot")
+        wait_until(
+            lambda: self.code(b"nobody", STATIONS[0], SILENCE_SECONDS) == Code.ACCESS_REJECT, "an answer after the boot"
+        )
 
-    def login(self, username: bytes, station: bytes) -> Packet | None:
-        with FakeNas(self.daemon) as nas:
+    def login(self, username: bytes, station: bytes, patience: float = PATIENCE_SECONDS) -> Packet | None:
+        with FakeNas(self.daemon, patience=patience) as nas:
             return nas.login(username, b"password", extra=station)
 
-    def code(self, username: bytes, station: bytes) -> int:
+    def code(self, username: bytes, station: bytes, patience: float = PATIENCE_SECONDS) -> int:
         """0: silence."""
-        reply = self.login(username, station)
+        reply = self.login(username, station, patience)
         return reply.code if reply is not None else 0
 
     def words(self, username: bytes, station: bytes) -> bytes:
@@ -84,7 +87,7 @@ class Machine:
         seconds = {"start": None, "stop": 600}[status]
         at = utc("2026-11-10 12:00:00")
         said = Said(status=status, at=at, session=session, seconds=seconds, service_id=named[0], token=named[1])
-        with FakeNas(self.daemon) as nas:
+        with FakeNas(self.daemon, patience=PATIENCE_SECONDS) as nas:
             assert nas.account(packet_of(said)) is not None
 
     def is_settled(self, session: str) -> bool:
@@ -109,7 +112,7 @@ def node(
             for number in range(SUBSCRIBERS):
                 make_subscriber(desk, name=f"user{number}", password=b"password")
             make_subscriber(desk, name="dave", password=b"password", plan="open-end")
-        wait_until(lambda: machine.code(b"dave", STATIONS[9]) == Code.ACCESS_ACCEPT, "the replica")
+        wait_until(lambda: machine.code(b"dave", STATIONS[9], SILENCE_SECONDS) == Code.ACCESS_ACCEPT, "the replica")
         yield machine
     finally:
         machine.daemon.kill_all()
@@ -147,7 +150,7 @@ def test_without_postgresql_the_journal_alone_tells_who_is_online(machine: Machi
     machine.boot(healthy=False, SMS_AAA_ACCESS_UNTIL_REBUILT="reject")
     wait_until(lambda: machine.rebuilt() == 1, "the live set from the journal")
     assert UNKNOWN not in machine.daemon.health()[2]
-    wait_until(lambda: machine.words(alice, STATIONS[1]) == LIMIT, "the worker's look at it", 5)
+    wait_until(lambda: machine.words(alice, STATIONS[1]) == LIMIT, "the worker's look at it")
     assert machine.words(carol, STATIONS[1]) == LIMIT, "what was never settled counts"
     assert machine.code(bob, STATIONS[1]) == Code.ACCESS_ACCEPT, "it had stopped"
 
@@ -167,8 +170,8 @@ def test_until_it_is_known_who_is_online_logins_are_rejected_where_that_is_set(m
     assert UNKNOWN in problems
     machine.set_postgresql(away=False)
     wait_until(lambda: machine.rebuilt() == 1, "the live set from PostgreSQL")
-    wait_until(lambda: machine.code(bob, STATIONS[2]) == Code.ACCESS_ACCEPT, "the worker's look at it", 5)
-    wait_until(lambda: machine.words(alice, STATIONS[1]) == LIMIT, "the other worker's look at it", 5)
+    wait_until(lambda: machine.code(bob, STATIONS[2]) == Code.ACCESS_ACCEPT, "the worker's look at it")
+    wait_until(lambda: machine.words(alice, STATIONS[1]) == LIMIT, "the other worker's look at it")
     machine.daemon.wait_healthy()
 
 
@@ -176,11 +179,13 @@ def test_until_it_is_known_who_is_online_nobody_is_answered_where_that_is_set(ma
     [bob] = machine.users(1)
     machine.set_postgresql(away=True)
     machine.boot(healthy=False, SMS_AAA_ACCESS_UNTIL_REBUILT="silence", SMS_AAA_JOURNAL_RETENTION_DAYS="1")
-    assert machine.code(bob, STATIONS[2]) == 0
+    assert machine.code(bob, STATIONS[2], SILENCE_SECONDS) == 0
     assert machine.code(b"dave", STATIONS[3]) == Code.ACCESS_ACCEPT
     assert machine.daemon.metrics()['sms_aaa_shed_total{kind="places"}'] >= 1
     machine.set_postgresql(away=False)
-    wait_until(lambda: machine.code(bob, STATIONS[2]) == Code.ACCESS_ACCEPT, "an answer when it is known")
+    wait_until(
+        lambda: machine.code(bob, STATIONS[2], SILENCE_SECONDS) == Code.ACCESS_ACCEPT, "an answer when it is known"
+    )
     assert machine.rebuilt() == 1
 
 
@@ -194,6 +199,4 @@ def test_by_default_logins_go_on_by_what_is_known_so_far(machine: Machine) -> No
     assert machine.words(alice, STATIONS[1]) == LIMIT, "its reservation is known"
     assert machine.code(bob, STATIONS[2]) == Code.ACCESS_ACCEPT
     assert machine.rebuilt() == 0
-    began = time.monotonic()
     machine.account("start", machine.login(bob, STATIONS[2]), bob.decode())
-    assert time.monotonic() - began < 2

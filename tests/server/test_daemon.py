@@ -49,7 +49,7 @@ def daemon(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def nas(daemon: Daemon) -> Iterator[FakeNas]:
-    with FakeNas(daemon) as fake:
+    with FakeNas(daemon, patience=20) as fake:
         yield fake
 
 
@@ -258,11 +258,11 @@ def test_a_change_is_live_without_a_restart(daemon: Daemon, nas: FakeNas) -> Non
     assert _accepted(nas.login(b"carol", b"carol-password"))
     with daemon.desk() as desk:
         set_state(desk, "carol", ServiceState.SUSPENDED, "unpaid")
-    wait_until(lambda: not _accepted(nas.login(b"carol", b"carol-password")), "the change on the running workers", 10)
+    wait_until(lambda: not _accepted(nas.login(b"carol", b"carol-password")), "the change on the running workers")
     with daemon.desk() as desk:
         set_state(desk, "carol", ServiceState.ACTIVE, "")
         set_password(desk, "carol", Secret(b"new password"))
-    wait_until(lambda: _accepted(nas.login(b"carol", b"new password")), "the change on the running workers", 10)
+    wait_until(lambda: _accepted(nas.login(b"carol", b"new password")), "the change on the running workers")
 
 
 def test_a_nas_that_is_added_is_served_and_one_that_is_removed_is_a_stranger(daemon: Daemon) -> None:
@@ -275,7 +275,7 @@ def test_a_nas_that_is_added_is_served_and_one_that_is_removed_is_a_stranger(dae
         )
         with daemon.desk() as desk:
             remove_nas(desk, "bng2")
-        wait_until(lambda: stranger.login(b"dave", b"dave-password") is None, "the change on the running workers", 10)
+        wait_until(lambda: stranger.login(b"dave", b"dave-password") is None, "the change on the running workers")
 
 
 def test_accounting_becomes_a_session_usage_and_money(daemon: Daemon, nas: FakeNas) -> None:

@@ -131,17 +131,17 @@ def test_j6_on_a_full_disk_accounting_is_silent_logins_go_on_and_with_space_all_
             unheard = reading(2)
             for _ in range(2):  # nor from the cache of duplicates
                 assert nas.account(unheard) is None
-            wait_until(lambda: says(daemon, JournalFaultKind.NO_SPACE), "the full disk, said everywhere", 10)
-            wait_until(lambda: nas.login(b"alice", b"wonderland"), "a login while the disk is full", 5)
+            wait_until(lambda: says(daemon, JournalFaultKind.NO_SPACE), "the full disk, said everywhere")
+            wait_until(lambda: nas.login(b"alice", b"wonderland"), "a login while the disk is full")
             # A worker that is started meanwhile finds no space either. Who it is is not told: nor for that.
             fill(small_disk / "rest")
             daemon.kill("accounting-1")
             wait_until(lambda: "running-not-written" in daemon.log.read_text(), "the fault in the log")
-            wait_until(lambda: nas.account(unheard) is None and daemon.metrics()[UNWRITABLE], "its fault", 10)
+            wait_until(lambda: nas.account(unheard) is None and daemon.metrics()[UNWRITABLE], "its fault")
 
             (small_disk / "filling").unlink()
             (small_disk / "rest").unlink()
-            wait_until(lambda: is_well(daemon), "recovery without a packet", 10)
+            wait_until(lambda: is_well(daemon), "recovery without a packet")
             assert journal_status(daemon) == "writable"
             heard(nas, unheard)
             heard(nas, unheard)  # its retransmission, from the cache
@@ -185,16 +185,16 @@ def test_j9_at_its_bound_old_settled_files_make_room_and_then_accounting_is_sile
             wait_until(lambda: old not in _sequences(folder), "the old file, gone to make room")
             unheard = reading(2)
             assert nas.account(unheard) is None
-            wait_until(lambda: says(daemon, JournalFaultKind.BOUND), "the bound, said everywhere", 10)
+            wait_until(lambda: says(daemon, JournalFaultKind.BOUND), "the bound, said everywhere")
             time.sleep(1.2)  # another look at the room
             assert young in _sequences(folder)
             metrics = daemon.metrics()
             assert metrics["sms_aaa_journal_files_deleted_early_total"] == 1
             assert metrics["sms_aaa_journal_octets"] + metrics["sms_aaa_journal_room_octets"] == BOUND_OCTETS
-            wait_until(lambda: nas.login(b"alice", b"wonderland"), "a login at the bound", 5)
+            wait_until(lambda: nas.login(b"alice", b"wonderland"), "a login at the bound")
 
             (folder / "ballast").unlink()
-            wait_until(lambda: is_well(daemon), "recovery without a packet", 10)
+            wait_until(lambda: is_well(daemon), "recovery without a packet")
             heard(nas, unheard)
             wait_until(lambda: _octets(daemon) == 2_000, "all of the session settled, once")
     finally:

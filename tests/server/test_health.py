@@ -110,7 +110,7 @@ def test_a_dsn_that_libpq_refuses_is_told_without_a_piece_of_it(tmp_path: Path, 
     database = Database(_configured(tmp_path, "host=/nonexistent hunter2=x"), log)
     database.start()
     try:
-        wait_until(lambda: "ProgrammingError" in database.problem, "the problem in words", 10)
+        wait_until(lambda: "ProgrammingError" in database.problem, "the problem in words")
         assert "database.dsn" in database.problem
     finally:
         database.stop()
@@ -128,9 +128,9 @@ def test_a_role_without_rights_is_told_and_used_as_soon_as_it_has_them(
         database = Database(_configured(tmp_path, empty_dsn.replace("//sms@", "//rightless@")), log)
         database.start()
         try:
-            wait_until(lambda: "permission denied for table alembic_version" in database.problem, "the problem", 10)
+            wait_until(lambda: "permission denied for table alembic_version" in database.problem, "the problem")
             administrator.execute("grant select on alembic_version to rightless")
-            wait_until(lambda: database.dsn, "the database in use", 10)
+            wait_until(lambda: database.dsn, "the database in use")
             administrator.execute("drop owned by rightless")
         finally:
             database.stop()
@@ -148,7 +148,7 @@ def test_an_upgrade_that_fails_leaves_the_embedded_server_up_and_is_tried_again(
         with psycopg.connect(database.embedded_dsn, autocommit=True) as connection:
             connection.execute("drop table account")
         wait_until(lambda: database.dsn, "the database in use", 30)
-        wait_until(lambda: not database.problem, "no problem left", 5)
+        wait_until(lambda: not database.problem, "no problem left")
     finally:
         database.stop()
 

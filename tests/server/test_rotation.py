@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
-from daemon import Daemon, FakeNas, started, wait_until
+from daemon import WAIT_SECONDS, Daemon, FakeNas, started, wait_until
 from make import Said, make_plan, make_subscriber, packet_of
 
 from sms_aaa.flows.provisioning.nas import add_nas, get_nas
@@ -75,7 +75,7 @@ def wait_for_secret(daemon: Daemon, secret: bytes, address: str, *, valid: bool)
     """Through both workers: ten source ports each time. A change has to be live in two seconds."""
     began = time.monotonic()
     while not all(answered_under(daemon, secret, address) is valid for _ in range(10)):
-        assert time.monotonic() - began < 10, "the change of the secret is not live"
+        assert time.monotonic() - began < WAIT_SECONDS, "the change of the secret is not live"
 
 
 def record(nas: FakeNas) -> bytes:
