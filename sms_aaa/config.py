@@ -144,7 +144,7 @@ class RatingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     anchor_day: Annotated[int, Meta(ge=1, le=31)] = 1
     interval_seconds: Annotated[float, Meta(ge=0.05, le=60)] = 0.25
     close_grace_days: Annotated[int, Meta(ge=0, le=90)] = 3
-    bulk_min: Annotated[int, Meta(ge=0, le=100_000)] = 10_000  # 0: off
+    bulk_min: Annotated[int, Meta(ge=0, le=100_000)] = 2_000  # 0: off
     workers: Annotated[int, Meta(ge=1, le=8)] = 1
 
 

