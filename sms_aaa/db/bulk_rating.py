@@ -24,6 +24,7 @@ from msgspec import Struct
 
 from sms_aaa.db.binary import instants, int4s, load_ints
 from sms_aaa.db.rating_queue import QueuedDelta
+from sms_aaa.rules.buckets import FACTOR_PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -275,8 +276,9 @@ def insert_meters(connection: Connection) -> None:
 def insert_buckets(connection: Connection) -> list[TermsRow]:
     """The buckets that the owners may use, ranked by the order of their use, and all terms that these have.
 
-    A bucket that can neither cover nor block is left out. They are not locked: `use_buckets` finds out whether one
-    moved meanwhile. Terms are told apart by a hash of 64 bits.
+    A bucket that can neither cover nor block is left out. Though nothing is left of it, one in steps may cover the rest
+    of the last, and one of money gets back what a price that falls gives back. They are not locked: `use_buckets` finds
+    out whether one moved meanwhile. Terms are told apart by a hash of 64 bits.
     """
     connection.execute(
         """with owner as materialized (
@@ -288,7 +290,9 @@ def insert_buckets(connection: Connection) -> list[TermsRow]:
                       granted - used as available, reserved, from_at, until_at
                from bucket where account_id = o.account_id and closed_at is null and from_at <= o.last_at
                and (until_at is null or until_at > o.first_at)
-               and (granted > used or (terms -> 'blocks')::boolean) offset 0) b)
+               and (granted > used or measure is null or (terms -> 'blocks')::boolean
+                 or (terms -> 'increment')::bigint <> 1 or (terms -> 'connect_fee')::bigint <> 0
+                 or (terms -> 'factor_parts')::bigint <> %s) offset 0) b)
            insert into bulk_bucket
            select w.account_id, w.first_no,
                   row_number() over (partition by w.account_id, w.first_no
@@ -301,7 +305,8 @@ def insert_buckets(connection: Connection) -> list[TermsRow]:
                         c.cycles[width_bucket(greatest(f.from_at, f.first_at), c.edges)] as first_no,
                         c.cycles[width_bucket(least(f.until_at - interval '1 microsecond', f.last_at), c.edges)]
                           as last_no
-                 from found f join bulk_calendar c on c.n = f.calendar_n) w"""
+                 from found f join bulk_calendar c on c.n = f.calendar_n) w""",
+        (FACTOR_PARTS,),
     )
     rows = connection.execute(
         """select terms_hash, (select terms from bucket b where b.id = w.bucket_id)

@@ -246,3 +246,32 @@ def test_a_money_bucket_of_more_than_a_bigint_counts_stays_out_and_pays(connecti
     world.run((0,))
     assert world.not_set_wise == 1
     assert connection.execute("select used::text from bucket").fetchone() == (str(10 * 10**12),)
+
+
+def test_a_money_bucket_that_is_spent_gets_back_what_a_price_that_falls_gives_back(connection: Connection) -> None:
+    """Of 10 MB each costs 1.00, of 20 MB 0.10: the second delta brings 8.00 back."""
+    part = UsageComponent("all", Measure.TOTAL, MB, (Tier(10 * MB, 10**12), Tier(None, 10**11)), model=Model.VOLUME)
+    usage = (replace(FIRST, from_minute=0), replace(FIRST, seq=2, from_minute=30, to_minute=40))
+    world = bulk_world(connection, Story(Tariff("EUR", (), (part,)), False, (), usage, (0, 1), (1, 1)))
+    terms = BucketTerms("money", None, 10 * 10**12)
+    connection.execute(
+        """insert into bucket (account_id, name, kind, currency, terms, priority, from_at, granted)
+           values (%s, 'money', 'top-up', 'EUR', %s, 1, '2026-09-01', %s)""",
+        (world.accounts[0], Jsonb(msgspec.to_builtins(terms)), terms.amount),
+    )
+    world.run((0,))
+    assert connection.execute("select used::text from bucket").fetchone() == (str(10 * 10**12),)
+    world.run((1,))
+    assert connection.execute("select used::text from bucket").fetchone() == (str(2 * 10**12),)
+
+
+def test_a_bucket_in_steps_covers_the_rest_of_its_last_step(connection: Connection) -> None:
+    """3 kB in steps of 1 kB: 2.5 kB take all of it, and 0.4 kB more of the session lie in the third step."""
+    part = UsageComponent("all", Measure.TOTAL, 1, (Tier(None, 10**10),))
+    terms = BucketTerms("bucket-0", Measure.TOTAL, 3_000, increment=1_000)
+    usage = (Used(0, 1, 1, -200, -140, 0, 2_500), Used(0, 1, 2, -140, -80, 0, 400), Used(0, 2, 1, -70, -60, 0, 1))
+    story = Story(Tariff("EUR", (), (part,)), False, (Given(terms, 0, -9000, 9000),), usage, (0, 1, 2), (1, 1, 1))
+    world = bulk_world(connection, story)
+    world.run(story.arrival)
+    world.clean()
+    assert world.stored_of_use() == world.expected()
