@@ -63,12 +63,13 @@ class _Batch:
 
     def read(self, placed: Sequence[Placed]) -> str | None:
         """Why it cannot be rated set-wise; None: it can."""
+        # One of which nothing is left may still cover the rest of a step, or get money back.
+        if any(not is_set_wise_bucket(bucket.terms) for bucket in self.charging.buckets):
+            return "buckets of money, in steps, or bounded by the member"
         self.buckets = sorted(
             (bucket for bucket in self.charging.buckets if bucket.left("") > 0 or bucket.terms.blocks),
             key=lambda bucket: bucket.grant.order,
         )
-        if any(not is_set_wise_bucket(bucket.terms) for bucket in self.buckets):
-            return "buckets of money, in steps, or bounded by the member"
         if any(bucket.reserved for bucket in self.charging.buckets):
             return "reservations"
         if len(self.buckets) > BUCKETS_MAX:

@@ -102,3 +102,18 @@ def test_a_batch_that_is_not_set_wise_is_priced_by_the_reference_and_named(conne
     assert state.buckets[0].used == 5 * 10**12
     row = connection.execute("select to_regnamespace('sms_aaa_scratch')").fetchone()
     assert row == (None,)
+
+
+def test_a_bucket_in_steps_of_which_nothing_is_left_still_covers_its_last_step(connection: Connection) -> None:
+    part = UsageComponent("all", Measure.TOTAL, 1, (Tier(None, 10**12),))
+    terms = BucketTerms("steps", Measure.TOTAL, 3_000, increment=1_000)
+    state = Charging([Bucket(Grant(1, terms, terms.amount, at_us(-10), None, 0))])
+    reference = deepcopy(state)
+    with open_scratch(connection):
+        kernel = SqlKernel(connection)
+        for seq, octets in ((1, 2_500), (2, 400)):
+            fact = Fact(1, "s", seq, at_us(0), at_us(seq), at_us(seq + 1), "default", Amounts(0, octets))
+            pieces = cut(fact, Calendar(ZONE, (), ()), (), (), Tariff("EUR", (), (part,)).switch)
+            placed = [Placed(piece, (part,), 1, 1) for piece in pieces]
+            assert list(kernel(state, placed)) == list(charge_each(reference, placed))
+            assert plain(state) == plain(reference)
