@@ -107,7 +107,7 @@ def settle(connection: Connection, account_id: int, session: str, quantity: int)
 
     For usage that comes by no accounting record; that of sessions the rater takes from what they hold itself. What is
     more than is held is taken from what the buckets have left for the account, and beyond that it is their overrun,
-    which is returned.
+    which is returned. A session that holds of no unit bucket uses nothing of any, and all of it is returned.
     """
     held = _lock_session(connection, account_id, session)
     free = db_reservations.lock_buckets_of(connection, [one.bucket_id for one in held if one.bucket_id is not None])

@@ -160,6 +160,8 @@ class Book:
         bucket.owner = owner
         held.rolled = self.rolled.get(held.key, 0)
         if held.rolled:
+            # What rolled over stays: a subscription that ended in the closed cycle after all makes it no smaller.
+            held.granted = max(held.granted, held.rolled)
             bucket.grant = replace(bucket.grant, granted=held.granted - held.rolled)
         for session, amount in self.holds.get(held.key, {}).items():
             # A bucket that turns out smaller, since its subscription ended early, cannot hold all that it did.

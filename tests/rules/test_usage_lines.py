@@ -11,16 +11,18 @@ from hypothesis import strategies as st
 from tariffs import tariffs
 
 from sms_aaa.radius.dictionary import ATTRIBUTES
+from sms_aaa.rules.buckets import BucketTerms, Rollover
 from sms_aaa.rules.evaluation import Account, Evaluation
 from sms_aaa.rules.evaluation_result import component_totals
+from sms_aaa.rules.measure import Measure
 from sms_aaa.rules.rated_rows import rows_of
+from sms_aaa.rules.tariff import Tariff, Tier, UsageComponent
 from sms_aaa.rules.usage_line_keys import LINES
 from sms_aaa.rules.usage_line_reading import LineReader, dated, first_instant
 from sms_aaa.rules.usage_lines import LineInvalidError, Subscribe, session_begins
 
 if TYPE_CHECKING:
     from sms_aaa.rules.evaluation_result import Result
-    from sms_aaa.rules.tariff import Tariff
 
 NAMES = frozenset(attribute.name for attribute in ATTRIBUTES.values())
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -120,6 +122,20 @@ def test_any_lines_are_priced_or_refused(tariff: Tariff, texts: list[dict[str, o
     assert 1 <= refused.line <= len(texts)
     assert refused.reason
     assert refused.remedy
+
+
+def test_what_rolled_over_at_the_close_stays_granted_to_who_cancels_before_it() -> None:
+    terms = BucketTerms("money", None, 10**10, is_prorated=True, rollover=Rollover(0, None, 1))
+    texts: list[dict[str, object]] = [
+        {"kind": "payment", "at": "2026-01-01T00:00:00+00:00", "amount": "1"},
+        {"kind": "close"},
+        {"kind": "cancel", "at": "2026-01-01T00:00:01+00:00"},
+    ]
+    part = UsageComponent("all", Measure.TOTAL, 1, (Tier(None, 1),))
+    result = price(Tariff("EUR", (), (part,), buckets=(terms,)), texts, Account())
+    assert_within(result)
+    [first] = [held for held in result.buckets if held.rolled]
+    assert (first.granted, first.rolled) == (10**10, 10**10)
 
 
 def assert_adds_up(result: Result) -> None:
