@@ -32,7 +32,7 @@ from sms_aaa.server.log import Log
 from sms_aaa.server.notify import notify
 from sms_aaa.server.runfile import Running, RunningProcess, hold, write_running
 from sms_aaa.server.sockets import bind
-from sms_aaa.server.worker import FIRST_RATER, Order, boot_id, encode_order
+from sms_aaa.server.worker import Order, boot_id, encode_order, rater_names
 
 if TYPE_CHECKING:
     import socket
@@ -412,8 +412,7 @@ def _make_posts(settings: Settings) -> list[Post]:
             bound = (_bind(listen, module, section.receive_buffer_octets) for listen in section.listen)
             sockets = [passed for passed in bound if passed is not None]
             posts.append(Post(f"{module}-{number}", module, len(posts), needs_database=False, sockets=sockets))
-    raters = [FIRST_RATER, *(f"{FIRST_RATER}-{number}" for number in range(2, settings.rating.workers + 1))]
-    for name in ("replicator", "settler", "recorder", *raters):
+    for name in ("replicator", "settler", "recorder", *rater_names(settings.rating.workers)):
         posts.append(Post(name, name.partition("-")[0], len(posts), needs_database=True))
     posts.append(Post("places", "places", len(posts), needs_database=False))
     return posts

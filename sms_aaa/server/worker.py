@@ -44,7 +44,11 @@ LOCK_YIELDED_SECONDS = 0.0005
 
 
 FIRST_RATER = "rater"
-"""The name of a node's first; the others are rater-2 and so on."""
+"""The name of a node's first."""
+
+
+def rater_names(count: int) -> list[str]:
+    return [FIRST_RATER, *(f"{FIRST_RATER}-{number}" for number in range(2, count + 1))]
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

@@ -48,7 +48,7 @@ from sms_aaa.flows.shelf import PlanShelf
 from sms_aaa.server.log import Log
 from sms_aaa.server.postgres import EmbeddedPostgres
 from sms_aaa.server.rater import Rater
-from sms_aaa.server.worker import FIRST_RATER
+from sms_aaa.server.worker import rater_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -320,8 +320,7 @@ def rate_all(connection: Connection, dsn: str, asked: argparse.Namespace, kind: 
     last = connection.execute("select coalesce(max(id), 0) from rating_run").fetchone()
     connection.commit()
     runs = last[0] if last else 0
-    names = [FIRST_RATER, *(f"{FIRST_RATER}-{number}" for number in range(2, asked.workers + 1))]
-    pids = [fork_rater(dsn, name, asked.profile) for name in names]
+    pids = [fork_rater(dsn, name, asked.profile) for name in rater_names(asked.workers)]
     before = Spent(sum(map(cpu_seconds, pids)), server_cpu_seconds(folder), wal_octets(connection))
     began = time.perf_counter()
     while time.perf_counter() - began < SECONDS_MAX:

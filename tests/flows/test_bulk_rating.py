@@ -146,9 +146,8 @@ def bulk_world(connection: Connection, story: Story) -> World:
     return world
 
 
-@STORIES
-@given(set_wise())
-def test_sql_rates_as_the_rules_do(connection: Connection, story: Story) -> None:
+def told(connection: Connection, story: Story) -> World:
+    """What comes of a story, rated in bulk where it fits, is what the rules say."""
     connection.rollback()
     world = bulk_world(connection, story)
     world.run(story.arrival)
@@ -156,6 +155,13 @@ def test_sql_rates_as_the_rules_do(connection: Connection, story: Story) -> None
     world.again()
     assert world.stored_of_use() == world.expected()
     world.assert_books()
+    return world
+
+
+@STORIES
+@given(set_wise())
+def test_sql_rates_as_the_rules_do(connection: Connection, story: Story) -> None:
+    world = told(connection, story)
     world.assert_lawful()
     assert world.again() == 0
     assert any(one.from_minute == -9000 and one.until_minute == 9000 for one in story.buckets) or not world.not_set_wise
@@ -164,13 +170,7 @@ def test_sql_rates_as_the_rules_do(connection: Connection, story: Story) -> None
 @settings(STORIES, max_examples=4)
 @given(stories())
 def test_what_does_not_fit_set_wise_is_rated_beside_what_does(connection: Connection, story: Story) -> None:
-    connection.rollback()
-    world = bulk_world(connection, story)
-    world.run(story.arrival)
-    world.clean()
-    world.again()
-    assert world.stored_of_use() == world.expected()
-    world.assert_books()
+    told(connection, story)
 
 
 @STORIES
