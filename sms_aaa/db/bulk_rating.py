@@ -179,7 +179,7 @@ def insert_owners(connection: Connection, since: datetime, until: datetime) -> l
     """Who the deltas belong to; those out of [since, until) stay out. The calendars that the others ask for.
 
     The last subscription before is asked for by (service, begin) as one, which only the index subscription_service
-    answers: that of the exclusion, which the planner takes for the cheaper one, takes four times as long.
+    answers: that of the exclusion, which the planner takes for the cheaper one, takes longer.
     """
     connection.execute(
         """insert into bulk_owner

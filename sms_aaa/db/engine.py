@@ -85,7 +85,7 @@ def begin_snapshot(connection: Connection) -> None:
 
 
 def widen_memory(connection: Connection) -> None:
-    """Until the transaction ends: statements over whole tables sort and hash in memory, and take half as long."""
+    """Until the transaction ends: statements over whole tables sort and hash in memory, and not on the disk."""
     connection.execute("set local work_mem = '256MB'")
 
 
